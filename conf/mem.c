@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * mem.c: the allocator behind mem.h. The five `raw_*` functions are all that differs between
+ * mimalloc and libc; everything above them is the same in both builds.
+ *
+ * Every request passes `raw_size`: nothing is asked for that no allocator can give (sanitizers would
+ * abort instead of returning NULL), and no request is for 0 bytes, since realloc(p, 0) frees p and
+ * returns NULL, which a caller would take for a failure that left p alone.
+ *
+ * Blocks know no owner: any thread may free them. The one piece of state, the injected failure,
+ * belongs to its thread.
+ *
+ * Not here: budgets. Who holds memory for a peer counts it itself, by mem_usable.
+ */
+#include "mem.h"
+
+#include <hiredis/alloc.h>
+
+#ifdef NEARSIDE_LIBC_MALLOC
+#include <malloc.h>
+#else
+#include <mimalloc.h>
+#endif
+
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Below this hiredis's growing strings double anyway; above it they grow by 1 MiB at a time. */
+#define GROW_BY_HALF_ABOVE ((size_t)1 << 20)
+
+/* Calls that still succeed; negative: no failure is injected. */
+static _Thread_local long calls_left = -1;
+
+#ifdef NEARSIDE_LIBC_MALLOC
+static void *raw_alloc(size_t n)
+{
+    return malloc(n);
+}
+
+static void *raw_zalloc(size_t n)
+{
+    return calloc(1, n);
+}
+
+static void *raw_resize(void *p, size_t n)
+{
+    return realloc(p, n);
+}
+
+static void raw_free(void *p)
+{
+    free(p);
+}
+
+static size_t raw_usable(const void *p)
+{
+    /* The prototype lacks a const: nothing is written. */
+    return malloc_usable_size((void *)(uintptr_t)p);
+}
+#else
+static void *raw_alloc(size_t n)
+{
+    return mi_malloc(n);
+}
+
+static void *raw_zalloc(size_t n)
+{
+    return mi_zalloc(n);
+}
+
+static void *raw_resize(void *p, size_t n)
+{
+    return mi_realloc(p, n);
+}
+
+static void raw_free(void *p)
+{
+    mi_free(p);
+}
+
+static size_t raw_usable(const void *p)
+{
+    return mi_usable_size(p);
+}
+#endif
+
+/* The size to ask for, or 0 when it is more than any allocator can give. */
+static size_t raw_size(size_t n)
+{
+    if (unlikely(n > (size_t)PTRDIFF_MAX)) {
+        return 0;
+    }
+    return n == 0 ? 1 : n;
+}
+
+/* One write and no allocation: memory may be out. */
+static void NORETURN die(const char *line, int len, size_t size)
+{
+    size_t n = len < 0 ? 0 : (size_t)len;
+    if (n >= size) {
+        n = size - 1;
+    }
+    ssize_t written = write(STDERR_FILENO, line, n);
+    (void)written; /* nobody is left to tell */
+    abort();
+}
+
+void bug_found(const char *what, const char *file, int line)
+{
+    char text[256];
+    int len = snprintf(text, sizeof(text), "nearside: bug: %s at %s:%d\n", what, file, line);
+    die(text, len, sizeof(text));
+}
+
+static void NORETURN out_of_memory(size_t n)
+{
+    char text[80];
+    int len = snprintf(text, sizeof(text), "nearside: out of memory, %zu bytes wanted\n", n);
+    die(text, len, sizeof(text));
+}
+
+void *mem_alloc(size_t n)
+{
+    size_t size = raw_size(n);
+    void *p = size == 0 ? NULL : raw_alloc(size);
+    if (unlikely(p == NULL)) {
+        out_of_memory(n);
+    }
+    return p;
+}
+
+void *mem_zalloc(size_t n)
+{
+    size_t size = raw_size(n);
+    void *p = size == 0 ? NULL : raw_zalloc(size);
+    if (unlikely(p == NULL)) {
+        out_of_memory(n);
+    }
+    return p;
+}
+
+char *mem_strdup(const char *s)
+{
+    size_t n = strlen(s) + 1;
+    return memcpy(mem_alloc(n), s, n);
+}
+
+static bool failure_is_due(void)
+{
+    if (likely(calls_left < 0)) {
+        return false;
+    }
+    if (calls_left == 0) {
+        return true;
+    }
+    calls_left--;
+    return false;
+}
+
+void *mem_try(size_t n)
+{
+    size_t size = raw_size(n);
+    if (unlikely(size == 0 || failure_is_due())) {
+        return NULL;
+    }
+    return raw_alloc(size);
+}
+
+void *mem_try_zero(size_t n)
+{
+    size_t size = raw_size(n);
+    if (unlikely(size == 0 || failure_is_due())) {
+        return NULL;
+    }
+    return raw_zalloc(size);
+}
+
+void *mem_try_resize(void *p, size_t n)
+{
+    size_t size = raw_size(n);
+    if (unlikely(size == 0 || failure_is_due())) {
+        return NULL;
+    }
+    return raw_resize(p, size);
+}
+
+void mem_free(void *p)
+{
+    raw_free(p);
+}
+
+size_t mem_usable(const void *p)
+{
+    return p == NULL ? 0 : raw_usable(p);
+}
+
+void mem_fail_after(long n)
+{
+    calls_left = n;
+}
+
+/* ---- hiredis: what it allocates is sized by a peer, so all of it is mem_try ------------------- */
+
+static void *hiredis_calloc(size_t count, size_t size)
+{
+    size_t n;
+    if (__builtin_mul_overflow(count, size, &n)) {
+        return NULL;
+    }
+    return mem_try_zero(n);
+}
+
+static void *hiredis_realloc(void *p, size_t n)
+{
+    size_t have = mem_usable(p);
+    /* A block that fits stays where it is, unless most of it would lie idle. */
+    if (p != NULL && n <= have && n >= have / 4) {
+        return p;
+    }
+    size_t roomy;
+    if (p != NULL && n > GROW_BY_HALF_ABOVE && n > have &&
+        !__builtin_add_overflow(n, n / 2, &roomy)) {
+        void *grown = mem_try_resize(p, roomy);
+        if (grown != NULL) {
+            return grown;
+        }
+    }
+    return mem_try_resize(p, n);
+}
+
+static char *hiredis_strdup(const char *s)
+{
+    size_t n = strlen(s) + 1;
+    char *copy = mem_try(n);
+    return copy == NULL ? NULL : memcpy(copy, s, n);
+}
+
+void mem_install_hiredis(void)
+{
+    hiredisAllocFuncs funcs = {
+        .mallocFn = mem_try,
+        .callocFn = hiredis_calloc,
+        .reallocFn = hiredis_realloc,
+        .strdupFn = hiredis_strdup,
+        .freeFn = mem_free,
+    };
+    hiredisSetAllocators(&funcs);
+}
