@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * parse.h: where one request of a client begins and ends (RESP arrays of bulk strings, and inline
+ * commands). Framing only: knows no command names. No I/O, no allocation except for inline commands.
+ *
+ * Resumable: `struct parser` remembers how far an unfinished request was scanned, so that bytes are
+ * looked at once however they are split. Zero-copy: a finished request is a view into the caller's
+ * buffer. As strict and as lenient as Redis 7's networking.c (numbers as string2ll reads them, the
+ * byte behind '\r' not looked at), because the bytes are forwarded as they are: what we take for a
+ * request must be what Redis takes for one. Limits are met before anything is kept.
+ */
+#pragma once
+
+#include "bytes.h"
+
+#define PARSE_INLINE_MAX ((size_t)64 * 1024)          /* PROTO_INLINE_MAX_SIZE */
+#define PARSE_BULK_MAX   ((int64_t)512 * 1024 * 1024) /* default proto-max-bulk-len */
+#define REQUEST_ARGS     8                            /* arguments found without walking */
+
+enum parse_status {
+    PARSE_OK,        /* *out is a request; it ends out->size bytes after the start of the input */
+    PARSE_MORE,      /* unfinished: call again with the same start and more bytes */
+    PARSE_NOTHING,   /* out->size bytes hold no request (empty line, "*0", "*-1"): skip them */
+    PARSE_ERROR,     /* not RESP: parser->error is Redis's text ("Protocol error: ..."); close */
+    PARSE_NO_MEMORY, /* an inline command could not be rewritten: close */
+};
+
+/* Read-only for callers, and of interest only after PARSE_MORE. (Redis allows a client that has not
+ * authenticated no more than 10 arguments and 16 KiB in each: that is the caller's to apply, with
+ * args and bulk_left here and argc and argv of a finished request.) */
+struct parser {
+    size_t pos;        /* scanned so far, from the start of the request */
+    int64_t args_left; /* -1: the header has not been read */
+    int64_t args;      /* arguments in all, once the header has been read */
+    int64_t bulk_left; /* -1: at an argument's "$n" line; else length of the open argument */
+    size_t line_seen;  /* bytes of the unfinished line at pos that need no second look */
+    size_t wanted;     /* see parse_wanted; 0: no request is open */
+    const char *error; /* after PARSE_ERROR: static or in error_text */
+    char error_text[64];
+};
+
+/* One complete request. argv borrows from the parsed buffer (or from *inline_blob). */
+struct request_view {
+    struct slice raw; /* the request in RESP array form, as it is forwarded */
+    size_t size;      /* bytes of input it took (differs from raw.n for inline commands) */
+    int64_t argc;     /* >= 1 when PARSE_OK */
+    int nargv;        /* min(argc, REQUEST_ARGS) */
+    struct slice argv[REQUEST_ARGS];
+    struct blob *inline_blob; /* non-NULL for an inline command: holds raw; the caller unrefs it */
+};
+
+/* Ready for the first byte of a request. */
+void parser_init(struct parser *p);
+
+/* Looks for one request at the start of in. After anything but PARSE_MORE the parser is ready for
+ * the next request. *out means something only as enum parse_status says; out->inline_blob is NULL
+ * whenever there is nothing to unref. */
+MUST_CHECK enum parse_status parse_request(struct parser *p, struct slice in,
+                                           struct request_view *out);
+
+/* After PARSE_MORE: how many bytes the request has at least, counted from its start, as far as is
+ * known (so that room for a large argument can be reserved once). More than the input had, and at
+ * most PARSE_BULK_MAX + 2 more: arguments not yet announced by a "$n" of their own do not count. */
+size_t parse_wanted(const struct parser *p);
+
+/* Walks all arguments, also beyond REQUEST_ARGS. Start with arg_walk_init; each call yields the
+ * next argument until it returns false. */
+struct arg_walk {
+    const char *p;
+    int64_t left;
+};
+void arg_walk_init(struct arg_walk *w, const struct request_view *v);
+bool arg_walk_next(struct arg_walk *w, struct slice *arg);
