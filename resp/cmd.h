@@ -31,6 +31,7 @@ enum cmd_local {
     LOCAL_CLIENT,
     LOCAL_ECHO,
     LOCAL_HELLO,
+    LOCAL_HTTP,
     LOCAL_INFO,
     LOCAL_PING,
     LOCAL_QUIT,
