@@ -1,0 +1,319 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * test_frame.c: the sentences of frame.h about scalars, bulks, lines and the framer's life. Most cases
+ * are rows: an input, cut in several ways, must give the same bytes, replies and verdict.
+ */
+#include "reply_sink.h"
+
+Test(frame, scalars_pass_byte_for_byte_however_they_are_cut)
+{
+    static const struct good_row rows[] = {
+        {"+OK\r\n", 1},
+        {"+\r\n", 1},
+        {"+OK\r\n+PONG\r\n", 2},
+        {"-ERR unknown command 'x'\r\n", 1},
+        {"-\r\n", 1},
+        {":0\r\n:1\r\n:-1\r\n:+42\r\n:007\r\n:9223372036854775807\r\n:-9223372036854775808\r\n", 7},
+        {"$0\r\n\r\n", 1},
+        {"$5\r\nhello\r\n", 1},
+        {"$5\r\n\r\n\r\n\r\r\n", 1},
+        {"$1\r\na\r\n$2\r\nbb\r\n$10\r\n0123456789\r\n", 3},
+        {"$-1\r\n", 1},
+        {"*-1\r\n", 1},
+        {"_\r\n", 1},
+        {",1.5\r\n,-0\r\n,inf\r\n,-inf\r\n,nan\r\n,1e+30\r\n,10\r\n,.5\r\n", 8},
+        {"#t\r\n#f\r\n", 2},
+        {"(3492890328409238509324850943850943825024385\r\n(-1\r\n(0\r\n", 3},
+        {"=15\r\ntxt:Some string\r\n=4\r\nmkd:\r\n", 2},
+        {"$-1\r\n*-1\r\n_\r\n+a\r\n$1\r\nx\r\n:5\r\n", 6},
+    };
+    check_rows(rows, ARRAY_LEN(rows));
+}
+
+Test(frame, every_single_cut_of_a_mixed_stream_gives_the_same_replies)
+{
+    struct slice in =
+        SLICE("$5\r\nhel\r\n\r\n*2\r\n$3\r\nfoo\r\n*1\r\n$-1\r\n-ERR x\r\n%1\r\n+k\r\n,1.50\r\n"
+              "*-1\r\n$-1\r\n:12\r\n=5\r\ntxt:a\r\n~2\r\n#t\r\n_\r\n(99\r\n");
+    for (size_t cut = 0; cut <= in.n; cut++) {
+        struct sink *s = sink_open();
+        cr_assert(feed(s, in.p, cut) && feed(s, in.p + cut, in.n - cut), "cut at %zu: %s", cut,
+                  framer_error(s->framer));
+        cr_assert_eq(s->nreplies, 10, "cut at %zu: %zu replies", cut, s->nreplies);
+        cr_assert(s->n == in.n && memcmp(s->bytes, in.p, in.n) == 0, "cut at %zu", cut);
+        sink_close(s);
+    }
+}
+
+Test(frame, a_scalar_whole_in_the_input_is_one_piece_and_tells_its_size)
+{
+    static const char *const scalars[] = {
+        "+OK\r\n", "-ERR\r\n", ":12\r\n",         "$5\r\nhello\r\n", "$0\r\n\r\n", "$-1\r\n",
+        "*-1\r\n", "_\r\n",    "=5\r\ntxt:a\r\n", ",1\r\n",          "#t\r\n",     "(1\r\n"};
+    for (size_t i = 0; i < ARRAY_LEN(scalars); i++) {
+        struct sink *s = sink_open();
+        cr_assert(feed_text(s, scalars[i]));
+        cr_assert_eq(s->nreplies, 1);
+        cr_assert_eq(s->replies[0].pieces, 1, "%s", scalars[i]);
+        cr_assert_eq(s->replies[0].type, scalars[i][0]);
+        cr_assert_eq(s->replies[0].size, (int64_t)strlen(scalars[i]), "%s", scalars[i]);
+        sink_close(s);
+    }
+}
+
+Test(frame, lines_of_any_length_and_bytes_pass)
+{
+    for (size_t n = 0; n < 300; n++) {
+        char in[320];
+        int len =
+            snprintf(in, sizeof(in), "+%.*s\r\n", (int)n,
+                     "a\tb\x01\x7f\x80\xff and some more text to make this line longer than "
+                     "anything that is treated as short, and longer than the first buffer in "
+                     "which a line that is split across reads is put together, which has room "
+                     "for some hundred bytes, and then yet a few more of them to go on with");
+        check_good(slice_of(in, (size_t)len), 1, NULL, 0);
+        check_good(slice_of(in, (size_t)len), 1, NULL, 1);
+        check_good(slice_of(in, (size_t)len), 1, NULL, 20);
+    }
+}
+
+Test(frame, a_bulk_of_a_hundred_megabytes_whole_in_the_input_is_one_piece)
+{
+    size_t len = 100000000;
+    char *p = calloc(1, len + 32);
+    size_t head = (size_t)sprintf(p, "$%zu\r\n", len);
+    memcpy(p + head + len, "\r\n", 2);
+    struct sink *s = sink_open();
+    s->keep = false;
+    cr_assert(framer_feed(s->framer, slice_of(p, head + len + 2), NULL));
+    cr_assert_eq(s->nreplies, 1);
+    cr_assert_eq(s->replies[0].pieces, 1);
+    cr_assert_eq(s->replies[0].size, (int64_t)(head + len + 2));
+    sink_close(s);
+    free(p);
+}
+
+Test(frame, lines_are_one_piece_even_byte_by_byte)
+{
+    static const char *const lines[] = {"+a longer status\r\n",
+                                        "-ERR no\r\n",
+                                        ":123\r\n",
+                                        "_\r\n",
+                                        ",1.25\r\n",
+                                        "#f\r\n",
+                                        "(77\r\n",
+                                        "*-1\r\n",
+                                        "$-1\r\n"};
+    for (size_t i = 0; i < ARRAY_LEN(lines); i++) {
+        struct sink *s = sink_open();
+        cr_assert(feed_cut(s, slice_str(lines[i]), 1));
+        cr_assert_eq(s->nreplies, 1);
+        cr_assert_eq(s->replies[0].pieces, 1, "%s", lines[i]);
+        cr_assert_eq(s->replies[0].size, (int64_t)strlen(lines[i]));
+        sink_close(s);
+    }
+}
+
+Test(frame, only_the_three_nulls_are_null)
+{
+    struct sink *s = sink_open();
+    cr_assert(feed_text(s, "$-1\r\n*-1\r\n_\r\n$0\r\n\r\n*0\r\n*1\r\n*-1\r\n*1\r\n_\r\n:-1\r\n"));
+    static const bool expected[] = {true, true, true, false, false, false, false, false};
+    cr_assert_eq(s->nreplies, ARRAY_LEN(expected));
+    for (size_t i = 0; i < ARRAY_LEN(expected); i++) {
+        cr_assert_eq(s->replies[i].is_null, expected[i], "reply %zu", i);
+    }
+    sink_close(s);
+}
+
+Test(frame, bulk_bytes_are_handed_on_as_they_arrive)
+{
+    struct sink *s = sink_open();
+    cr_assert(feed_text(s, "$10\r\nabc"));
+    cr_assert_eq(s->n, 8);
+    cr_assert_eq(s->replies[0].size, 17);
+    cr_assert(framer_is_inside(s->framer));
+    cr_assert(feed_text(s, "defghij"));
+    cr_assert_eq(s->n, 15);
+    cr_assert(feed_text(s, "\r"));
+    cr_assert(!s->replies[0].whole);
+    cr_assert(feed_text(s, "\n+OK\r\n"));
+    cr_assert_eq(s->nreplies, 2);
+    cr_assert_eq(s->replies[0].bytes, 17);
+    sink_close(s);
+}
+
+Test(frame, nonsense_at_a_boundary_is_refused_with_a_reason)
+{
+    static const struct bad_row rows[] = {
+        {"HTTP/1.1 400 Bad Request\r\n\r\n", "unknown type byte"},
+        {"+OK\r\n\r\n", "unknown type byte"},
+        {"!5\r\nERR x\r\n", "unknown type byte"},
+        {"|1\r\n+a\r\n+b\r\n", "attributes are not supported"},
+        {"$?\r\n", "bad bulk length"},
+        {"$\r\n", "bad bulk length"},
+        {"$05\r\nhello\r\n", "bad bulk length"},
+        {"$+5\r\nhello\r\n", "bad bulk length"},
+        {"$5 \r\nhello\r\n", "bad bulk length"},
+        {"$-2\r\n", "bulk length out of range"},
+        {"=-1\r\n", "bulk length out of range"},
+        {"$536870913\r\n", "bulk length out of range"},
+        {"$9223372036854775807\r\n", "bulk length out of range"},
+        {"$9223372036854775808\r\n", "bad bulk length"},
+        {"$000000000000000000000000005\r\n", "line too long"},
+        {"$5\r\nhelloXY", "no CRLF behind a bulk string"},
+        {"$5\r\nhello\rX", "no CRLF behind a bulk string"},
+        {"$0\r\n\n\n", "no CRLF behind a bulk string"},
+        {"$5\rhello\r\n", "no LF behind a CR"},
+        {"+a\rb\r\n", "no LF behind a CR"},
+        {"+a\r\r\n", "no LF behind a CR"},
+        {"+a\nb\r\n", "line feed inside a line"},
+        {"-ERR a\nb\r\n", "line feed inside a line"},
+        {":\r\n", "bad integer"},
+        {":-\r\n", "bad integer"},
+        {":1.5\r\n", "bad integer"},
+        {":1\n2\r\n", "bad integer"},
+        {"(12x\r\n", "bad big number"},
+        {",\r\n", "bad double"},
+        {",1 5\r\n", "bad double"},
+        {"#T\r\n", "bad boolean"},
+        {"#\r\n", "bad boolean"},
+        {"#tf\r\n", "bad boolean"},
+        {"_x\r\n", "bad null"},
+    };
+    check_bad_rows(rows, ARRAY_LEN(rows));
+}
+
+Test(frame, a_line_may_have_its_limit_and_no_more)
+{
+    static const char *const before[] = {"+", "-", "*1\r\n+", "*1\r\n-"};
+    static const size_t cuts[] = {0, 3000, 100000};
+    for (size_t i = 0; i < ARRAY_LEN(before); i++) {
+        struct slice good = long_line(before[i], FRAME_LINE_MAX, "\r\n");
+        struct slice bad = long_line(before[i], FRAME_LINE_MAX + 1, "\r\n");
+        struct slice open = long_line(before[i], FRAME_LINE_MAX + 2, "");
+        for (size_t k = 0; k < ARRAY_LEN(cuts); k++) {
+            check_good(good, 1, NULL, cuts[k]);
+            check_bad(bad, "line too long", cuts[k]);
+            check_bad(open, "line too long", cuts[k]);
+        }
+        free((void *)(uintptr_t)good.p);
+        free((void *)(uintptr_t)bad.p);
+        free((void *)(uintptr_t)open.p);
+    }
+}
+
+Test(frame, the_last_byte_of_a_line_at_its_limit_may_be_cut_off)
+{
+    struct slice in = long_line("+", FRAME_LINE_MAX, "\r\n");
+    for (size_t back = 1; back <= 3; back++) {
+        struct sink *s = sink_open();
+        cr_assert(feed(s, in.p, in.n - back));
+        cr_assert(feed(s, in.p + in.n - back, back));
+        cr_assert_eq(s->n, in.n);
+        sink_close(s);
+    }
+    free((void *)(uintptr_t)in.p);
+}
+
+Test(frame, a_bulk_of_the_largest_size_passes_nested_or_not)
+{
+    for (int nested = 0; nested < 2; nested++) {
+        struct sink *s = sink_open();
+        s->keep = false;
+        cr_assert(feed_text(s, nested != 0 ? "*2\r\n$536870912\r\n" : "$536870912\r\n"));
+        cr_assert(feed_zeros(s, (size_t)FRAME_BULK_MAX));
+        cr_assert(feed_text(s, nested != 0 ? "\r\n:1\r\n+OK\r\n" : "\r\n+OK\r\n"));
+        cr_assert_eq(s->nreplies, 2);
+        cr_assert_leq(s->largest, 65536);
+        sink_close(s);
+    }
+}
+
+Test(frame, a_scalar_whole_in_the_input_needs_no_memory)
+{
+    struct sink *s = sink_open();
+    s->keep = false;
+    mem_fail_after(0);
+    bool ok = feed_text(s, "+OK\r\n$5\r\nhello\r\n:1\r\n$-1\r\n_\r\n$100\r\nabc");
+    mem_fail_after(-1);
+    cr_assert(ok);
+    cr_assert_eq(s->nreplies, 6);
+    sink_close(s);
+}
+
+Test(frame, a_reset_forgets_whatever_was_open)
+{
+    static const char *const open[] = {"+OK",
+                                       "$5\r\nhe",
+                                       "*2\r\n:1\r\n",
+                                       "*2\r\n$5\r\nab",
+                                       ">2\r\n$1\r\nk\r\n",
+                                       "*1\r\n$9000\r\nabc",
+                                       "$5",
+                                       "?",
+                                       "*1\r\n?",
+                                       ">2\r\n$1\r\nk\r\n*2\r\n$9000\r\nx"};
+    for (size_t i = 0; i < ARRAY_LEN(open); i++) {
+        struct sink *s = sink_open();
+        bool ok = feed_text(s, open[i]);
+        cr_assert_eq(ok, framer_error(s->framer)[0] == '\0');
+        cr_assert(framer_is_inside(s->framer), "%s", open[i]);
+        framer_reset(s->framer);
+        cr_assert(!framer_is_inside(s->framer));
+        cr_assert_str_eq(framer_error(s->framer), "");
+        s->nreplies = 0;
+        s->n = 0;
+        cr_assert(feed_text(s, "$2\r\nab\r\n*1\r\n+x\r\n>2\r\n$1\r\nk\r\n*1\r\n$1\r\ni\r\n"));
+        cr_assert_eq(s->nreplies, 2);
+        cr_assert_str_eq(s->pushes, "k plain [i]");
+        sink_close(s);
+    }
+}
+
+Test(frame, destroy_accepts_null_and_a_framer_in_the_middle)
+{
+    framer_destroy(NULL);
+    struct sink *s = sink_open();
+    cr_assert(feed_text(s, "*2\r\n$9000\r\nabc"));
+    sink_close(s);
+}
+
+Test(frame, nothing_fed_is_no_error)
+{
+    struct sink *s = sink_open();
+    cr_assert(framer_feed(s->framer, slice_of(NULL, 0), NULL));
+    cr_assert(!framer_is_inside(s->framer));
+    sink_close(s);
+}
+
+Test(frame, stop_ends_the_feeding_after_the_callback_that_set_it)
+{
+    static const char *const in[] = {"+a\r\n+b\r\n", "$1\r\na\r\n$1\r\nb\r\n",
+                                     "*1\r\n:1\r\n*1\r\n:2\r\n", "*2\r\n$5000\r\nabc", "+a\r\n?"};
+    for (size_t i = 0; i < ARRAY_LEN(in); i++) {
+        struct sink *s = sink_open();
+        bool stop = false;
+        s->stop_at_piece = &stop;
+        cr_assert(framer_feed(s->framer, slice_str(in[i]), &stop));
+        cr_assert(stop);
+        cr_assert_eq(s->nreplies, 1);
+        cr_assert_eq(s->replies[0].pieces, 1, "%s", in[i]);
+        sink_close(s);
+    }
+}
+
+/* Seen by the next split line: it has to ask for memory again, and gets none. */
+Test(frame, memory_of_a_long_split_line_is_given_back)
+{
+    struct slice in = long_line("+", 5000, "\r\n");
+    struct sink *s = sink_open();
+    cr_assert(feed_cut(s, in, 1));
+    cr_assert_eq(s->nreplies, 1);
+    mem_fail_after(0);
+    bool ok = feed_text(s, "+O");
+    mem_fail_after(-1);
+    cr_assert(!ok);
+    sink_close(s);
+    free((void *)(uintptr_t)in.p);
+}

@@ -1,0 +1,349 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * test_node.c: what node.h promises about addresses, credentials and identity.
+ */
+#include "../../../upstream/node.h"
+
+#include <criterion/criterion.h>
+
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static struct node *make(struct node_options options)
+{
+    options.host = options.host != NULL ? options.host : "127.0.0.1";
+    options.port = options.port != NULL ? options.port : "6379";
+    return node_create(&options);
+}
+
+/* ---- Names and addresses ------------------------------------------------------------------- */
+
+Test(node, name_is_host_and_port)
+{
+    struct node *node = make((struct node_options){.port = "7001"});
+    cr_assert_str_eq(node_name(node), "127.0.0.1:7001");
+    node_destroy(node);
+    node = make((struct node_options){.host = "::1", .port = "7001"});
+    cr_assert_str_eq(node_name(node), "[::1]:7001");
+    node_destroy(node);
+}
+
+Test(node, destroy_accepts_null)
+{
+    node_destroy(NULL);
+}
+
+Test(node, options_are_copied)
+{
+    char host[] = "127.0.0.1";
+    char user[] = "me";
+    struct node *node =
+        make((struct node_options){.host = host, .user = user, .dead_after_ms = 77});
+    host[0] = 'x';
+    user[0] = 'x';
+    cr_assert_str_eq(node_options(node)->host, "127.0.0.1");
+    cr_assert_str_eq(node_options(node)->user, "me");
+    cr_assert_eq(node_options(node)->dead_after_ms, 77);
+    node_destroy(node);
+}
+
+Test(node, address_is_where_to_connect)
+{
+    struct node *node = make((struct node_options){.port = "7002"});
+    struct sockaddr_storage addr;
+    socklen_t len = 0;
+    cr_assert(node_address(node, 0, &addr, &len));
+    cr_assert_eq(len, sizeof(struct sockaddr_in));
+    cr_assert_eq(((struct sockaddr_in *)&addr)->sin_port, htons(7002));
+    node_destroy(node);
+}
+
+Test(node, attempts_walk_through_all_addresses)
+{
+    struct node *node = make((struct node_options){.host = "localhost"});
+    unsigned n = node_address_count(node);
+    cr_assert_gt(n, 0);
+    struct sockaddr_storage first;
+    struct sockaddr_storage again;
+    struct sockaddr_storage other;
+    socklen_t len = 0;
+    cr_assert(node_address(node, 0, &first, &len));
+    cr_assert(node_address(node, n, &again, &len));
+    cr_assert_eq(memcmp(&first, &again, sizeof(first)), 0);
+    for (unsigned i = 1; i < n; i++) {
+        cr_assert(node_address(node, i, &other, &len));
+        cr_assert_neq(memcmp(&first, &other, sizeof(first)), 0);
+    }
+    node_destroy(node);
+}
+
+Test(node, unknown_name_is_not_an_error_of_create)
+{
+    struct node *node = make((struct node_options){.host = "no such host"});
+    struct sockaddr_storage addr;
+    socklen_t len = 0;
+    cr_assert_not(node_address(node, 0, &addr, &len));
+    cr_assert_eq(node_address_count(node), 0);
+    cr_assert_not(node_resolve(node));
+    node_destroy(node);
+}
+
+Test(node, resolve_keeps_what_it_finds)
+{
+    struct node *node = make((struct node_options){0});
+    cr_assert(node_resolve(node));
+    cr_assert_eq(node_address_count(node), 1);
+    node_destroy(node);
+}
+
+/* ---- Credentials --------------------------------------------------------------------------- */
+
+static char path[] = "/tmp/nearside-test-XXXXXX";
+
+static void write_file(const char *text, size_t n)
+{
+    int fd = open(path, O_WRONLY | O_TRUNC);
+    cr_assert_geq(fd, 0);
+    cr_assert_eq(write(fd, text, n), (ssize_t)n);
+    close(fd);
+}
+
+static void make_file(void)
+{
+    close(mkstemp(path));
+}
+
+static void remove_file(void)
+{
+    unlink(path);
+}
+
+static bool credentials(struct node *node, char user[16], char password[16])
+{
+    char err[ERR_MAX] = "";
+    bool ok = node_credentials(node, user, 16, password, 16, err);
+    cr_assert_eq(ok, err[0] == '\0', "an error has a text: %s", err);
+    return ok;
+}
+
+Test(node, no_credentials_are_empty_ones)
+{
+    char user[16];
+    char password[16];
+    struct node *node = make((struct node_options){0});
+    cr_assert(credentials(node, user, password));
+    cr_assert_str_empty(user);
+    cr_assert_str_empty(password);
+    node_destroy(node);
+}
+
+Test(node, credentials_come_from_the_options)
+{
+    char user[16];
+    char password[16];
+    struct node *node = make((struct node_options){.user = "me", .password = "it"});
+    cr_assert(credentials(node, user, password));
+    cr_assert_str_eq(user, "me");
+    cr_assert_str_eq(password, "it");
+    node_destroy(node);
+}
+
+Test(node, credentials_longer_than_their_buffer_are_refused_and_wiped)
+{
+    char user[16] = "old";
+    char password[16] = "old";
+    struct node *node = make((struct node_options){.user = "me", .password = "0123456789abcdef"});
+    cr_assert_not(credentials(node, user, password));
+    cr_assert_str_empty(user);
+    cr_assert_str_empty(password);
+    node_destroy(node);
+}
+
+struct first_line {
+    const char *text;
+    const char *password; /* NULL: refused */
+};
+
+Test(node, password_is_the_first_line_of_its_file_at_every_bring_up, .init = make_file,
+     .fini = remove_file)
+{
+    static const struct first_line cases[] = {
+        {"secret", "secret"},
+        {"secret\n", "secret"},
+        {"secret\r\n", "secret"},
+        {"a b \nsecond\n", "a b "},
+        {"0123456789abcde", "0123456789abcde"},
+        {"0123456789abcde\n", "0123456789abcde"},
+        {"0123456789abcdef", NULL},
+        {"0123456789abcdef\n", NULL},
+        {"", NULL},
+        {"\n", NULL},
+        {"\r\nsecond", NULL},
+    };
+    struct node *node = make((struct node_options){.password = "not this", .password_file = path});
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        char user[16];
+        char password[16];
+        write_file(cases[i].text, strlen(cases[i].text));
+        bool ok = credentials(node, user, password);
+        cr_assert_eq(ok, cases[i].password != NULL, "case %zu", i);
+        if (ok) {
+            cr_assert_str_eq(password, cases[i].password, "case %zu", i);
+        }
+    }
+    node_destroy(node);
+}
+
+Test(node, missing_password_file_is_named)
+{
+    char user[16];
+    char password[16];
+    char err[ERR_MAX] = "";
+    struct node *node = make((struct node_options){.password_file = "/nonexistent/pw"});
+    cr_assert_not(node_credentials(node, user, 16, password, 16, err));
+    cr_assert_not_null(strstr(err, "/nonexistent/pw"), "%s", err);
+    node_destroy(node);
+}
+
+/* ---- Identity ------------------------------------------------------------------------------ */
+
+static int changes;
+
+static void count_change(void *ctx)
+{
+    cr_assert_str_eq(ctx, "ctx");
+    changes++;
+}
+
+static struct node *make_counted(void)
+{
+    return make((struct node_options){.changed = count_change, .ctx = "ctx"});
+}
+
+Test(node, first_run_id_is_no_change)
+{
+    struct node *node = make_counted();
+    uint64_t generation = node_generation(node);
+    cr_assert_eq(node_identify(node, SLICE("a"), SLICE("7.0.15")), generation);
+    cr_assert_eq(changes, 0);
+    node_destroy(node);
+}
+
+Test(node, known_and_empty_run_ids_are_no_change)
+{
+    struct node *node = make_counted();
+    uint64_t generation = node_identify(node, SLICE("a"), SLICE(""));
+    cr_assert_eq(node_identify(node, SLICE("a"), SLICE("")), generation);
+    cr_assert_eq(node_identify(node, SLICE(""), SLICE("")), generation);
+    cr_assert_eq(node_identify(node, SLICE("a"), SLICE("")), generation);
+    cr_assert_eq(changes, 0);
+    node_destroy(node);
+}
+
+static struct node *observed;
+static uint64_t generation_in_change;
+
+static void look_at_generation(void *ctx)
+{
+    (void)ctx;
+    generation_in_change = node_generation(observed);
+}
+
+Test(node, another_run_id_raises_the_generation_and_then_calls_changed_once)
+{
+    struct node *node = make_counted();
+    uint64_t generation = node_identify(node, SLICE("a"), SLICE(""));
+    cr_assert_eq(node_identify(node, SLICE("b"), SLICE("")), generation + 1);
+    cr_assert_eq(node_generation(node), generation + 1);
+    cr_assert_eq(node_identify(node, SLICE("b"), SLICE("")), generation + 1);
+    cr_assert_eq(changes, 1);
+    node_destroy(node);
+
+    observed = make((struct node_options){.changed = look_at_generation});
+    (void)node_identify(observed, SLICE("a"), SLICE(""));
+    uint64_t after = node_identify(observed, SLICE("b"), SLICE(""));
+    cr_assert_eq(generation_in_change, after);
+    node_destroy(observed);
+}
+
+static pthread_barrier_t barrier;
+static _Atomic int slow_changes;
+static _Atomic bool change_ended;
+
+static void slow_change(void *ctx)
+{
+    (void)ctx;
+    slow_changes++;
+    for (int i = 0; i < 20000; i++) {
+        sched_yield();
+    }
+    change_ended = true;
+}
+
+static void *identify_b(void *arg)
+{
+    pthread_barrier_wait(&barrier);
+    (void)node_identify(arg, SLICE("b"), SLICE(""));
+    return change_ended ? arg : NULL;
+}
+
+Test(node, all_who_see_a_change_wait_for_the_end_of_changed)
+{
+    struct node *node = make((struct node_options){.changed = slow_change});
+    (void)node_identify(node, SLICE("a"), SLICE(""));
+    pthread_t threads[4];
+    pthread_barrier_init(&barrier, NULL, ARRAY_LEN(threads));
+    for (size_t i = 0; i < ARRAY_LEN(threads); i++) {
+        cr_assert_eq(pthread_create(&threads[i], NULL, identify_b, node), 0);
+    }
+    for (size_t i = 0; i < ARRAY_LEN(threads); i++) {
+        void *waited = NULL;
+        pthread_join(threads[i], &waited);
+        cr_assert_not_null(waited);
+    }
+    cr_assert_eq(slow_changes, 1);
+    node_destroy(node);
+}
+
+Test(node, version_is_the_newest_and_cut_to_fit)
+{
+    char out[16];
+    struct node *node = make((struct node_options){0});
+    node_version(node, out, sizeof(out));
+    cr_assert_str_empty(out);
+    (void)node_identify(node, SLICE("a"), SLICE("7.0.15"));
+    (void)node_identify(node, SLICE("a"), SLICE(""));
+    node_version(node, out, sizeof(out));
+    cr_assert_str_eq(out, "7.0.15");
+    node_version(node, out, 4);
+    cr_assert_str_eq(out, "7.0");
+    node_destroy(node);
+}
+
+Test(node, overlong_texts_of_the_server_are_cut)
+{
+    char text[1000];
+    char out[2000];
+    memset(text, 'x', sizeof(text));
+    struct node *node = make_counted();
+    (void)node_identify(node, slice_of(text, sizeof(text)), slice_of(text, sizeof(text)));
+    (void)node_identify(node, slice_of(text, sizeof(text)), slice_of(text, sizeof(text)));
+    cr_assert_eq(changes, 0);
+    node_version(node, out, sizeof(out));
+    cr_assert_gt(strlen(out), 0);
+    cr_assert_lt(strlen(out), sizeof(text));
+    node_destroy(node);
+}
+
+Test(node, last_heard_is_the_newest_moment)
+{
+    struct node *node = make((struct node_options){0});
+    cr_assert_eq(node_last_heard(node), 0);
+    node_heard(node, 100);
+    node_heard(node, 90);
+    cr_assert_eq(node_last_heard(node), 100);
+    node_destroy(node);
+}

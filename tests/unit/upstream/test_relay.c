@@ -1,0 +1,413 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * test_relay.c: the sentences of frame.h about what is nested: aggregates and pushes, what is refused
+ * inside them, their limits, and memory that runs out. Most cases are rows: an input, cut in several
+ * ways, must give the same bytes, replies and verdict.
+ */
+#include "reply_sink.h"
+
+Test(relay, nested_replies_pass_byte_for_byte_however_they_are_cut)
+{
+    static const struct good_row rows[] = {
+        {"*0\r\n", 1},
+        {"%0\r\n", 1},
+        {"~0\r\n", 1},
+        {"*1\r\n*0\r\n", 1},
+        {"*3\r\n$1\r\na\r\n$-1\r\n$0\r\n\r\n", 1},
+        {"*4\r\n*-1\r\n_\r\n$-1\r\n*0\r\n", 1},
+        {"*2\r\n:-9223372036854775808\r\n:9223372036854775807\r\n", 1},
+        {"*6\r\n,3.0\r\n,3\r\n,-inf\r\n,inf\r\n,nan\r\n,1.0000000000000000e-10\r\n", 1},
+        {"*2\r\n#t\r\n#f\r\n", 1},
+        {"*2\r\n(123456789012345678901234567890\r\n(-5\r\n", 1},
+        {"*1\r\n=15\r\ntxt:Some string\r\n", 1},
+        {"*3\r\n+status\r\n-ERR inner\r\n+\r\n", 1},
+        {"%2\r\n+a\r\n:1\r\n+b\r\n%1\r\n$1\r\nk\r\n~2\r\n:1\r\n:2\r\n", 1},
+        {"~3\r\n$1\r\na\r\n~0\r\n%0\r\n", 1},
+        {"*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n:1\r\n", 1},
+        {"*2\r\n:1\r\n:2\r\n+OK\r\n*1\r\n$1\r\na\r\n$3\r\nabc\r\n%1\r\n:1\r\n_\r\n:9\r\n", 6},
+        {"*1\r\n:1\r\n*1\r\n:2\r\n*-1\r\n*0\r\n*1\r\n*-1\r\n", 5},
+    };
+    check_rows(rows, ARRAY_LEN(rows));
+}
+
+Test(relay, an_aggregate_does_not_tell_its_size)
+{
+    struct sink *s = sink_open();
+    cr_assert(feed_text(s, "*1\r\n:1\r\n%0\r\n~0\r\n*0\r\n"));
+    cr_assert_eq(s->nreplies, 4);
+    for (size_t i = 0; i < 4; i++) {
+        cr_assert_eq(s->replies[i].size, -1);
+    }
+    sink_close(s);
+}
+
+Test(relay, elements_of_an_aggregate_are_handed_on_before_it_is_whole)
+{
+    struct sink *s = sink_open();
+    cr_assert(feed_text(s, "*3\r\n$3\r\nabc\r\n$4\r\nde"));
+    cr_assert_eq(s->n, strlen("*3\r\n$3\r\nabc\r\n"));
+    cr_assert(!s->replies[0].whole);
+    cr_assert(framer_is_inside(s->framer));
+    cr_assert(feed_text(s, "fg\r\n:1\r\n"));
+    cr_assert(s->replies[0].whole);
+    sink_close(s);
+}
+
+Test(relay, nested_bulks_of_every_size_around_the_feed_sizes_stay_exact)
+{
+    static const size_t sizes[] = {0,    1,    100,  503,  504,  505,  1023, 1024, 2047, 4080, 4089,
+                                   4090, 4095, 4096, 4097, 4098, 4200, 8191, 8192, 9000, 70000};
+    for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+        struct slice in = bulk_between("*3\r\n:1\r\n", sizes[i], "%1\r\n+a\r\n_\r\n+behind\r\n");
+        check_good(in, 2, NULL, 0);
+        check_good(in, 2, NULL, 1);
+        check_good(in, 2, NULL, 50);
+        check_good(in, 2, NULL, 5000);
+        free((void *)(uintptr_t)in.p);
+        in = bulk_between("*2\r\n:1\r\n", sizes[i], "*-1\r\n"); /* last of its reply */
+        check_good(in, 2, NULL, 0);
+        check_good(in, 2, NULL, 1);
+        check_good(in, 2, NULL, 777);
+        free((void *)(uintptr_t)in.p);
+    }
+}
+
+Test(relay, a_large_nested_bulk_is_handed_on_as_it_arrives)
+{
+    struct sink *s = sink_open();
+    cr_assert(feed_text(s, "*2\r\n$5000\r\nabc"));
+    cr_assert_eq(s->n, strlen("*2\r\n$5000\r\nabc"));
+    sink_close(s);
+}
+
+Test(relay, a_large_verbatim_string_keeps_its_type)
+{
+    char in[6000] = "*1\r\n=5000\r\ntxt:";
+    size_t at = strlen(in);
+    memset(in + at, 'v', 4996);
+    memcpy(in + at + 4996, "\r\n", 3);
+    check_good(slice_str(in), 1, NULL, 0);
+    check_good(slice_str(in), 1, NULL, 1);
+}
+
+Test(relay, a_long_array_of_small_elements_is_exact_and_in_small_pieces)
+{
+    size_t n = 20000;
+    char *p = malloc(n * 40);
+    size_t at = (size_t)sprintf(p, "*%zu\r\n", n);
+    for (size_t i = 0; i < n; i++) {
+        at += (size_t)sprintf(p + at, i % 3 == 0 ? ":%zu\r\n" : "$6\r\n%06zu\r\n", i);
+    }
+    check_good(slice_of(p, at), 1, NULL, 0);
+    check_good(slice_of(p, at), 1, NULL, 900);
+    struct sink *s = sink_open();
+    cr_assert(feed(s, p, at));
+    cr_assert_leq(s->largest, 8192);
+    cr_assert_gt(s->replies[0].pieces, 10);
+    sink_close(s);
+    free(p);
+}
+
+Test(relay, many_short_arrays_in_one_input_are_told_apart)
+{
+    size_t n = 3000;
+    char *p = malloc(n * 40);
+    size_t at = 0;
+    for (size_t i = 0; i < n; i++) {
+        at += (size_t)sprintf(p + at, i % 5 == 4 ? "+OK\r\n" : "*2\r\n$3\r\nabc\r\n:%zu\r\n", i);
+    }
+    check_good(slice_of(p, at), n, NULL, 0);
+    check_good(slice_of(p, at), n, NULL, 33);
+    check_good(slice_of(p, at), n, NULL, 4096);
+    free(p);
+}
+
+Test(relay, nonsense_inside_an_aggregate_is_refused_with_a_reason)
+{
+    static const struct bad_row rows[] = {
+        {"*1\r\nhello\r\n", "unknown type byte inside a reply"},
+        {"*1\r\n|1\r\n+a\r\n+b\r\n", "unknown type byte inside a reply"},
+        {"*1\r\n>1\r\n+a\r\n", "push inside a reply"},
+        {">1\r\n>1\r\n+a\r\n", "push inside a reply"},
+        {"*1\r\n$5\r\nhelloXY", "no CRLF behind a bulk string"},
+        {"*1\r\n$5\r\nhello\rX", "no CRLF behind a bulk string"},
+        {"*1\r\n#T\r\n", "bad boolean"},
+        {"%-1\r\n", "a null of a type that has none"},
+        {"~-1\r\n", "a null of a type that has none"},
+        {">-1\r\n", "a null of a type that has none"},
+        {"*1\r\n=-1\r\n", "a null of a type that has none"},
+        {"*1\r\n$536870913\r\n", "bulk length out of range"},
+        {"*1\r\n$9223372036854775807\r\n", "bulk length out of range"},
+        {"*1\r\n$0000000000000000000000000", "bad bulk length"},
+        {"*000000000000000000000000000", "bad length"},
+        {"*1\r\n%1111111111111111111111111", "bad length"},
+    };
+    check_bad_rows(rows, ARRAY_LEN(rows));
+}
+
+/* The words are the reader's own; that they hold none of the peer's bytes is ours to keep. */
+Test(relay, what_the_reader_refuses_is_refused)
+{
+    static const char *const bad[] = {"*x\r\n",
+                                      "*-2\r\n",
+                                      "*05\r\n",
+                                      "*1\r\n:+42\r\n",
+                                      "*1\r\n:x\r\n",
+                                      "*1\r\n:\r\n",
+                                      "*1\r\n,x\r\n",
+                                      "*1\r\n_x\r\n",
+                                      "*1\r\n(x\r\n",
+                                      "*1\r\n#x\r\n",
+                                      "*1\r\n$x\r\n\r\n",
+                                      "*1\r\n$-2\r\n",
+                                      "*1\r\n$5\rhello\r\n",
+                                      "*?\r\n",
+                                      "*1\r\n$?\r\n",
+                                      "*1\r\n+a\rb\r\n",
+                                      "*1\r\n+a\nb\r\n",
+                                      "*1\r\n-a\nb\r\n",
+                                      "*2147483648\r\n",
+                                      "*1\r\n%9223372036854775807\r\n",
+                                      "*9223372036854775808\r\n",
+                                      "*1\r\n=2\r\nab\r\n",
+                                      "*1\r\n:9223372036854775808\r\n"};
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        for (size_t cut = 0; cut < 4; cut++) {
+            struct sink *s = sink_open();
+            cr_assert(!feed_cut(s, slice_str(bad[i]), cut), "took %s", bad[i]);
+            cr_assert(strlen(framer_error(s->framer)) > 5);
+            cr_assert(strpbrk(framer_error(s->framer), "\r\n\"\\") == NULL, "%s",
+                      framer_error(s->framer));
+            cr_assert(framer_is_inside(s->framer));
+            sink_close(s);
+        }
+    }
+}
+
+Test(relay, a_reply_before_the_nonsense_is_delivered)
+{
+    struct sink *s = sink_open();
+    cr_assert(!feed_text(s, "+OK\r\n*1\r\n:1\r\n?\r\n"));
+    cr_assert_eq(s->nreplies, 2);
+    cr_assert(s->replies[1].whole);
+    sink_close(s);
+}
+
+/* deep aggregates around one integer */
+static struct slice nested(size_t deep)
+{
+    char *p = malloc(deep * 4 + 8);
+    for (size_t i = 0; i < deep; i++) {
+        memcpy(p + i * 4, "*1\r\n", 4);
+    }
+    memcpy(p + deep * 4, ":1\r\n", 5);
+    return slice_of(p, deep * 4 + 4);
+}
+
+Test(relay, nesting_may_have_its_limit_and_no_more)
+{
+    struct slice good = nested(FRAME_DEPTH_MAX);
+    struct slice bad = nested(FRAME_DEPTH_MAX + 1);
+    for (size_t cut = 0; cut < 3; cut++) {
+        check_good(good, 1, NULL, cut);
+        check_bad(bad, "nested too deep", cut);
+    }
+    free((void *)(uintptr_t)good.p);
+    free((void *)(uintptr_t)bad.p);
+}
+
+/* --- pushes ---------------------------------------------------------------------------------- */
+
+struct push_row {
+    const char *in;
+    size_t replies;
+    const char *pushes;
+};
+
+Test(relay, pushes_are_delivered_whole_with_kind_and_items)
+{
+    static const struct push_row rows[] = {
+        {">2\r\n$10\r\ninvalidate\r\n*2\r\n$1\r\na\r\n$3\r\nbcd\r\n", 0,
+         "invalidate plain [a bcd]"},
+        {">2\r\n$10\r\ninvalidate\r\n*1\r\n$0\r\n\r\n", 0, "invalidate plain []"},
+        {">2\r\n$10\r\ninvalidate\r\n*0\r\n", 0, "invalidate plain []"},
+        {">2\r\n$10\r\ninvalidate\r\n_\r\n", 0, "invalidate plain null []"},
+        {">2\r\n$10\r\ninvalidate\r\n*-1\r\n", 0, "invalidate plain null []"},
+        {">2\r\n$10\r\ninvalidate\r\n$-1\r\n", 0, "invalidate plain null []"},
+        {">2\r\n+inv\r\n*2\r\n+a\r\n$1\r\nb\r\n", 0, "inv plain [a b]"},
+        {">2\r\n$0\r\n\r\n*0\r\n", 0, " plain []"},
+        {"+a\r\n>2\r\n$1\r\nk\r\n*1\r\n$1\r\nx\r\n+b\r\n>2\r\n$1\r\nl\r\n_\r\n", 2,
+         "k plain [x]l plain null []"},
+        {"*1\r\n:1\r\n>2\r\n$1\r\nk\r\n*1\r\n$1\r\nx\r\n*1\r\n:1\r\n", 2, "k plain [x]"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        check_good_all_cuts(slice_str(rows[i].in), rows[i].replies, rows[i].pushes);
+    }
+}
+
+Test(relay, a_push_of_another_shape_tells_its_kind_and_bytes_only)
+{
+    static const struct push_row rows[] = {
+        {">0\r\n", 0, " other []"},
+        {">1\r\n$1\r\nk\r\n", 0, "k other []"},
+        {">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nm\r\n", 0, "message other []"},
+        {">3\r\n$1\r\nk\r\n*1\r\n$1\r\nx\r\n:1\r\n", 0, "k other []"},
+        {">2\r\n$1\r\nk\r\n$1\r\nx\r\n", 0, "k other []"},
+        {">2\r\n$1\r\nk\r\n:1\r\n", 0, "k other []"},
+        {">2\r\n$1\r\nk\r\n*2\r\n$1\r\nx\r\n:1\r\n", 0, "k other []"},
+        {">2\r\n$1\r\nk\r\n*2\r\n$1\r\nx\r\n$-1\r\n", 0, "k other []"},
+        {">2\r\n$1\r\nk\r\n*2\r\n*1\r\n$1\r\ny\r\n$1\r\nx\r\n", 0, "k other []"},
+        {">2\r\n$1\r\nk\r\n~1\r\n$1\r\nx\r\n", 0, "k other []"},
+        {">2\r\n$1\r\nk\r\n%1\r\n$1\r\nx\r\n#t\r\n", 0, "k other []"},
+        {">2\r\n$1\r\nk\r\n*1\r\n=5\r\ntxt:x\r\n", 0, "k other []"},
+        {">2\r\n:5\r\n*1\r\n$1\r\nx\r\n", 0, " other []"},
+        {">2\r\n_\r\n*1\r\n$1\r\nx\r\n", 0, " other []"},
+        {">2\r\n$1\r\nk\r\n_\r\n>2\r\n:5\r\n_\r\n", 0, "k plain null [] other []"},
+        {">2\r\n*1\r\n$1\r\nx\r\n_\r\n", 0, " other []"},
+        {">2\r\n$1\r\nk\r\n,1.5\r\n>2\r\n$1\r\nk\r\n*1\r\n$1\r\nx\r\n", 0, "k other []k plain [x]"},
+        {">3\r\n$1\r\nk\r\n_\r\n_\r\n>2\r\n$1\r\nl\r\n*0\r\n", 0, "k other []l plain []"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        check_good_all_cuts(slice_str(rows[i].in), rows[i].replies, rows[i].pushes);
+    }
+}
+
+Test(relay, a_push_with_a_large_item_is_collected_whole)
+{
+    struct slice in =
+        bulk_between(">2\r\n$3\r\ninv\r\n*3\r\n$1\r\na\r\n", 9000, "$1\r\nz\r\n:1\r\n");
+    for (size_t cut = 0; cut < 3; cut++) {
+        struct sink *s = sink_open();
+        cr_assert(feed_cut(s, in, cut));
+        cr_assert_eq(s->npushes, 1);
+        cr_assert_eq(s->nitems, 3);
+        cr_assert_eq(s->item_bytes, 9002);
+        cr_assert(s->n == in.n && memcmp(s->bytes, in.p, in.n) == 0);
+        cr_assert_str_eq(s->pushes + strlen(s->pushes) - 3, " z]");
+        cr_assert_eq(s->nreplies, 1);
+        sink_close(s);
+    }
+    free((void *)(uintptr_t)in.p);
+}
+
+Test(relay, a_push_of_another_shape_may_hold_a_large_string)
+{
+    struct slice in = bulk_between(">3\r\n$7\r\nmessage\r\n$1\r\nc\r\n", 9000, ":1\r\n");
+    for (size_t cut = 0; cut < 3; cut++) {
+        check_good(in, 1, "message other []", cut);
+    }
+    free((void *)(uintptr_t)in.p);
+}
+
+Test(relay, a_push_of_a_hundred_thousand_keys_is_delivered)
+{
+    size_t n = 100000;
+    char *p = malloc(n * 20);
+    size_t at = (size_t)sprintf(p, ">2\r\n$10\r\ninvalidate\r\n*%zu\r\n", n);
+    for (size_t i = 0; i < n; i++) {
+        at += (size_t)sprintf(p + at, "$9\r\nkey%06zu\r\n", i);
+    }
+    struct sink *s = sink_open();
+    cr_assert(feed(s, p, at));
+    cr_assert_eq(s->nitems, n);
+    cr_assert_eq(s->item_bytes, n * 9);
+    sink_close(s);
+    free(p);
+}
+
+Test(relay, a_push_over_its_limit_is_refused_before_its_bytes_come)
+{
+    struct sink *s = sink_open();
+    cr_assert(!feed_text(s, ">2\r\n$1\r\nk\r\n*1\r\n$67108864\r\n"));
+    cr_assert_str_eq(framer_error(s->framer), "push too large");
+    sink_close(s);
+}
+
+Test(relay, a_push_of_many_small_items_is_bounded)
+{
+    struct sink *s = sink_open();
+    cr_assert(feed_text(s, ">2\r\n$1\r\nk\r\n*99999999\r\n"));
+    char items[60000];
+    for (size_t i = 0; i < sizeof(items); i += 6) {
+        memcpy(items + i, "$0\r\n\r\n", 6);
+    }
+    /* 6 and 16 bytes each, so the limit is met at about 3 million. */
+    bool ok = true;
+    size_t fed = 0;
+    for (; ok && fed < 5000000; fed += 10000) {
+        ok = framer_feed(s->framer, slice_of(items, sizeof(items)), NULL);
+    }
+    cr_assert(!ok);
+    cr_assert_geq(fed, FRAME_PUSH_MAX / 22);
+    cr_assert_leq(fed, FRAME_PUSH_MAX / 22 + 20000);
+    cr_assert_str_eq(framer_error(s->framer), "push too large");
+    sink_close(s);
+}
+
+Test(relay, bytes_of_any_shape_of_push_count_against_its_limit)
+{
+    struct sink *s = sink_open();
+    cr_assert(feed_text(s, ">9\r\n$1\r\nk\r\n$40000000\r\n"));
+    cr_assert(feed_zeros(s, 40000000));
+    cr_assert(!feed_text(s, "\r\n$40000000\r\n"));
+    cr_assert_str_eq(framer_error(s->framer), "push too large");
+    sink_close(s);
+}
+
+/* --- memory ---------------------------------------------------------------------------------- */
+
+/* Lets the k-th allocation of a run fail, for k = 0, 1, 2 ... until a run needs no more than k. */
+static size_t failing_runs(struct slice in, size_t cut)
+{
+    for (long k = 0; k < 1000; k++) {
+        struct sink *s = sink_open();
+        mem_fail_after(k);
+        bool ok = feed_cut(s, in, cut);
+        mem_fail_after(-1);
+        if (ok) {
+            cr_assert(!framer_is_inside(s->framer));
+            sink_close(s);
+            return (size_t)k;
+        }
+        cr_assert_str_eq(framer_error(s->framer), "out of memory");
+        framer_reset(s->framer);
+        size_t before = s->nreplies;
+        if (before > 0) {
+            s->replies[before - 1].whole = true; /* the owner has given it up */
+        }
+        cr_assert(feed_text(s, "*1\r\n+OK\r\n"), "not usable after a reset");
+        cr_assert_eq(s->nreplies, before + 1);
+        sink_close(s);
+    }
+    cr_assert_fail("never enough memory");
+    return 0;
+}
+
+Test(relay, memory_that_is_out_is_an_error_and_a_reset_recovers)
+{
+    mem_install_hiredis();
+    cr_assert_gt(failing_runs(SLICE("+a status\r\n"), 1), 0);
+    cr_assert_gt(failing_runs(SLICE("*2\r\n:1\r\n$5\r\nhello\r\n"), 0), 3);
+    cr_assert_gt(failing_runs(SLICE(">2\r\n$1\r\nk\r\n*2\r\n$1\r\na\r\n$1\r\nb\r\n"), 0), 3);
+    struct slice in = bulk_between(">2\r\n$1\r\nk\r\n*2\r\n$1\r\na\r\n", 30000, "*1\r\n:1\r\n");
+    failing_runs(in, 1000);
+    free((void *)(uintptr_t)in.p);
+    in = nested(60);
+    cr_assert_gt(failing_runs(in, 0), 60);
+    free((void *)(uintptr_t)in.p);
+}
+
+/* Seen by what comes next: it has to ask for memory again, and gets none. */
+Test(relay, memory_of_a_large_push_is_given_back)
+{
+    struct slice in = bulk_between(">2\r\n$1\r\nk\r\n*2\r\n$1\r\na\r\n", 30000, "");
+    struct sink *s = sink_open();
+    cr_assert(feed(s, in.p, in.n));
+    cr_assert_eq(s->npushes, 1);
+    mem_fail_after(0);
+    bool ok = feed_text(s, "*1\r\n:1\r\n");
+    mem_fail_after(-1);
+    cr_assert(!ok);
+    sink_close(s);
+    free((void *)(uintptr_t)in.p);
+}

@@ -1,0 +1,188 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * test_upstream.c: what upstream.h promises about the lanes of a worker.
+ */
+#include "../../../upstream/upstream.h"
+
+#include "../live.h"
+
+static struct node *node;
+static struct upstream *up;
+static struct redis redis;
+
+static void flush_and_tick(void)
+{
+    upstream_flush(up);
+    upstream_tick(up, live_now());
+}
+
+static void open_up(int port)
+{
+    live_start();
+    node = live_node(port);
+    up = upstream_create(&(struct upstream_options){
+        .loop = live_loop,
+        .node = node,
+        .now = live_now,
+        .read_buffer = live_buffer,
+        .read_size = sizeof(live_buffer),
+    });
+    live_turn = flush_and_tick;
+}
+
+static void close_up(void)
+{
+    upstream_destroy(up);
+    node_destroy(node);
+    live_stop();
+}
+
+static void start(void)
+{
+    redis_start(&redis, "");
+    open_up(redis.port);
+}
+
+static void stop(void)
+{
+    close_up();
+    redis_stop(&redis);
+}
+
+struct visit {
+    size_t lanes;
+    size_t bulk;
+};
+
+static void count_lane(const struct conn *conn, enum lane_kind kind, void *ctx)
+{
+    struct visit *visit = ctx;
+    cr_assert_not_null(conn);
+    visit->lanes++;
+    visit->bulk += kind == LANE_BULK;
+}
+
+static struct visit count_lanes(void)
+{
+    struct visit visit = {0};
+    upstream_each(up, count_lane, &visit);
+    return visit;
+}
+
+Test(upstream, destroy_accepts_null)
+{
+    upstream_destroy(NULL);
+}
+
+Test(upstream, lane_is_opened_on_demand_and_shared)
+{
+    start();
+    cr_assert_eq(count_lanes().lanes, 0);
+    struct conn *lane = upstream_lane(up, 0, false, LANE_NORMAL);
+    cr_assert_neq(conn_state(lane), CONN_IDLE);
+    cr_assert(conn_accepts(lane));
+    cr_assert_eq(upstream_lane(up, 0, false, LANE_NORMAL), lane);
+    WAIT_FOR(conn_state(lane) == CONN_UP);
+    cr_assert_eq(upstream_lane(up, 0, false, LANE_NORMAL), lane);
+    cr_assert_eq(count_lanes().lanes, 1);
+    stop();
+}
+
+Test(upstream, db_protocol_and_kind_have_lanes_of_their_own)
+{
+    start();
+    struct conn *lanes[] = {
+        upstream_lane(up, 0, false, LANE_NORMAL),
+        upstream_lane(up, 0, false, LANE_BULK),
+        upstream_lane(up, 0, true, LANE_NORMAL),
+        upstream_lane(up, 1, false, LANE_NORMAL),
+    };
+    for (size_t i = 0; i < ARRAY_LEN(lanes); i++) {
+        for (size_t k = 0; k < i; k++) {
+            cr_assert_neq(lanes[i], lanes[k]);
+        }
+        WAIT_FOR(conn_state(lanes[i]) == CONN_UP);
+    }
+    cr_assert_eq(count_lanes().lanes, ARRAY_LEN(lanes));
+    cr_assert_eq(count_lanes().bulk, 1);
+    stop();
+}
+
+Test(upstream, lanes_speak_their_db_and_protocol)
+{
+    struct ask asks[3] = {0};
+    start();
+    redis_do(&redis, "HSET h f v");
+    redis_do(&redis, "SELECT 1");
+    redis_do(&redis, "SET k one");
+    cr_assert_eq(ask_line(upstream_lane(up, 0, false, LANE_NORMAL), &asks[0], "HGETALL h"),
+                 CONN_OK);
+    cr_assert_eq(ask_line(upstream_lane(up, 0, true, LANE_NORMAL), &asks[1], "HGETALL h"), CONN_OK);
+    cr_assert_eq(ask_line(upstream_lane(up, 1, false, LANE_BULK), &asks[2], "GET k"), CONN_OK);
+    WAIT_FOR(asks[0].done && asks[1].done && asks[2].done);
+    cr_assert_str_eq(asks[0].got, "*2\r\n$1\r\nf\r\n$1\r\nv\r\n");
+    cr_assert_str_eq(asks[1].got, "%1\r\n$1\r\nf\r\n$1\r\nv\r\n");
+    cr_assert_str_eq(asks[2].got, "$3\r\none\r\n");
+    stop();
+}
+
+Test(upstream, lane_of_a_refused_db_tells_why_and_is_closed)
+{
+    struct ask ask = {0};
+    start();
+    struct conn *good = upstream_lane(up, 0, false, LANE_NORMAL);
+    WAIT_FOR(conn_state(good) == CONN_UP);
+    for (uint32_t db = 1000; db < 1010; db++) {
+        struct conn *lane = upstream_lane(up, db, false, LANE_NORMAL);
+        ask = (struct ask){0};
+        cr_assert_eq(ask_line(lane, &ask, "PING"), CONN_OK);
+        live_turn = NULL;
+        WAIT_FOR(ask.lost);
+        live_turn = flush_and_tick;
+        cr_assert_eq(strncmp(conn_error(lane), "ERR ", 4), 0, "%s", conn_error(lane));
+        cr_assert_eq(conn_state(lane), CONN_BACKOFF);
+    }
+    WAIT_FOR(count_lanes().lanes == 1);
+    cr_assert_eq(upstream_lane(up, 0, false, LANE_NORMAL), good);
+    stop();
+}
+
+Test(upstream, lane_of_a_node_that_is_down_stays)
+{
+    open_up(live_free_port());
+    struct conn *lane = upstream_lane(up, 7, false, LANE_NORMAL);
+    WAIT_FOR(conn_state(lane) == CONN_BACKOFF);
+    live_run_for(100);
+    cr_assert_eq(count_lanes().lanes, 1);
+    cr_assert_eq(upstream_lane(up, 7, false, LANE_NORMAL), lane);
+    cr_assert_not(conn_accepts(lane));
+    close_up();
+}
+
+static struct ask second_try;
+
+static void look_for_another_lane(struct ask *ask)
+{
+    (void)ask;
+    struct conn *lane = upstream_lane(up, 5, true, LANE_BULK);
+    cr_assert_not_null(lane);
+    cr_assert_not(conn_accepts(lane));
+    lane = upstream_lane(up, 1, false, LANE_NORMAL);
+    cr_assert_eq(ask_line(lane, &second_try, "PING"), CONN_DOWN);
+}
+
+Test(upstream, destroy_ends_all_calls_as_lost)
+{
+    struct ask first = {.then = look_for_another_lane};
+    struct ask second = {.then = look_for_another_lane};
+    start();
+    struct conn *lane = upstream_lane(up, 0, false, LANE_NORMAL);
+    WAIT_FOR(conn_state(lane) == CONN_UP);
+    cr_assert_eq(ask_line(lane, &first, "DEBUG SLEEP 0.01"), CONN_OK);
+    upstream_flush(up);
+    lane = upstream_lane(up, 1, false, LANE_NORMAL);
+    cr_assert_eq(ask_line(lane, &second, "PING"), CONN_OK);
+    stop();
+    cr_assert(first.lost && second.lost);
+    cr_assert_eq(second.loss, LOSS_UNSENT);
+}

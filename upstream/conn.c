@@ -1,0 +1,215 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * conn.c: a pipelined connection to a node as its owner sees it: submitting, deadlines, life and
+ * questions. conn_link.c keeps bringing the link up, conn_io.c moves the bytes, and struct conn
+ * with the picture of its queue is in upstream_priv.h.
+ *
+ * Invariants: nothing here calls back except conn_flush, conn_tick, conn_fail and conn_destroy.
+ * What is accepted has its bytes in `out` and its call in the FIFO, or neither.
+ *
+ * Threads: the worker's only. Not here: deadlines of single requests.
+ */
+#include "upstream_priv.h"
+
+#include "../conf/mem.h"
+
+#define STALL_MS 1000 /* so long without a tick: the process stood still */
+
+/* ---- Submitting ---------------------------------------------------------------------------- */
+
+bool conn_accepts(const struct conn *conn)
+{
+    if (conn->given_up) {
+        return false;
+    }
+    if (conn->state == CONN_UP) {
+        return conn_is_current(conn);
+    }
+    return conn->state != CONN_IDLE && conn->hopeful;
+}
+
+static bool queue_bytes(struct conn *conn, struct slice bytes, struct blob *blob)
+{
+    if (blob == NULL || bytes.n < CHAIN_REF_MIN) {
+        return chain_append(&conn->out, bytes);
+    }
+    size_t off = (size_t)(bytes.p - blob->p);
+    bug_on(bytes.p < blob->p || off > blob->n || bytes.n > blob->n - off);
+    return chain_append_blob(&conn->out, blob, off, bytes.n);
+}
+
+enum conn_status conn_submit(struct conn *conn, struct call *call, struct slice bytes,
+                             struct blob *blob)
+{
+    bug_on(call->replies == 0 || bytes.n == 0);
+    if (!conn_accepts(conn)) {
+        return CONN_DOWN;
+    }
+    if (!queue_bytes(conn, bytes, blob)) {
+        return CONN_NO_MEMORY;
+    }
+    conn->queued += bytes.n;
+    call->end_offset = conn->queued;
+    call->next = NULL;
+    if (conn->tail == NULL) {
+        conn->head = call;
+    } else {
+        conn->tail->next = call;
+    }
+    conn->tail = call;
+    conn->pending++;
+    return CONN_OK;
+}
+
+void conn_flush(struct conn *conn)
+{
+    if (conn->state != CONN_UP || conn->given_up) {
+        return;
+    }
+    if (!conn_is_current(conn)) {
+        conn_give_up(conn, CONN_ANOTHER_SERVER);
+        return;
+    }
+    if (conn->out.bytes > 0 && !conn->mute && !ev_is_active(&conn->writable)) {
+        conn_write_out(conn);
+    }
+}
+
+/* ---- Deadlines ----------------------------------------------------------------------------- */
+
+static int64_t later(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+/* D11: a slow answer is no reason to fail everybody's commands; a silent node is. */
+static bool is_node_dead(const struct conn *conn, int64_t now)
+{
+    int64_t limit = node_options(conn->options.node)->dead_after_ms;
+    int64_t here = later(conn->last_alive, conn->quiet_since);
+    int64_t anywhere = later(node_last_heard(conn->options.node), conn->quiet_since);
+    return now - here > limit && now - anywhere > limit;
+}
+
+static void tick_up(struct conn *conn, int64_t now)
+{
+    if (!conn_is_current(conn)) {
+        conn_give_up(conn, CONN_ANOTHER_SERVER);
+    } else if (conn->pending == 0) {
+        conn->quiet_since = now;
+    } else if (is_node_dead(conn, now)) {
+        conn_give_up(conn, "the node is dead: it owes replies and says nothing");
+    }
+}
+
+void conn_tick(struct conn *conn, int64_t now)
+{
+    if (conn->last_tick != 0 && now - conn->last_tick > STALL_MS) {
+        conn->quiet_since = now;
+        if (conn->deadline != 0) {
+            conn->deadline += now - conn->last_tick;
+        }
+    }
+    conn->last_tick = now;
+    if (conn->state == CONN_UP) {
+        tick_up(conn, now);
+    } else if (conn->deadline != 0 && now >= conn->deadline) {
+        if (conn->state == CONN_CONNECTING) {
+            conn_next_address(conn, "connecting took too long");
+        } else {
+            conn_give_up(conn, "the server did not answer the handshake in time");
+        }
+    }
+}
+
+/* ---- Life ---------------------------------------------------------------------------------- */
+
+static const struct conn_events NO_EVENTS = {0};
+
+struct conn *conn_create(const struct conn_options *options)
+{
+    struct conn *conn = mem_zalloc(sizeof(*conn));
+    conn->magic = CONN_MAGIC;
+    conn->fd = -1;
+    conn->options = *options;
+    conn->events = options->events != NULL ? options->events : &NO_EVENTS;
+    conn->framer = framer_create(&CONN_FRAMER_OPS, conn);
+    /* Odd, hence not the zero that xorshift never leaves. */
+    conn->random = ((uint64_t)(uintptr_t)conn * 0x9e3779b97f4a7c15u) ^ (uint64_t)options->now();
+    conn->random |= 1;
+    chain_init(&conn->out);
+    ev_io_init(&conn->readable, conn_on_readable, -1, EV_READ);
+    ev_io_init(&conn->writable, conn_on_writable, -1, EV_WRITE);
+    ev_timer_init(&conn->retry, conn_on_retry, 0., 0.);
+    ev_set_priority(&conn->readable, options->priority);
+    ev_set_priority(&conn->writable, options->priority);
+    return conn;
+}
+
+struct lost_calls conn_shut(struct conn *conn)
+{
+    bug_on(conn->feeding);
+    struct lost_calls lost = conn_take_down(conn);
+    conn->hopeful = false;
+    conn_set_state(conn, CONN_IDLE);
+    return lost;
+}
+
+void conn_destroy(struct conn *conn)
+{
+    if (conn == NULL) {
+        return;
+    }
+    bug_on(conn->magic != CONN_MAGIC);
+    lost_calls_tell(conn_shut(conn));
+    framer_destroy(conn->framer);
+    conn->magic = 0;
+    mem_free(conn);
+}
+
+void conn_open(struct conn *conn)
+{
+    if (conn->state != CONN_IDLE) {
+        return;
+    }
+    conn->hopeful = true;
+    conn->backoff_ms = CONN_BACKOFF_MIN_MS;
+    conn_start_attempt(conn);
+}
+
+void conn_fail(struct conn *conn, const char *why)
+{
+    if (conn->state == CONN_UP || conn->state == CONN_HANDSHAKE) {
+        conn_give_up(conn, why);
+    }
+}
+
+void conn_retry_slowly(struct conn *conn, int64_t longest_ms)
+{
+    conn->slow_ms = longest_ms;
+}
+
+enum conn_state conn_state(const struct conn *conn)
+{
+    return conn->state;
+}
+
+int64_t conn_handshake_sent(const struct conn *conn)
+{
+    return conn->handshake_sent;
+}
+
+size_t conn_queued_bytes(const struct conn *conn)
+{
+    return conn->out.bytes;
+}
+
+size_t conn_pending(const struct conn *conn)
+{
+    return conn->pending;
+}
+
+const char *conn_error(const struct conn *conn)
+{
+    return conn->error;
+}

@@ -1,0 +1,385 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * conn_link.c: how the link of a connection begins and ends. The picture of its states is in
+ * conn.h.
+ *
+ * Way through the file: the end of a link and what follows from it; connecting, from the first
+ * address to the last reply of the handshake.
+ *
+ * Invariants: there is one way down, lose(). It takes the calls off and resets everything before it
+ * tells anyone, so that whoever is told may submit again; the owner is told before the calls (C10).
+ * It never runs while the framer is being fed, which may not be reset from its own callbacks:
+ * conn_give_up() then only raises `given_up`, which ends the feeding, and the reader finishes it.
+ *
+ * Log: one line when a link is lost, one for the first failure after that and then one every 10 s,
+ * one when it is back; not one per retry. A flapping link is silent in between.
+ */
+#include "upstream_priv.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#define BACKOFF_MAX_MS    1000
+#define STABLE_MS         1000 /* a link that was up for less did not prove much: back off */
+#define LOG_EVERY_MS      10000
+#define LOST_LOG_EVERY_MS 1000
+
+const char CONN_ANOTHER_SERVER[] = "another server process answers at this address";
+
+static void try_addresses(struct conn *conn, const char *why);
+
+void conn_set_state(struct conn *conn, enum conn_state state)
+{
+    static const char *const names[] = {
+        [CONN_IDLE] = "idle", [CONN_CONNECTING] = "connecting", [CONN_HANDSHAKE] = "handshake",
+        [CONN_UP] = "up",     [CONN_BACKOFF] = "back-off",
+    };
+    if (conn->state != state && log_enabled(LOG_DEBUG)) {
+        log_event(LOG_DEBUG, "%s (%s): %s -> %s", node_name(conn->options.node), conn->options.role,
+                  names[conn->state], names[state]);
+    }
+    conn->state = state;
+}
+
+static uint64_t next_random(struct conn *conn)
+{
+    /* xorshift64: spreads retries, protects nothing. */
+    conn->random ^= conn->random << 13;
+    conn->random ^= conn->random >> 7;
+    conn->random ^= conn->random << 17;
+    return conn->random;
+}
+
+static void keep_text(char out[ERR_MAX], const char *text)
+{
+    if (text != out) {
+        (void)snprintf(out, ERR_MAX, "%s", text);
+    }
+}
+
+/* ---- The end of a link --------------------------------------------------------------------- */
+
+static struct lost_calls take_calls(struct conn *conn)
+{
+    struct lost_calls lost = {conn->head, conn->pending, conn->answered, conn_bytes_sent(conn)};
+    conn->head = NULL;
+    conn->tail = NULL;
+    conn->pending = 0;
+    conn->queued = 0;
+    conn->answered = 0;
+    chain_fini(&conn->out);
+    return lost;
+}
+
+void lost_calls_tell(struct lost_calls lost)
+{
+    uint64_t start = lost.start;
+    for (struct call *call = lost.head; call != NULL;) {
+        struct call *next = call->next;
+        enum call_loss loss = start < lost.sent ? LOSS_SENT : LOSS_UNSENT;
+        start = call->end_offset;
+        call->next = NULL;
+        call->ops->lost(call, loss);
+        call = next;
+    }
+}
+
+/* The socket and all that goes with it, not the calls. */
+static void close_socket(struct conn *conn)
+{
+    ev_io_stop(conn->options.loop, &conn->readable);
+    ev_io_stop(conn->options.loop, &conn->writable);
+    ev_timer_stop(conn->options.loop, &conn->retry);
+    if (conn->fd >= 0) {
+        close(conn->fd);
+        conn->fd = -1;
+    }
+    framer_reset(conn->framer);
+    handshake_destroy(conn->handshake);
+    conn->handshake = NULL;
+    conn->given_up = false;
+    conn->mute = false;
+    conn->deadline = 0;
+}
+
+static void log_lost(struct conn *conn, size_t ncalls, int64_t now)
+{
+    uint64_t more = 0;
+    if (!log_allow(&conn->lost_log, now, LOST_LOG_EVERY_MS, &more)) {
+        return;
+    }
+    conn->down_logged = true;
+    log_event(LOG_WARN,
+              "lost connection to %s (%s, db %" PRIu32 "): %s; commands without reply: %zu%s; "
+              "connecting again",
+              node_name(conn->options.node), conn->options.role, conn->options.db, conn->error,
+              ncalls, conn->options.tracking ? "; what it filled in L1 is void" : "");
+}
+
+static void log_failed(struct conn *conn, size_t ncalls, int64_t now)
+{
+    uint64_t more = 0;
+    if ((conn->refused != NULL && conn->events->refused != NULL) ||
+        !log_allow(&conn->failed_log, now, LOG_EVERY_MS, &more)) {
+        return;
+    }
+    conn->down_logged = true;
+    log_event(LOG_WARN,
+              "cannot connect to %s (%s, db %" PRIu32 "): %s%s%s; commands that waited: %zu; "
+              "failed attempts not logged: %" PRIu64 "; trying again",
+              node_name(conn->options.node), conn->options.role, conn->options.db,
+              conn->refused != NULL ? conn->refused : "", conn->refused != NULL ? " refused: " : "",
+              conn->error, ncalls, more);
+}
+
+static void arm_retry(struct conn *conn)
+{
+    int64_t longest = conn->slow_ms > 0 ? conn->slow_ms : BACKOFF_MAX_MS;
+    if (conn->backoff_ms > longest) {
+        conn->backoff_ms = longest;
+    }
+    /* +-50 %, or all workers of all sidecars come back in the same instant. */
+    double jitter = 0.5 + (double)(next_random(conn) % 1024) / 1024.0;
+    ev_timer_set(&conn->retry, (double)conn->backoff_ms * jitter / 1000.0, 0.);
+    ev_timer_start(conn->options.loop, &conn->retry);
+    conn->backoff_ms *= 2;
+}
+
+void conn_start_attempt(struct conn *conn)
+{
+    conn->addresses_left = node_address_count(conn->options.node);
+    conn->refused = NULL;
+    conn_set_state(conn, CONN_CONNECTING);
+    try_addresses(conn, "the host name is not resolved");
+}
+
+struct lost_calls conn_take_down(struct conn *conn)
+{
+    struct lost_calls lost = take_calls(conn);
+    close_socket(conn);
+    return lost;
+}
+
+/* An attempt failed: its calls are lost, and none is accepted until the next success. */
+static void lose_attempt(struct conn *conn, const char *why, int64_t now)
+{
+    const char *refused = conn->refused;
+    keep_text(conn->error, why); /* first: why may be part of what is taken down */
+    struct lost_calls lost = conn_take_down(conn);
+    conn->hopeful = false;
+    conn->slow_ms = 0;
+    conn_set_state(conn, CONN_BACKOFF);
+    log_failed(conn, lost.n, now);
+    if (refused != NULL && conn->events->refused != NULL) {
+        conn->down_logged = true;
+        conn->events->refused(conn, refused, conn->error, conn->options.ctx);
+    }
+    lost_calls_tell(lost);
+    arm_retry(conn);
+}
+
+/* A link that was up is gone: its owner first (C10), then its calls, then try again, at once if it
+ * had been up for long enough. */
+static void lose_link(struct conn *conn, const char *why, int64_t now)
+{
+    bool stable = now - conn->up_since >= STABLE_MS;
+    keep_text(conn->error, why);
+    struct lost_calls lost = conn_take_down(conn);
+    conn->hopeful = true;
+    conn->slow_ms = 0;
+    conn_set_state(conn, stable ? CONN_CONNECTING : CONN_BACKOFF);
+    if (conn->events->lost != NULL) {
+        conn->events->lost(conn, conn->options.ctx);
+    }
+    log_lost(conn, lost.n, now);
+    lost_calls_tell(lost);
+    if (stable) {
+        conn->backoff_ms = CONN_BACKOFF_MIN_MS;
+        conn_start_attempt(conn);
+    } else {
+        arm_retry(conn);
+    }
+}
+
+static void lose(struct conn *conn, const char *why)
+{
+    int64_t now = conn->options.now();
+    if (conn->state == CONN_UP) {
+        lose_link(conn, why, now);
+        return;
+    }
+    if (conn->state == CONN_HANDSHAKE) {
+        conn->address++; /* somebody listens there, but not for us: another may be better */
+    }
+    lose_attempt(conn, why, now);
+}
+
+/* lose(), now or as soon as the framer has let go. */
+void conn_give_up(struct conn *conn, const char *why)
+{
+    if (!conn->feeding) {
+        lose(conn, why);
+    } else if (!conn->given_up) {
+        conn->given_up = true;
+        keep_text(conn->reason, why);
+    }
+}
+
+/* ---- Connecting ---------------------------------------------------------------------------- */
+
+/* Starts a connect to the current address; returns 0 or an errno. */
+static int begin_connect(struct conn *conn)
+{
+    struct sockaddr_storage addr;
+    socklen_t len = 0;
+    if (!node_address(conn->options.node, conn->address, &addr, &len)) {
+        return EADDRNOTAVAIL;
+    }
+    int fd = socket(addr.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+        return errno;
+    }
+    /* Both are improvements: without them a link is slow, or dies unnoticed, but it works. */
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
+    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &(int){1}, sizeof(int));
+    if (connect(fd, (struct sockaddr *)&addr, len) < 0 && errno != EINPROGRESS) {
+        int error = errno;
+        close(fd);
+        return error;
+    }
+    conn->fd = fd;
+    conn->deadline = conn->options.now() + node_options(conn->options.node)->connect_timeout_ms;
+    ev_io_set(&conn->readable, fd, EV_READ);
+    ev_io_set(&conn->writable, fd, EV_WRITE);
+    ev_io_start(conn->options.loop, &conn->writable);
+    return 0;
+}
+
+/* Tries the addresses that this attempt has left; `why` is told when there is none. */
+static void try_addresses(struct conn *conn, const char *why)
+{
+    while (conn->addresses_left > 0) {
+        conn->addresses_left--;
+        int error = begin_connect(conn);
+        if (error == 0) {
+            return;
+        }
+        why = strerror(error);
+        conn->address++;
+    }
+    lose(conn, why);
+}
+
+/* The current address does not answer. */
+void conn_next_address(struct conn *conn, const char *why)
+{
+    conn->address++;
+    close_socket(conn);
+    try_addresses(conn, why);
+}
+
+/* A connect to a local port nobody listens on can, once in some ten thousand tries, meet itself:
+ * both ends are then ours, and the server could not even come back to its port. */
+static bool is_own_echo(int fd)
+{
+    struct sockaddr_storage here = {0};
+    struct sockaddr_storage there = {0};
+    socklen_t nhere = sizeof(here);
+    socklen_t nthere = sizeof(there);
+    return getsockname(fd, (struct sockaddr *)&here, &nhere) == 0 &&
+           getpeername(fd, (struct sockaddr *)&there, &nthere) == 0 && nhere == nthere &&
+           memcmp(&here, &there, nhere) == 0;
+}
+
+void conn_finish_connect(struct conn *conn)
+{
+    int error = 0;
+    socklen_t len = sizeof(error);
+    if (getsockopt(conn->fd, SOL_SOCKET, SO_ERROR, &error, &len) < 0) {
+        error = errno;
+    }
+    if (error == 0 && is_own_echo(conn->fd)) {
+        error = ECONNREFUSED;
+    }
+    if (error != 0) {
+        conn_next_address(conn, strerror(error));
+        return;
+    }
+    char err[ERR_MAX];
+    conn->handshake = handshake_create(&conn->options, err);
+    if (conn->handshake == NULL) {
+        lose(conn, err);
+        return;
+    }
+    ev_io_stop(conn->options.loop, &conn->writable);
+    ev_io_start(conn->options.loop, &conn->readable);
+    /* Before the first byte of it is sent: too early is safe for whoever counts from here (C6). */
+    conn->handshake_sent = conn->options.now();
+    conn->deadline = conn->handshake_sent + node_options(conn->options.node)->connect_timeout_ms;
+    conn_set_state(conn, CONN_HANDSHAKE);
+    conn_write_out(conn);
+}
+
+void conn_on_retry(struct ev_loop *loop, ev_timer *w, int revents)
+{
+    (void)loop;
+    (void)revents;
+    struct conn *conn = container_of(w, struct conn, retry);
+    bug_on(conn->magic != CONN_MAGIC || conn->state != CONN_BACKOFF);
+    conn_start_attempt(conn);
+}
+
+/* The last reply of the handshake was good. */
+static void come_up(struct conn *conn)
+{
+    int64_t now = conn->options.now();
+    conn->generation = handshake_generation(conn->handshake);
+    if (!conn_is_current(conn)) {
+        conn_give_up(conn, CONN_ANOTHER_SERVER);
+        return;
+    }
+    handshake_destroy(conn->handshake);
+    conn->handshake = NULL;
+    conn->deadline = 0;
+    conn->hopeful = true;
+    conn->up_since = now;
+    conn->quiet_since = now;
+    conn_set_state(conn, CONN_UP);
+    if (conn->down_logged || conn->error[0] == '\0') {
+        char version[64];
+        node_version(conn->options.node, version, sizeof(version));
+        log_event(LOG_INFO, "connected to %s (%s, db %" PRIu32 "), server version %s",
+                  node_name(conn->options.node), conn->options.role, conn->options.db,
+                  version[0] != '\0' ? version : "unknown");
+        conn->down_logged = false;
+        conn->failed_log = (struct log_limit){0};
+    }
+    if (conn->events->up != NULL) {
+        conn->events->up(conn, conn->options.ctx);
+    }
+}
+
+/* Ends the bring-up with what the server said against it. */
+void conn_refuse(struct conn *conn)
+{
+    conn->refused = handshake_step(conn->handshake);
+    conn_give_up(conn, handshake_text(conn->handshake));
+}
+
+void conn_handshake_piece(struct conn *conn, const struct reply_piece *piece)
+{
+    switch (handshake_piece(conn->handshake, piece)) {
+    case HANDSHAKE_MORE:
+        break;
+    case HANDSHAKE_DONE:
+        come_up(conn);
+        break;
+    case HANDSHAKE_REFUSED:
+        conn_refuse(conn);
+        break;
+    }
+}

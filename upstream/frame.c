@@ -1,0 +1,474 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * frame.c: the framer's state, and everything that is not nested.
+ *
+ * The way through: framer_feed loops over steps, each of which consumes some bytes and makes at most
+ * one callback, so that *stop is seen after every one. At the start of a reply the first byte chooses:
+ * a line, of a scalar or the header of a bulk, goes through start_line (step_line when it is split)
+ * to on_line or on_header; aggregates and pushes are relay.c's. short_cut takes what most replies are,
+ * and gives up whenever something is unusual; leaving it out would change no byte.
+ *
+ * Invariant: what was delivered depends on the bytes fed so far and not on how they were cut, except
+ * for the last, bad reply before an error. A line is judged as soon as it is whole or too long; a
+ * bulk's bytes are handed on as they come, behind a header that was judged.
+ *
+ * Lines are refused when they hold a lone CR or LF: readers disagree where such a line ends, and
+ * whoever reads behind us must see the boundaries we see. Numbers are looked at loosely (sign and
+ * digits): their meaning is the client's affair, their end is ours.
+ *
+ * Single-threaded, no I/O. Does not know what a reply answers.
+ */
+#include "frame_priv.h"
+
+#include "../conf/mem.h"
+
+/* A line buffer above this goes back to the allocator once its line is delivered. */
+#define LINE_KEEP  ((size_t)1024)
+#define LINE_FIRST ((size_t)128)
+
+/* The short cut takes lines up to here, and lengths of so many digits: all below FRAME_BULK_MAX. */
+#define SHORT_LINE   32
+#define SHORT_DIGITS 8
+_Static_assert(99999999 <= FRAME_BULK_MAX, "the short cut does not look at the limit");
+
+static const bool never_stop = false;
+
+const char *framer_fail(struct framer *f, const char *why)
+{
+    if (f->error == NULL) {
+        f->error = why;
+    }
+    f->state = FRAME_FAILED;
+    return NULL;
+}
+
+static inline void deliver_scalar(struct framer *f, const char *p, size_t n, bool is_null)
+{
+    struct reply_piece piece = {
+        .bytes = {p, n},
+        .type = *p,
+        .first = true,
+        .last = true,
+        .is_null = is_null,
+        .size = (int64_t)n,
+    };
+    f->piece(f->ctx, &piece);
+}
+
+/* --- the short cut --------------------------------------------------------------------------- */
+
+/* A bulk of a plain length, or its null, whole at p. */
+static inline const char *whole_bulk(struct framer *f, const char *p, const char *end)
+{
+    if (unlikely(end - p <= SHORT_DIGITS)) {
+        return NULL;
+    }
+    const char *q = p + 1;
+    size_t digit = (size_t)(unsigned char)*q - '0';
+    if (digit - 1 > 8) {
+        if (memcmp(p, "$-1\r\n", 5) != 0) {
+            return NULL;
+        }
+        deliver_scalar(f, p, 5, true);
+        return p + 5;
+    }
+    size_t len = digit;
+    while (++q <= p + SHORT_DIGITS && (digit = (size_t)(unsigned char)*q - '0') <= 9) {
+        len = len * 10 + digit;
+    }
+    if (unlikely((size_t)(end - q) < len + 4 || memcmp(q, "\r\n", 2) != 0 ||
+                 memcmp(q + 2 + len, "\r\n", 2) != 0)) {
+        return NULL;
+    }
+    q += len + 4;
+    deliver_scalar(f, p, (size_t)(q - p), false);
+    return q;
+}
+
+/* An integer or a short status, whole at p. */
+static inline const char *whole_line(struct framer *f, const char *p, const char *end)
+{
+    const char *stop = end - p > SHORT_LINE ? p + SHORT_LINE : end;
+    const char *q = p + 1;
+    if (*p == ':') {
+        if (q < stop && *q == '-') {
+            q++;
+        }
+        if (q == stop || (unsigned char)(*q - '0') > 9) {
+            return NULL;
+        }
+        while (q < stop && (unsigned char)(*q - '0') <= 9) {
+            q++;
+        }
+    } else {
+        while (q < stop && (unsigned char)*q >= ' ') {
+            q++;
+        }
+    }
+    if (end - q < 2 || memcmp(q, "\r\n", 2) != 0) {
+        return NULL;
+    }
+    q += 2;
+    deliver_scalar(f, p, (size_t)(q - p), false);
+    return q;
+}
+
+/* What most replies are, when it is whole at p: delivered in one piece; returns behind it. NULL, and
+ * nothing done, for anything else. */
+static inline const char *short_cut(struct framer *f, const char *p, const char *end)
+{
+    if (likely(*p == '$')) {
+        return whole_bulk(f, p, end);
+    }
+    return *p == '+' || *p == ':' ? whole_line(f, p, end) : NULL;
+}
+
+/* --- bulks ----------------------------------------------------------------------------------- */
+
+/* The first n of the `size` bytes of a bulk reply: its header at least, its last byte not. */
+static void open_bulk(struct framer *f, const char *p, size_t n, size_t size)
+{
+    f->type = *p;
+    f->body_left = size - n;
+    f->state = FRAME_BULK;
+    struct reply_piece piece = {
+        .bytes = {p, n},
+        .type = *p,
+        .first = true,
+        .size = (int64_t)size,
+    };
+    f->piece(f->ctx, &piece);
+}
+
+static const char *step_bulk(struct framer *f, const char *p, const char *end)
+{
+    size_t left = f->body_left;
+    size_t n = (size_t)(end - p);
+    if (n > left) {
+        n = left;
+    }
+    /* Of the CRLF, what lies in these bytes. The CR may have been the last byte of the previous ones. */
+    if ((left >= 2 && n >= left - 1 && p[left - 2] != '\r') || (n == left && p[n - 1] != '\n')) {
+        return framer_fail(f, "no CRLF behind a bulk string");
+    }
+    f->body_left = left - n;
+    if (f->body_left == 0) {
+        f->state = FRAME_START;
+    }
+    struct reply_piece piece = {
+        .bytes = {p, n},
+        .type = f->type,
+        .last = n == left,
+        .size = -1,
+    };
+    f->piece(f->ctx, &piece);
+    return p + n;
+}
+
+/* --- lines ----------------------------------------------------------------------------------- */
+
+static bool is_bulk_type(char type)
+{
+    return type == '$' || type == '=';
+}
+
+static bool all_digits(const char *p, const char *end)
+{
+    if (p < end && (*p == '-' || *p == '+')) {
+        p++;
+    }
+    if (p == end) {
+        return false;
+    }
+    for (; p < end; p++) {
+        if (*p < '0' || *p > '9') {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* Digits, sign, point, exponent, "inf", "nan": nothing that could end the line for anyone. */
+static bool is_double(const char *p, const char *end)
+{
+    if (p == end) {
+        return false;
+    }
+    for (; p < end; p++) {
+        char lower = (char)(*p | 0x20);
+        bool ok = (*p >= '0' && *p <= '9') || (lower >= 'a' && lower <= 'z') || *p == '-' ||
+                  *p == '+' || *p == '.';
+        if (!ok) {
+            return false;
+        }
+    }
+    return true;
+}
+
+/* What is wrong with the line [p, end) of a scalar (type byte included, CRLF not), or NULL. */
+static const char *line_fault(const char *p, const char *end)
+{
+    char type = *p++;
+    switch (type) {
+    case ':':
+        return all_digits(p, end) ? NULL : "bad integer";
+    case '(':
+        return all_digits(p, end) ? NULL : "bad big number";
+    case ',':
+        return is_double(p, end) ? NULL : "bad double";
+    case '#':
+        return end - p == 1 && (*p == 't' || *p == 'f') ? NULL : "bad boolean";
+    case '_':
+        return p == end ? NULL : "bad null";
+    default: /* + - */
+        return memchr(p, '\n', (size_t)(end - p)) == NULL ? NULL : "line feed inside a line";
+    }
+}
+
+/* The line of a scalar, [p, end) with its CRLF, in the input or in f->line. False: failed. */
+static bool on_line(struct framer *f, const char *p, const char *end)
+{
+    const char *fault = line_fault(p, end - 2);
+    if (fault != NULL) {
+        framer_fail(f, fault);
+        return false;
+    }
+    f->state = FRAME_START;
+    deliver_scalar(f, p, (size_t)(end - p), *p == '_');
+    return true;
+}
+
+/* The header of a bulk, [p, body), and behind it, up to end, what is here of the body: the same
+ * piece takes it along. Returns behind what was taken, or NULL: failed. */
+static const char *on_header(struct framer *f, const char *p, const char *body, const char *end)
+{
+    int64_t len;
+    if (!slice_to_int64(slice_of(p + 1, (size_t)(body - p) - 3), &len)) {
+        return framer_fail(f, "bad bulk length");
+    }
+    if (len == -1 && *p == '$') {
+        f->state = FRAME_START;
+        deliver_scalar(f, p, (size_t)(body - p), true);
+        return body;
+    }
+    if (len < 0 || len > FRAME_BULK_MAX) {
+        return framer_fail(f, "bulk length out of range");
+    }
+    size_t n = (size_t)len;
+    size_t rest = (size_t)(end - body);
+    size_t size = (size_t)(body - p) + n + 2;
+    if ((rest > n && body[n] != '\r') || (rest > n + 1 && body[n + 1] != '\n')) {
+        return framer_fail(f, "no CRLF behind a bulk string");
+    }
+    if (rest < n + 2) {
+        open_bulk(f, p, (size_t)(end - p), size);
+        return end;
+    }
+    f->state = FRAME_START;
+    deliver_scalar(f, p, size, false);
+    return p + size;
+}
+
+static bool line_append(struct framer *f, const char *p, size_t n)
+{
+    if (n > f->line_cap - f->line_n) {
+        /* Bounded by FRAME_LINE_MAX, so doubling cannot overflow. */
+        size_t cap = f->line_cap == 0 ? LINE_FIRST : f->line_cap;
+        while (cap < f->line_n + n) {
+            cap *= 2;
+        }
+        char *grown = mem_try_resize(f->line, cap);
+        if (grown == NULL) {
+            framer_fail(f, "out of memory");
+            return false;
+        }
+        f->line = grown;
+        f->line_cap = cap;
+    }
+    memcpy(f->line + f->line_n, p, n);
+    f->line_n += n;
+    return true;
+}
+
+static void line_forget(struct framer *f)
+{
+    f->line_n = 0;
+    if (f->line_cap > LINE_KEEP) {
+        mem_free(f->line);
+        f->line = NULL;
+        f->line_cap = 0;
+    }
+}
+
+/* Bytes between the type byte and the CR that a line of this type may have. */
+static size_t line_max(char type)
+{
+    return is_bulk_type(type) ? FRAME_DIGITS_MAX : FRAME_LINE_MAX;
+}
+
+/* A line that began in earlier input goes on at p. A CR at its end waits for its LF. */
+static const char *step_line(struct framer *f, const char *p, const char *end)
+{
+    size_t n = 1;
+    bool ends = f->line[f->line_n - 1] == '\r';
+    if (!ends) {
+        const char *cr = memchr(p, '\r', (size_t)(end - p));
+        n = cr == NULL ? (size_t)(end - p) : (size_t)(cr - p);
+        if (n > line_max(f->type) - (f->line_n - 1)) {
+            return framer_fail(f, "line too long");
+        }
+        if (cr != NULL) {
+            ends = end - cr >= 2;
+            n += ends ? 2 : 1;
+        }
+    }
+    if (!line_append(f, p, n)) {
+        return NULL;
+    }
+    if (!ends) {
+        return p + n;
+    }
+    if (f->line[f->line_n - 1] != '\n') {
+        return framer_fail(f, "no LF behind a CR");
+    }
+    const char *behind = f->line + f->line_n;
+    bool ok = is_bulk_type(f->type) ? on_header(f, f->line, behind, behind) != NULL
+                                    : on_line(f, f->line, behind);
+    line_forget(f);
+    return ok ? p + n : NULL;
+}
+
+/* A line begins at p: taken from the input when it is whole, else collected. */
+static const char *start_line(struct framer *f, const char *p, const char *end)
+{
+    const char *cr = memchr(p, '\r', (size_t)(end - p));
+    size_t n = (size_t)((cr == NULL ? end : cr) - p);
+    if (n - 1 > line_max(*p)) {
+        return framer_fail(f, "line too long");
+    }
+    if (cr == NULL || end - cr < 2) {
+        f->type = *p;
+        f->state = FRAME_LINE;
+        return line_append(f, p, (size_t)(end - p)) ? end : NULL;
+    }
+    if (cr[1] != '\n') {
+        return framer_fail(f, "no LF behind a CR");
+    }
+    if (is_bulk_type(*p)) {
+        return on_header(f, p, cr + 2, end);
+    }
+    return on_line(f, p, cr + 2) ? cr + 2 : NULL;
+}
+
+/* --- the start of a reply -------------------------------------------------------------------- */
+
+static const char *start_reply(struct framer *f, const char *p, const char *end)
+{
+    switch (*p) {
+    case '$':
+    case '=':
+    case '+':
+    case '-':
+    case ':':
+    case '_':
+    case ',':
+    case '#':
+    case '(':
+        return start_line(f, p, end);
+    case '*':
+    case '%':
+    case '~':
+    case '>':
+        f->type = *p;
+        return relay_begin(f) ? p : NULL;
+    case '|':
+        return framer_fail(f, "attributes are not supported");
+    default:
+        return framer_fail(f, "unknown type byte");
+    }
+}
+
+/* --- the contract ---------------------------------------------------------------------------- */
+
+struct framer *framer_create(const struct framer_ops *ops, void *ctx)
+{
+    struct framer *f = mem_zalloc(sizeof(*f));
+    f->piece = ops->piece;
+    f->push = ops->push;
+    f->ctx = ctx;
+    f->state = FRAME_START;
+    return f;
+}
+
+void framer_destroy(struct framer *f)
+{
+    if (f == NULL) {
+        return;
+    }
+    relay_destroy(f->relay);
+    mem_free(f->line);
+    mem_free(f);
+}
+
+void framer_reset(struct framer *f)
+{
+    relay_destroy(f->relay);
+    f->relay = NULL;
+    line_forget(f);
+    f->body_left = 0;
+    f->error = NULL;
+    f->state = FRAME_START;
+}
+
+static const char *step(struct framer *f, const char *p, const char *end)
+{
+    switch (f->state) {
+    case FRAME_START:
+        return start_reply(f, p, end);
+    case FRAME_LINE:
+        return step_line(f, p, end);
+    case FRAME_BULK:
+        return step_bulk(f, p, end);
+    case FRAME_NESTED:
+        return relay_step(f, p, end);
+    case FRAME_FAILED:
+        break;
+    }
+    return NULL;
+}
+
+bool framer_feed(struct framer *f, struct slice bytes, const bool *stop)
+{
+    if (bytes.n == 0) {
+        return f->state != FRAME_FAILED;
+    }
+    const char *p = bytes.p;
+    const char *end = p + bytes.n;
+    if (stop == NULL) {
+        stop = &never_stop;
+    }
+    while (p < end && !*stop) {
+        if (likely(f->state == FRAME_START)) {
+            const char *behind = short_cut(f, p, end);
+            if (likely(behind != NULL)) {
+                p = behind;
+                continue;
+            }
+        }
+        p = step(f, p, end);
+        if (unlikely(p == NULL)) {
+            return false;
+        }
+    }
+    return f->state != FRAME_FAILED;
+}
+
+const char *framer_error(const struct framer *f)
+{
+    return f->error == NULL ? "" : f->error;
+}
+
+bool framer_is_inside(const struct framer *f)
+{
+    return f->state != FRAME_START;
+}

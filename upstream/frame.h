@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * frame.h: finds where each reply of a server ends and hands its bytes on as they arrive, without
+ * collecting it: a 300 MB value passes through in pieces.
+ *
+ * At a reply boundary scalars (+ - : $ _ , # ( =) are framed here; bulks are passed on in pieces
+ * after their length met the limit. Aggregates and pushes (* % ~ >) go through hiredis's reader with
+ * a reply-object table that writes each element straight out again (relay.c), fed at most 4 KiB at a
+ * time. RESP2 and RESP3. Every byte is hostile: lengths, nesting and line lengths are bounded.
+ *
+ * One framer per connection, one thread, no I/O.
+ */
+#pragma once
+
+#include "../resp/bytes.h"
+
+/* Longest line of a status or an error; longest bulk (Redis's own limit for a value), nested or not;
+ * most memory one push may take (its bytes, and 16 for each item); deepest nesting, the
+ * outermost aggregate counted. Beyond: protocol error, before memory is spent on it.
+ * Memory held for one connection: some 32 KiB, and a line or a push where one is unfinished. */
+#define FRAME_LINE_MAX  ((size_t)1024 * 1024)
+#define FRAME_BULK_MAX  ((int64_t)512 * 1024 * 1024)
+#define FRAME_PUSH_MAX  ((size_t)64 * 1024 * 1024)
+#define FRAME_DEPTH_MAX 1000
+
+/* Bytes of one reply. A scalar that is whole in the input is one piece with first and last set, and
+ * so is "*-1"; statuses, errors and the other lines always are, however they are cut. */
+struct reply_piece {
+    struct slice bytes; /* borrowed for the call; never empty */
+    char type;          /* first byte of the reply */
+    bool first, last;
+    bool is_null; /* with first: "$-1", "*-1" or "_" */
+    int64_t size; /* with first: encoded size of the whole reply, or -1 (aggregates) */
+};
+
+/* A push, whole; everything is borrowed for the call. plain: the shape was [kind, array of strings]
+ * or [kind, null]; is_null says which. `items` are then the strings in order. Not plain: kind is the
+ * first element if that is a string, else empty, and `bytes` alone says the rest. */
+struct push {
+    struct slice kind;
+    bool plain;
+    bool is_null;
+    size_t nitems;
+    const struct slice *items;
+    struct slice bytes; /* all of it as it came, for a client that is to see it */
+};
+
+struct framer;
+
+/* Called from framer_feed. They may destroy neither the framer nor its owner, and not feed or reset
+ * the framer. At the last piece of a reply framer_is_inside says false already. */
+struct framer_ops {
+    void (*piece)(void *ctx, const struct reply_piece *piece);
+    void (*push)(void *ctx, const struct push *push);
+};
+
+/* Owned by the caller; dies when memory is out. ctx goes to the ops. */
+struct framer *framer_create(const struct framer_ops *ops, void *ctx);
+/* Accepts NULL. */
+void framer_destroy(struct framer *f);
+/* Ready for the first byte of a new connection. */
+void framer_reset(struct framer *f);
+
+/* Hands on everything in `bytes`. False: the peer does not speak RESP, or memory is out; framer_error
+ * says why in one line without the peer's bytes; until a reset nothing more may be fed (it is ignored
+ * and false again). Pieces of the bad reply may have been delivered before. Refused as well, though
+ * RESP3 has them: attributes ("|"), blob errors ("!") and streamed lengths ("$?"); Redis sends none.
+ * `*stop` (may be NULL), when it becomes true during a callback, ends the feeding early and returns
+ * true (the owner gave the connection up; the framer wants a reset). */
+MUST_CHECK bool framer_feed(struct framer *f, struct slice bytes, const bool *stop);
+/* "" while nothing failed. Lives until the reset. */
+const char *framer_error(const struct framer *f);
+
+/* In the middle of a reply or push, or failed? (A connection that closes then lied.) */
+bool framer_is_inside(const struct framer *f);

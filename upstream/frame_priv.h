@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * frame_priv.h: what the two halves of the framer share. frame.c holds the state and frames scalars
+ * and bulks; relay.c takes over for an aggregate or a push and gives the state back when its last
+ * element has been met. For frame.c, relay.c and nobody else.
+ */
+#pragma once
+
+#include "frame.h"
+
+struct relay;
+
+/*
+ *              first byte of a line that is split          line is whole
+ *   FRAME_START ────────────────────────────────► FRAME_LINE ────────────► FRAME_START
+ *      │  ▲                                            │ it is a bulk's header
+ *      │  │ its CRLF              a bulk in pieces     ▼
+ *      │  └────────────── FRAME_BULK ◄─────────────────┴──── (also straight from FRAME_START)
+ *      │
+ *      └─ * % ~ > ──► FRAME_NESTED ── root complete ──► FRAME_START       any ── nonsense ──► FAILED
+ */
+enum frame_state { FRAME_START, FRAME_LINE, FRAME_BULK, FRAME_NESTED, FRAME_FAILED };
+
+struct framer {
+    void (*piece)(void *ctx, const struct reply_piece *piece);
+    void *ctx;
+    enum frame_state state;
+    char type;         /* first byte of the open reply */
+    size_t body_left;  /* FRAME_BULK: bytes to come, the CRLF included */
+    const char *error; /* NULL until FRAME_FAILED; static, or lives as long as the relay */
+    char *line;        /* FRAME_LINE: the line so far, from its type byte */
+    size_t line_n;
+    size_t line_cap;
+    struct relay *relay; /* made for the first aggregate of a connection */
+    void (*push)(void *ctx, const struct push *push);
+};
+
+/* Longest "n" of a "$n\r\n" or "*n\r\n" that can be a number. */
+#define FRAME_DIGITS_MAX ((size_t)20)
+
+/* Makes the framer FAILED for the reason `why` (kept). Returns NULL: what a step returns that cannot
+ * go on. A reason given earlier stays. */
+const char *framer_fail(struct framer *f, const char *why);
+
+/* Starts an aggregate or push whose first byte is f->type. False: failed, out of memory. */
+MUST_CHECK bool relay_begin(struct framer *f);
+/* FRAME_NESTED: consumes from p up to at most end (p < end) with at most one callback; returns where
+ * to go on, or NULL when the framer failed. */
+const char *relay_step(struct framer *f, const char *p, const char *end);
+/* Accepts NULL. */
+void relay_destroy(struct relay *r);

@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * node.h: one Redis server as the whole process sees it: its address, our credentials, and which
+ * server process answers there. Shared by all workers; thread-safe.
+ *
+ * Generation (C3): all connections to a node must lead to the same server process. Every bring-up
+ * tells node_identify the run_id it saw; a new one raises the generation, and connections of an
+ * older generation may not be used any more (conn.c checks before every submit and closes them).
+ */
+#pragma once
+
+#include "../resp/bytes.h"
+
+#include <sys/socket.h>
+
+struct node;
+
+struct node_options {
+    const char *host; /* name or address */
+    const char *port;
+    const char *user;          /* NULL: none */
+    const char *password;      /* NULL: none */
+    const char *password_file; /* NULL, or read at every bring-up; its first line is the password */
+    int64_t connect_timeout_ms;
+    int64_t dead_after_ms; /* a connection that owes replies and a node that says nothing for so
+                              long: the node is dead */
+    /* Another server process answers: called by the bring-up that saw it, on its thread, before
+     * anything is sent to the new one; the generation is already raised. Once per change, and every
+     * thread that saw the same change waits for it to end. May be NULL; must not call
+     * node_identify. */
+    void (*changed)(void *ctx);
+    void *ctx;
+};
+
+/* Copies the options. Resolves the name, blocking; an unknown name is not an error (node_address
+ * fails until node_resolve succeeds). */
+struct node *node_create(const struct node_options *options);
+/* Accepts NULL. No connection may use it any more. */
+void node_destroy(struct node *node);
+
+/* "host:port", for logs, INFO and error replies. Lives as long as the node. */
+const char *node_name(const struct node *node);
+const struct node_options *node_options(const struct node *node);
+
+/* Looks the name up again (blocking; not on a worker) and switches to what it finds. False: nothing
+ * was found and the old addresses stay. */
+bool node_resolve(struct node *node);
+/* The address to connect to; false when the name has never been resolved. attempt 0, 1, 2 ... walks
+ * through all addresses of the name. */
+bool node_address(struct node *node, unsigned attempt, struct sockaddr_storage *addr,
+                  socklen_t *len);
+/* How many addresses there are to walk through; 0 when the name has never been resolved. */
+unsigned node_address_count(struct node *node);
+
+/* The user ("" for none) and password ("" for none) to bring a connection up with. False when the
+ * password file cannot be read, holds none, or something is longer than its buffer (err says why;
+ * both are wiped). */
+bool node_credentials(struct node *node, char *user, size_t user_max, char *password,
+                      size_t password_max, char err[ERR_MAX]);
+
+/* A bring-up saw this run_id (empty: the server would not say; counts as unchanged) and version.
+ * Calls `changed` when it differs from the known one (not for the first ever). Returns the
+ * generation the connection belongs to. */
+uint64_t node_identify(struct node *node, struct slice run_id, struct slice version);
+uint64_t node_generation(const struct node *node);
+/* The server's version as text, "" before the first bring-up; copied to out, cut to fit. */
+void node_version(struct node *node, char *out, size_t max);
+
+/* Something was received from the node (any connection, any thread), at `now` ms. The newest moment
+ * counts, whatever order threads report in. */
+void node_heard(struct node *node, int64_t now);
+/* 0 before anything was heard. */
+int64_t node_last_heard(const struct node *node);

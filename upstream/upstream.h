@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * upstream.h: the lanes of one worker: untracked shared connections that carry everything but
+ * fills, one per (db, RESP version, bulk or not), opened on demand (D8). Replies come back in the
+ * order of submission on each. Worker's thread only.
+ */
+#pragma once
+
+#include "conn.h"
+
+struct upstream;
+
+struct upstream_options {
+    struct ev_loop *loop;
+    struct node *node;
+    int64_t (*now)(void);
+    char *read_buffer;
+    size_t read_size;
+};
+
+struct upstream *upstream_create(const struct upstream_options *options);
+/* Ends all calls as lost; a lane asked for meanwhile accepts nothing. Accepts NULL. */
+void upstream_destroy(struct upstream *up);
+
+enum lane_kind { LANE_NORMAL, LANE_BULK };
+
+/* The lane; opened if it was not. Never NULL; conn_accepts tells whether it takes commands. Valid
+ * until upstream_tick returns, longer while a call is pending on it: a lane whose SELECT the server
+ * refuses (db out of range: what a client asked for) is closed there. conn_error has the server's
+ * text. */
+struct conn *upstream_lane(struct upstream *up, uint32_t db, bool resp3, enum lane_kind kind);
+
+void upstream_flush(struct upstream *up);
+void upstream_tick(struct upstream *up, int64_t now);
+
+/* Calls visit for each lane that exists. */
+void upstream_each(struct upstream *up,
+                   void (*visit)(const struct conn *conn, enum lane_kind kind, void *ctx),
+                   void *ctx);
