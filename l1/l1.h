@@ -1,0 +1,212 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * l1.h: the local cache (L1), one per process, shared by all workers. Knows keys, encoded replies,
+ * leases and time; nothing of sockets. Rule numbers (R1, C4, W1 ...) are those of the consistency
+ * protocol, see ARCHITECTURE.md.
+ *
+ * Thread-safe: a call locks one shard at a time and holds no lock when it returns or wakes
+ * somebody. Nothing here blocks or does I/O. Time is passed in: ms of CLOCK_BOOTTIME, read after
+ * the last socket read that brought requests.
+ *
+ * The promise of this file: no call returns a value that is older than an l1_invalidate,
+ * l1_write_begin, l1_write_end, l1_cover_down or l1_drop_all of that key which finished before the
+ * call began.
+ *
+ * Identity: an entry is (key, db). The hash is over the key alone; invalidation, writes and R7 go
+ * by the 64-bit hash and so reach the key in every db with one probe (a collision costs a miss,
+ * never a stale value). A value is kept as the RESP bulk that is sent to clients ("$3\r\nfoo\r\n",
+ * the same in RESP2 and RESP3); a null is an entry without a value.
+ */
+#pragma once
+
+#include "../resp/chain.h"
+
+struct l1;
+struct l1_lease;
+
+/* ---- Life ---------------------------------------------------------------------------------- */
+
+struct l1_options {
+    /* Bytes: keys, values, index, queues, ghosts, leases: everything, but for an item that a call
+     * in progress brings in or takes out. */
+    size_t max_memory;
+    /* Largest key + encoded value that is kept; at most max_memory / 4 and 1 GiB. */
+    size_t max_item_size;
+    /* How many covers there are, numbered from 0; less than L1_NO_COVER. */
+    uint32_t covers;
+};
+
+/* NULL with *err filled when the options contradict each other or memory is out. */
+struct l1 *l1_create(const struct l1_options *options, char err[ERR_MAX]);
+/* No lease may be open and no other thread may be inside. Accepts NULL. */
+void l1_destroy(struct l1 *l1);
+
+/* The 64-bit keyed hash (secret per process) that names a key everywhere below. */
+uint64_t l1_hash(const struct l1 *l1, struct slice key);
+
+/* ---- Covers: who vouches for what was fetched (C1, C4, C6, C8) ------------------------------ */
+
+/* A cover is one fill connection F_i. It has an incarnation, whether it is up, and a moment until
+ * which what it fetched may be served (t_ok + L). Only the worker that owns F_i calls up, renew and
+ * down for it, except that any thread may call l1_cover_down.
+ *
+ * Memory order (C11): the owner calls renew only after every invalidation received earlier on F_i
+ * has been applied; whoever sees the new moment then also sees those drops. */
+#define L1_NO_COVER UINT16_MAX
+
+/* F_i is registered and answered its first PING: leases may be taken under it. If it was up still,
+ * this is a new incarnation all the same. */
+void l1_cover_up(struct l1 *l1, uint16_t cover, int64_t servable_until);
+/* A PONG was processed. Ignored while the cover is down. */
+void l1_cover_renew(struct l1 *l1, uint16_t cover, int64_t servable_until);
+/* F_i is lost: everything it fetched is void in this very step, O(1) (C4, C10). */
+void l1_cover_down(struct l1 *l1, uint16_t cover);
+bool l1_cover_is_up(const struct l1 *l1, uint16_t cover);
+
+/* Everything in L1 is void and every lease detached, whatever its cover (class F, null message,
+ * another server process): O(covers). Covers that are up stay up. */
+void l1_drop_all(struct l1 *l1);
+
+/* ---- Reads --------------------------------------------------------------------------------- */
+
+/* What a waiter is woken with. */
+enum l1_wake {
+    L1_WAKE_REPLY, /* reply->encoded is what to send */
+    L1_WAKE_NULL,  /* the key does not exist */
+    L1_WAKE_RETRY, /* the fetch failed or its value is too large to share: look again, once */
+};
+
+/* A reply on its way to several waiters. `encoded` is borrowed for the call; l1_reply_blob gives a
+ * reference that outlives it (the first call copies, later ones share; NULL when memory is out). */
+struct l1_reply {
+    struct slice encoded;
+    struct blob *blob;
+};
+struct blob *l1_reply_blob(struct l1_reply *reply);
+
+/* One reader parked on a lease; embedded in a request. wake runs exactly once, after the lease
+ * ended, on the thread that ended it, outside all locks, and never from inside l1_get; L1 has
+ * forgotten the waiter by then. */
+struct l1_waiter {
+    void (*wake)(struct l1_waiter *w, enum l1_wake how, struct l1_reply *reply);
+    uint64_t hash; /* private to l1 from here on; all but hash under the shard's lock */
+    struct l1_lease *lease;
+    struct l1_waiter *next;
+    struct l1_waiter *prev;
+};
+
+enum l1_result {
+    L1_HIT,      /* the encoded value has been appended to q->out (a large one by reference) */
+    L1_HIT_NULL, /* the key is known not to exist; nothing was appended */
+    L1_OWNER,    /* fetch it: q->lease is ours, end it with l1_fill or l1_abandon, exactly once; the
+                    waiter is parked on it like any other */
+    L1_JOINED,   /* somebody fetches it already: the waiter is parked */
+    L1_PASS,     /* neither known nor leasable (cover down or late, key too long, leases at their
+                    bound, memory out): read it upstream, beside L1 (R7) */
+};
+
+struct l1_query {
+    struct slice key;
+    uint64_t hash; /* l1_hash(key) */
+    uint32_t db;
+    uint16_t cover; /* the asking worker's; L1_NO_COVER: hit or join, no new lease */
+    struct chain *out;
+    struct l1_waiter *waiter;     /* parked on L1_OWNER and L1_JOINED */
+    const struct l1_waiter *with; /* R6b: when set, no hit and no new lease; L1_JOINED only if this
+                                     waiter is parked on the open lease of the same key, L1_PASS
+                                     otherwise */
+    struct l1_lease *lease;       /* out: L1_OWNER */
+};
+
+/* Looks one key up. An entry that is expired, lapsed (C6) or void is deleted on sight (C7). The
+ * lease is in the table when this returns, with t_send = now: send the fetch after it (R1). */
+MUST_CHECK enum l1_result l1_get(struct l1 *l1, struct l1_query *q, int64_t now);
+
+/* Looks up a run of keys in order, appending values to their q->out and, for keys known not to
+ * exist, `null`; stops at the first that is neither and returns how many were answered. Takes no
+ * leases; `cover`, `waiter` and `with` are not looked at. */
+size_t l1_get_batch(struct l1 *l1, struct l1_query *q, size_t n, struct slice null, int64_t now);
+
+/* All or nothing, for MGET: every value (or `null`) is appended to `out` in order, or nothing is
+ * and the result is false. Never mixes values from before and after one multi-key write of this
+ * process: such a write beginning meanwhile is a miss. */
+MUST_CHECK bool l1_get_all(struct l1 *l1, const struct l1_query *q, size_t n, struct chain *out,
+                           struct slice null, int64_t now);
+
+/* Takes the waiter off its lease. True: it will not be woken. False: it was woken already, or is
+ * about to be: the wake arrives on another thread. Owner thread of the waiter only. */
+bool l1_forget(struct l1 *l1, struct l1_waiter *w);
+
+/* ---- Leases -------------------------------------------------------------------------------- */
+
+/* The key a lease is for; borrowed, lives as long as the lease. */
+struct slice l1_lease_key(const struct l1_lease *lease);
+
+/* A lease for a key that is to be fetched as part of something larger (MGET): like l1_get that can
+ * only answer L1_OWNER, without a waiter. NULL when the key has an entry or a lease, or may have
+ * none. The caller delivers the value itself, whatever becomes of the lease; so if the lease was
+ * detached, l1_fill treats the value as l1_observe_value does (R7). */
+MUST_CHECK struct l1_lease *l1_lease_try(struct l1 *l1, const struct l1_query *q, int64_t now);
+
+/* What a fetch brought. */
+struct l1_value {
+    struct slice encoded; /* the reply as sent to a client; for a null whatever the server sent */
+    bool is_null;
+    int64_t ttl_ms; /* > 0: keep it so long, counted from when the lease was taken (T1); 0: deliver
+                       only (errors, T2's refusals) */
+};
+
+/* Takes *lease (nulled) and ends it. Installs the value if the lease was not detached, no write of
+ * the key is unanswered, its cover is unchanged, up and fresh, and it fits (R2); then wakes the
+ * waiters: with the value, or, if the lease was detached, as R5b says (with the entry of a newer
+ * fetch, or moved once to the newer open lease, or with the value after an R7 drop). */
+void l1_fill(struct l1 *l1, struct l1_lease **lease, const struct l1_value *value, int64_t now);
+
+/* Takes *lease (nulled) and ends it without a value: the waiters get L1_WAKE_RETRY. */
+void l1_abandon(struct l1 *l1, struct l1_lease **lease);
+
+/* ---- Changes ------------------------------------------------------------------------------- */
+
+/* The key changed elsewhere: its entry goes, in every db, and its leases are detached (R3). */
+void l1_invalidate(struct l1 *l1, uint64_t hash);
+
+/* W1. From begin to end nothing is installed or served for these keys; begin drops entries, both
+ * detach leases. Every begin has exactly one end with the same hashes (of any thread), whatever
+ * happened to the command. n >= 1 and <= L1_WRITE_KEYS; a hash may occur twice. */
+#define L1_WRITE_KEYS 1024
+void l1_write_begin(struct l1 *l1, const uint64_t *hashes, size_t n);
+void l1_write_end(struct l1 *l1, const uint64_t *hashes, size_t n);
+/* For commands with more keys than that: nothing at all is installed from begin to end, in bounded
+ * memory. The caller calls l1_invalidate for each written key after the begin. */
+void l1_write_begin_wide(struct l1 *l1);
+void l1_write_end_wide(struct l1 *l1);
+
+/* R7, a read answered upstream contradicts what L1 holds or is about to hold. For a GET or MGET
+ * (encoded: the value as L1 would keep it; null with p == NULL): drops an entry that differs and
+ * detaches open leases. For other reads: drops the entry and detaches. Cheap when L1 has
+ * neither. */
+void l1_observe_value(struct l1 *l1, uint64_t hash, uint32_t db, struct slice encoded);
+void l1_observe(struct l1 *l1, uint64_t hash);
+
+/* ---- Upkeep -------------------------------------------------------------------------------- */
+
+/* Frees entries that are expired or void, looking at no more than `budget` places of the table,
+ * once around at most; call it from one thread every so often. */
+void l1_sweep(struct l1 *l1, size_t budget, int64_t now);
+
+/* Sums over shards; a moment's picture, not a consistent one. Hits and misses are counted by the
+ * callers. */
+struct l1_stats {
+    uint64_t items, bytes;    /* now; bytes as charged against max_memory */
+    uint64_t leases, waiters; /* now */
+    uint64_t writes;          /* unanswered writes now */
+    uint64_t fills, refusals; /* values installed; delivered but not installed */
+    uint64_t evictions;       /* for room */
+    uint64_t expirations, lapses,
+        voids;                        /* entries found past their TTL, their cover's lease, void */
+    uint64_t invalidations;           /* l1_invalidate calls that found something */
+    uint64_t write_drops, read_drops; /* entries dropped by W1, R7 */
+    uint64_t detached; /* leases detached; by a cover or a wide write: once noticed */
+    uint64_t drop_alls;
+};
+void l1_stats(struct l1 *l1, struct l1_stats *out);

@@ -1,0 +1,462 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * lease.c: fetches in flight, who waits for them, and writes that are unanswered: what keeps a
+ * value out of the cache that was read before a change and arrives behind it.
+ *
+ *     lease_open ──► open ──────────────────────────────► l1_fill: installed, waiters get it
+ *                      │ write begun or ended, push, R7
+ *                      ▼
+ *                   detached ───────────────────────────► l1_fill: R5b, see settle_detached
+ *
+ * A lease is an object of its own, never a flag on the key: a late reply of a fetch that was
+ * detached holds a pointer to that fetch, whatever has been opened for the key since. Closing is
+ * for good. Detaching by hash is done at once; detaching by cover, by l1_drop_all or by a wide
+ * write is not: the lease keeps the incarnation and the generation that it was opened under, and
+ * lease_is_current compares. Such a lease is found out by the next reader or by its own reply.
+ *
+ * Unanswered writes are counted per hash in a small table. When it is full, a write is counted for
+ * the whole shard instead, which keeps every install out. An end takes from the table if its hash
+ * is there, else from the shard-wide count; the sums stay equal to begins minus ends, so no hash is
+ * ever considered free while one of its writes is out, though the shard may be blocked longer.
+ *
+ * Invariants, under the shard's lock: at most one lease is open for a (key, db), and none while
+ * there is a servable entry; a waiter's `lease` is set exactly while it is in that lease's list.
+ * Waiters leave the list under the lock and are woken after it; from then on only the waking
+ * thread reads their links.
+ */
+#include "l1_priv.h"
+
+#include "../conf/mem.h"
+
+/* ---- Open leases --------------------------------------------------------------------------- */
+
+static size_t lease_bucket(uint64_t hash)
+{
+    return hash >> 32 & (LEASE_BUCKETS - 1);
+}
+
+struct l1_lease *lease_try(const struct l1_query *q)
+{
+    struct l1_lease *lease = mem_try(sizeof(*lease) + q->key.n);
+    if (lease == NULL) {
+        return NULL;
+    }
+    *lease = (struct l1_lease){.hash = q->hash, .db = q->db, .cover = q->cover};
+    lease->charge = mem_usable(lease);
+    lease->key_len = q->key.n;
+    memcpy(lease->key, q->key.p, q->key.n);
+    return lease;
+}
+
+struct slice l1_lease_key(const struct l1_lease *lease)
+{
+    return slice_of(lease->key, lease->key_len);
+}
+
+struct l1_lease *lease_find(const struct shard *s, uint64_t hash, struct slice key, uint32_t db)
+{
+    struct l1_lease *lease = s->open[lease_bucket(hash)];
+    while (lease != NULL &&
+           (lease->hash != hash || lease->db != db || !slice_eq(l1_lease_key(lease), key))) {
+        lease = lease->next;
+    }
+    return lease;
+}
+
+bool lease_is_current(const struct l1 *l1, const struct shard *s, const struct l1_lease *lease,
+                      int64_t now)
+{
+    return lease->open && lease->generation == s->generation &&
+           cover_fate(l1, lease->cover, lease->incarnation, now) == FATE_LIVE;
+}
+
+bool lease_fits(struct l1 *l1, struct shard *s, const struct l1_lease *lease, int64_t now,
+                struct entry **dead)
+{
+    return s->leases < LEASES_MAX && lease->charge <= s->lease_bytes_max - s->lease_bytes &&
+           evict_room(l1, s, lease->charge, now, dead);
+}
+
+void lease_open(struct shard *s, struct l1_lease *lease, uint32_t incarnation, int64_t now)
+{
+    size_t bucket = lease_bucket(lease->hash);
+    lease->t_send = now;
+    lease->incarnation = incarnation;
+    lease->generation = s->generation;
+    lease->open = true;
+    lease->next = s->open[bucket];
+    s->open[bucket] = lease;
+    s->leases++;
+    s->lease_bytes += lease->charge;
+    s->used += lease->charge;
+}
+
+static void lease_close(struct shard *s, struct l1_lease *lease)
+{
+    struct l1_lease **at = &s->open[lease_bucket(lease->hash)];
+    while (*at != lease) {
+        at = &(*at)->next;
+    }
+    *at = lease->next;
+    lease->open = false;
+}
+
+void lease_detach(struct shard *s, struct l1_lease *lease)
+{
+    lease_close(s, lease);
+    s->counted.detached++;
+}
+
+bool lease_detach_hash(struct shard *s, uint64_t hash, const uint32_t *db)
+{
+    bool found = false;
+    struct l1_lease *lease = s->open[lease_bucket(hash)];
+    while (lease != NULL) {
+        struct l1_lease *next = lease->next;
+        if (lease->hash == hash && (db == NULL || lease->db == *db)) {
+            lease_detach(s, lease);
+            found = true;
+        }
+        lease = next;
+    }
+    return found;
+}
+
+/* ---- Waiters ------------------------------------------------------------------------------- */
+
+static void append_waiter(struct l1_lease *lease, struct l1_waiter *w)
+{
+    w->lease = lease;
+    w->next = NULL;
+    w->prev = lease->last;
+    if (lease->last == NULL) {
+        lease->first = w;
+    } else {
+        lease->last->next = w;
+    }
+    lease->last = w;
+}
+
+void lease_join(struct shard *s, struct l1_lease *lease, struct l1_waiter *w)
+{
+    w->hash = lease->hash;
+    append_waiter(lease, w);
+    s->counted.waiters++;
+}
+
+static void remove_waiter(struct l1_lease *lease, struct l1_waiter *w)
+{
+    if (w->prev == NULL) {
+        lease->first = w->next;
+    } else {
+        w->prev->next = w->next;
+    }
+    if (w->next == NULL) {
+        lease->last = w->prev;
+    } else {
+        w->next->prev = w->prev;
+    }
+    w->lease = NULL;
+}
+
+bool l1_forget(struct l1 *l1, struct l1_waiter *w)
+{
+    struct shard *s = shard_of(l1, w->hash);
+    lock_take(&s->lock);
+    bool parked = w->lease != NULL;
+    if (parked) {
+        remove_waiter(w->lease, w);
+        s->counted.waiters--;
+    }
+    lock_give(&s->lock);
+    return parked;
+}
+
+static void move_waiters(struct l1_lease *from, struct l1_lease *to)
+{
+    struct l1_waiter *w = from->first;
+    from->first = NULL;
+    from->last = NULL;
+    while (w != NULL) {
+        struct l1_waiter *next = w->next;
+        append_waiter(to, w);
+        w = next;
+    }
+}
+
+/* ---- Endings ------------------------------------------------------------------------------- */
+
+/* What is left to do for a lease when the lock has been given back. */
+struct ending {
+    struct l1_waiter *waiters;
+    enum l1_wake how;
+    struct l1_reply reply;
+    struct entry *dead;
+};
+
+struct blob *l1_reply_blob(struct l1_reply *reply)
+{
+    if (reply->blob == NULL) {
+        reply->blob = blob_try_copy(reply->encoded);
+    }
+    return reply->blob == NULL ? NULL : blob_ref(reply->blob);
+}
+
+/* Takes the lease out of everything; its waiters go to the ending. */
+static void end_lease(struct shard *s, struct l1_lease *lease, struct ending *end)
+{
+    if (lease->open) {
+        lease_close(s, lease);
+    }
+    for (struct l1_waiter *w = lease->first; w != NULL; w = w->next) {
+        w->lease = NULL;
+        s->counted.waiters--;
+    }
+    end->waiters = lease->first;
+    s->leases--;
+    s->lease_bytes -= lease->charge;
+    s->used -= lease->charge;
+}
+
+/* Without a lock. A waiter may be gone, or parked anew, as soon as its wake was called. */
+static void finish(struct ending *end, struct l1_lease *lease)
+{
+    struct l1_waiter *w = end->waiters;
+    while (w != NULL) {
+        struct l1_waiter *next = w->next;
+        w->wake(w, end->how, &end->reply);
+        w = next;
+    }
+    blob_unref(end->reply.blob);
+    entries_free(end->dead);
+    mem_free(lease);
+}
+
+/* R5b (a). */
+static void share_entry(struct entry *e, struct ending *end)
+{
+    end->reply = (struct l1_reply){0};
+    if (e->is_null) {
+        end->how = L1_WAKE_NULL;
+        return;
+    }
+    /* The entry may be gone before the last waiter is awake. */
+    struct blob *b = e->blob != NULL ? blob_ref(e->blob) : blob_try_copy(entry_value(e));
+    if (b == NULL) {
+        end->how = L1_WAKE_RETRY;
+        return;
+    }
+    end->how = L1_WAKE_REPLY;
+    end->reply = (struct l1_reply){.encoded = slice_of(b->p, b->n), .blob = b};
+}
+
+/* R5b: the value of a detached fetch may be older or newer than what a fetch after it brought.
+ * (a) its waiters get the entry of that later fetch, if there is one; (b) or wait on with the later
+ * fetch, if that is in flight: once, or a key written without end would starve them; (c) or get the
+ * value, after it has passed R7 like any read that went beside L1.
+ * The owner of a bare lease has the value for himself already: for that only (c) is left. */
+static void settle_detached(struct l1 *l1, struct shard *s, struct l1_lease *lease,
+                            const struct l1_value *value, int64_t now, struct ending *end)
+{
+    struct slice key = l1_lease_key(lease);
+    if (!lease->bare) {
+        if (lease->first == NULL) {
+            return;
+        }
+        struct entry *e = table_find(&s->table, lease->hash, key, lease->db);
+        enum fate fate = e == NULL ? FATE_VOID : entry_fate(l1, e, now);
+        if (fate == FATE_LIVE) {
+            share_entry(e, end);
+            return;
+        }
+        if (e != NULL) {
+            entry_bury(s, e, fate, &end->dead);
+        }
+        struct l1_lease *newer = lease_find(s, lease->hash, key, lease->db);
+        if (newer != NULL && !lease->carried && lease_is_current(l1, s, newer, now)) {
+            move_waiters(lease, newer);
+            newer->carried = true;
+            return;
+        }
+    }
+    struct slice seen = {0};
+    if (!value->is_null) {
+        seen = value->encoded;
+    }
+    shard_observe(s, lease->hash, lease->db, seen, &end->dead);
+}
+
+/* ---- Filling ------------------------------------------------------------------------------- */
+
+/* The entry that a value would be, or NULL when it is not to be kept or memory is out. */
+static struct entry *entry_try(const struct l1 *l1, const struct l1_lease *lease,
+                               const struct l1_value *value)
+{
+    size_t n = value->is_null ? 0 : value->encoded.n;
+    if (value->ttl_ms <= 0 || lease->key_len > l1->max_item_size ||
+        n > l1->max_item_size - lease->key_len) {
+        return NULL;
+    }
+    bool large = n >= CHAIN_REF_MIN;
+    size_t size = offsetof(struct entry, bytes) + lease->key_len + (large ? 0 : n);
+    struct entry *e = mem_try(size > sizeof(*e) ? size : sizeof(*e));
+    if (e == NULL) {
+        return NULL;
+    }
+    *e = (struct entry){
+        .hash = lease->hash,
+        .incarnation = lease->incarnation,
+        .db = lease->db,
+        .key_len = (uint32_t)lease->key_len,
+        .value_len = large ? 0 : (uint32_t)n,
+        .cover = lease->cover,
+        .is_null = value->is_null,
+    };
+    if (__builtin_add_overflow(lease->t_send, value->ttl_ms, &e->deadline)) {
+        e->deadline = INT64_MAX;
+    }
+    memcpy(e->bytes, lease->key, lease->key_len);
+    if (large) {
+        e->blob = blob_try_copy(value->encoded);
+        if (e->blob == NULL) {
+            mem_free(e);
+            return NULL;
+        }
+    } else if (n > 0) {
+        memcpy(e->bytes + lease->key_len, value->encoded.p, n);
+    }
+    return e;
+}
+
+/* R2, for a lease that is current. Takes *fresh if it is installed. */
+static bool install(struct l1 *l1, struct shard *s, struct entry **fresh, int64_t now,
+                    struct ending *end)
+{
+    struct entry *e = *fresh;
+    if (e == NULL || writes_block(s, e->hash) || now >= e->deadline ||
+        !evict_room(l1, s, entry_charge(e), now, &end->dead)) {
+        return false;
+    }
+    *fresh = NULL;
+    debug_assert(table_find(&s->table, e->hash, slice_of(e->bytes, e->key_len), e->db) == NULL);
+    table_insert(&s->table, e);
+    evict_admit(s, e);
+    if (e->blob != NULL) {
+        end->reply.blob = blob_ref(e->blob);
+    }
+    table_grow(l1, s, now, &end->dead);
+    return true;
+}
+
+void l1_fill(struct l1 *l1, struct l1_lease **lease, const struct l1_value *value, int64_t now)
+{
+    struct l1_lease *ended = *lease;
+    *lease = NULL;
+    struct shard *s = shard_of(l1, ended->hash);
+    struct ending end = {
+        .how = value->is_null ? L1_WAKE_NULL : L1_WAKE_REPLY,
+        .reply = {.encoded = value->encoded},
+    };
+    /* Allocated and copied before the lock is taken, for the rare price of doing it in vain. */
+    struct entry *fresh = entry_try(l1, ended, value);
+    bool installed = false;
+    lock_take(&s->lock);
+    if (likely(lease_is_current(l1, s, ended, now))) {
+        installed = install(l1, s, &fresh, now, &end);
+    } else {
+        if (ended->open) {
+            lease_detach(s, ended);
+        }
+        settle_detached(l1, s, ended, value, now, &end);
+    }
+    s->counted.fills += installed;
+    s->counted.refusals += !installed;
+    end_lease(s, ended, &end);
+    lock_give(&s->lock);
+    if (fresh != NULL) {
+        fresh->chain = end.dead;
+        end.dead = fresh;
+    }
+    finish(&end, ended);
+}
+
+void l1_abandon(struct l1 *l1, struct l1_lease **lease)
+{
+    struct l1_lease *ended = *lease;
+    *lease = NULL;
+    struct shard *s = shard_of(l1, ended->hash);
+    struct ending end = {.how = L1_WAKE_RETRY};
+    lock_take(&s->lock);
+    end_lease(s, ended, &end);
+    lock_give(&s->lock);
+    finish(&end, ended);
+}
+
+/* ---- Unanswered writes --------------------------------------------------------------------- */
+
+static uint32_t write_home(uint64_t hash)
+{
+    return (uint32_t)(hash >> 32) & (WRITE_SLOTS - 1);
+}
+
+/* The slot of the hash, or the empty one where the search for it ends. */
+static uint32_t write_slot(const struct writes *w, uint64_t hash)
+{
+    uint32_t i = write_home(hash);
+    while (w->slots[i].count > 0 && w->slots[i].hash != hash) {
+        i = (i + 1) & (WRITE_SLOTS - 1);
+    }
+    return i;
+}
+
+void writes_begin(struct shard *s, uint64_t hash)
+{
+    struct writes *w = &s->writes;
+    struct write_slot *slot = &w->slots[write_slot(w, hash)];
+    if (slot->count == 0 && w->used == WRITE_SLOTS_USED_MAX) {
+        w->overflow++;
+        return;
+    }
+    w->used += slot->count == 0;
+    slot->hash = hash;
+    slot->count++;
+    w->tabled++;
+}
+
+/* Empties slot i and moves up those behind it that were pushed past their home by it. */
+static void write_slot_clear(struct writes *w, uint32_t i)
+{
+    uint32_t gap = i;
+    for (i = (i + 1) & (WRITE_SLOTS - 1); w->slots[i].count > 0; i = (i + 1) & (WRITE_SLOTS - 1)) {
+        uint32_t from_home = (i - write_home(w->slots[i].hash)) & (WRITE_SLOTS - 1);
+        uint32_t from_gap = (i - gap) & (WRITE_SLOTS - 1);
+        if (from_home >= from_gap) {
+            w->slots[gap] = w->slots[i];
+            gap = i;
+        }
+    }
+    w->slots[gap].count = 0;
+    w->used--;
+}
+
+void writes_end(struct shard *s, uint64_t hash)
+{
+    struct writes *w = &s->writes;
+    uint32_t i = write_slot(w, hash);
+    if (w->slots[i].count == 0) {
+        bug_on(w->overflow == 0);
+        w->overflow--;
+        return;
+    }
+    w->tabled--;
+    w->slots[i].count--;
+    if (w->slots[i].count == 0) {
+        write_slot_clear(w, i);
+    }
+}
+
+bool writes_block(const struct shard *s, uint64_t hash)
+{
+    const struct writes *w = &s->writes;
+    return w->wide > 0 || w->overflow > 0 || w->slots[write_slot(w, hash)].count > 0;
+}
