@@ -1,0 +1,627 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * client.c: from the socket to dispatch and back.
+ *
+ *   on_readable ─► read once ─► run_requests ─► dispatch_request ┬─► reply into out (nothing waits)
+ *                                   ▲                            └─► a request in the queue
+ *   client_run (stalled input) ─────┘
+ *   client_arrived / client_answered ─► replies leave the queue in order ─► out
+ *   end of turn: client_flush ─► writev
+ *
+ * Input is read into the worker's buffer and served from there; only what is left over is kept, in a
+ * blob of the client's own, so that idle clients hold none. A large request grows that blob as its
+ * bytes arrive (never on the word of its length alone) and is then handed on by reference.
+ *
+ * A client that may not go on (window full, order, lane full) is `stalled`: its socket is not read
+ * until something was answered. Replies are never held back for a slow reader: Redis does not either,
+ * and clients that write a whole pipeline before reading would deadlock. They are bounded instead.
+ */
+#include "client.h"
+
+#include "dispatch.h"
+#include "../resp/write.h"
+
+#include "../conf/log.h"
+#include "../conf/mem.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#define MAX_IOV 64
+/* Room a read into a client's own blob should find at least. */
+#define READ_ROOM ((size_t)16 * 1024)
+/* Up to this much unserved input is moved into the worker's buffer before reading on. */
+#define SHORT_REST ((size_t)16 * 1024)
+
+static void on_readable(struct ev_loop *loop, struct ev_io *io, int events);
+static void on_writable(struct ev_loop *loop, struct ev_io *io, int events);
+
+/* ---- Accounting ---------------------------------------------------------------------------- */
+
+size_t client_memory(const struct client *c)
+{
+    return (c->in == NULL ? 0 : c->in->n) + c->out.memory + c->held;
+}
+
+static void charge(struct client *c)
+{
+    size_t now = client_memory(c);
+    if (now != c->charged) {
+        counter_add(&c->worker->client_memory, (uint64_t)now - (uint64_t)c->charged);
+        c->charged = now;
+    }
+}
+
+/* Charges what the reply of a queued request holds. */
+static void charge_request(struct client *c, struct request *request)
+{
+    c->held += request->reply.memory - request->held;
+    request->held = request->reply.memory;
+}
+
+/* ---- Life ---------------------------------------------------------------------------------- */
+
+void client_create(struct worker *worker, int fd)
+{
+    struct client *c = mem_try_zero(sizeof(*c));
+    if (c == NULL) {
+        close(fd);
+        atomic_fetch_sub_explicit(&worker->server->clients, 1, memory_order_relaxed);
+        atomic_fetch_sub_explicit(&worker->nclients, 1, memory_order_relaxed);
+        return;
+    }
+    c->worker = worker;
+    c->fd = fd;
+    c->id = atomic_fetch_add_explicit(&worker->server->next_client_id, 1, memory_order_relaxed);
+    c->heard = c->drained = c->since = worker->now;
+    parser_init(&c->parser);
+    chain_init(&c->out);
+    ev_io_init(&c->readable, on_readable, fd, EV_READ);
+    ev_io_init(&c->writable, on_writable, fd, EV_WRITE);
+    ev_io_start(worker->loop, &c->readable);
+    c->next = worker->clients.head;
+    if (c->next != NULL) {
+        c->next->prev = c;
+    }
+    worker->clients.head = c;
+    COUNT(worker, clients_accepted, 1);
+}
+
+static void unlink_client(struct client *c)
+{
+    struct worker *worker = c->worker;
+    if (worker->sweep_at == c) {
+        worker->sweep_at = c->next;
+    }
+    if (c->next != NULL) {
+        c->next->prev = c->prev;
+    }
+    if (c->prev != NULL) {
+        c->prev->next = c->next;
+    } else {
+        worker->clients.head = c->next;
+    }
+}
+
+void client_close(struct client *c)
+{
+    if (c->state == CLIENT_CLOSED) {
+        return;
+    }
+    struct worker *worker = c->worker;
+    c->state = CLIENT_CLOSED;
+    ev_io_stop(worker->loop, &c->readable);
+    ev_io_stop(worker->loop, &c->writable);
+    close(c->fd);
+    c->fd = -1;
+    struct request *request = c->head;
+    c->head = c->tail = NULL;
+    while (request != NULL) {
+        struct request *next = request->next;
+        if (!request->answered) {
+            order_remove(&worker->order, request);
+        }
+        request_orphan(request);
+        request = next;
+    }
+    unlink_client(c);
+    c->next_dead = worker->dead.head;
+    worker->dead.head = c;
+    atomic_fetch_sub_explicit(&worker->nclients, 1, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&worker->server->clients, 1, memory_order_relaxed);
+}
+
+void client_free(struct client *c)
+{
+    request_destroy(c->opening);
+    blob_unref(c->in);
+    c->in = NULL;
+    c->held = 0;
+    chain_fini(&c->out);
+    charge(c);
+    if (c->profile != NULL) {
+        blob_unref(c->profile->name);
+        blob_unref(c->profile->lib_name);
+        blob_unref(c->profile->lib_ver);
+        mem_free(c->profile);
+    }
+    mem_free(c);
+}
+
+static void close_if_finished(struct client *c)
+{
+    if (c->state == CLIENT_ENDING && c->head == NULL && c->out.bytes == 0) {
+        client_close(c);
+    }
+}
+
+void client_end(struct client *c)
+{
+    if (c->state != CLIENT_OPEN) {
+        return;
+    }
+    c->state = CLIENT_ENDING;
+    ev_io_stop(c->worker->loop, &c->readable);
+    client_mark_dirty(c); /* closes it at the end of the turn if nothing is left to do */
+}
+
+/* ---- Output -------------------------------------------------------------------------------- */
+
+void client_mark_dirty(struct client *c)
+{
+    if (!c->is_dirty) {
+        c->is_dirty = true;
+        c->next_dirty = c->worker->dirty.head;
+        c->worker->dirty.head = c;
+    }
+}
+
+void client_mark_runnable(struct client *c)
+{
+    if (!c->is_runnable) {
+        c->is_runnable = true;
+        c->next_runnable = c->worker->runnable.head;
+        c->worker->runnable.head = c;
+    }
+}
+
+/* More unread output than allowed? The reply that is arriving, of which `own` bytes are here, does not
+ * count up to the size of the largest value: one such reply passes, as on a direct connection. */
+static bool output_is_over(struct client *c, size_t own)
+{
+    size_t limit = c->worker->server->conf->proxy_max_output;
+    size_t queued = c->out.bytes + c->held;
+    size_t spared = own < (size_t)FRAME_BULK_MAX ? own : (size_t)FRAME_BULK_MAX;
+    if (queued <= limit || queued - limit <= spared) {
+        return false;
+    }
+    COUNT(c->worker, clients_closed_output, 1);
+    log_event(LOG_WARN,
+              "client %llu closed: %zu bytes of replies unread, over proxy.max_output; it sends "
+              "requests without reading the replies",
+              (unsigned long long)c->id, queued);
+    client_close(c);
+    return true;
+}
+
+/* Lets replies leave the queue as far as their turn has come. */
+static void release(struct client *c)
+{
+    for (;;) {
+        struct request *request = c->head;
+        if (request == NULL || (request->completes_info && !request->answered)) {
+            return;
+        }
+        if (request->reply.bytes > 0) {
+            if (c->out.bytes == 0) {
+                c->drained = c->worker->now;
+            }
+            chain_splice(&c->out, &request->reply);
+            charge_request(c, request);
+            request->released = true;
+            client_mark_dirty(c);
+        }
+        if (!request->answered) {
+            return;
+        }
+        c->head = request->next;
+        if (c->head == NULL) {
+            c->tail = NULL;
+        }
+        request_destroy(request);
+    }
+}
+
+void client_flush(struct client *c)
+{
+    c->is_dirty = false;
+    if (c->state == CLIENT_CLOSED) {
+        return;
+    }
+    while (c->out.bytes > 0) {
+        struct iovec iov[MAX_IOV];
+        int n = chain_iov(&c->out, iov, MAX_IOV);
+        ssize_t sent = writev(c->fd, iov, n);
+        if (sent < 0) {
+            if (errno == EINTR) {
+                continue;
+            }
+            if (errno == EAGAIN) {
+                break;
+            }
+            client_close(c);
+            return;
+        }
+        chain_consume(&c->out, (size_t)sent);
+        c->drained = c->worker->now;
+    }
+    bool wants = c->out.bytes > 0;
+    if (wants != c->wants_write) {
+        c->wants_write = wants;
+        if (wants) {
+            ev_io_start(c->worker->loop, &c->writable);
+        } else {
+            ev_io_stop(c->worker->loop, &c->writable);
+        }
+    }
+    charge(c);
+    close_if_finished(c);
+}
+
+static void on_writable(struct ev_loop *loop, struct ev_io *io, int events)
+{
+    (void)loop;
+    (void)events;
+    struct client *c = container_of(io, struct client, writable);
+    worker_read_clock(c->worker);
+    client_mark_dirty(c);
+}
+
+struct chain *client_reply_begin(struct client *c)
+{
+    if (c->state == CLIENT_CLOSED || output_is_over(c, 0)) {
+        return NULL;
+    }
+    if (c->head == NULL) {
+        if (c->out.bytes == 0) {
+            c->drained = c->worker->now;
+        }
+        return &c->out;
+    }
+    c->opening = request_create(c->worker);
+    if (c->opening == NULL) {
+        client_close(c);
+        return NULL;
+    }
+    return &c->opening->reply;
+}
+
+void client_reply_end(struct client *c)
+{
+    struct request *request = c->opening;
+    if (request == NULL) {
+        client_mark_dirty(c);
+        return;
+    }
+    c->opening = NULL;
+    request->kind = REQUEST_HELD;
+    request->client = c;
+    request->answered = true;
+    request->seq = c->next_seq++;
+    c->tail->next = request;
+    c->tail = request;
+    charge_request(c, request);
+}
+
+void client_reply_cancel(struct client *c)
+{
+    request_destroy(c->opening);
+    c->opening = NULL;
+}
+
+void client_reply_error(struct client *c, const char *fmt, ...)
+{
+    char text[512];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(text, sizeof(text), fmt, args);
+    va_end(args);
+    struct chain *out = client_reply_begin(c);
+    if (out == NULL) {
+        return;
+    }
+    if (resp_error(out, text)) {
+        client_reply_end(c);
+    } else {
+        client_close(c);
+    }
+}
+
+/* ---- The queue ------------------------------------------------------------------------------ */
+
+static unsigned road_index(enum road road)
+{
+    return road == ROAD_FILL ? 0 : road == ROAD_LANE ? 1 : 2;
+}
+
+static bool is_unordered(const struct request *request)
+{
+    return request->wide || request->class == CMD_UNKNOWN || request->class == CMD_FLUSH;
+}
+
+void client_enqueue(struct client *c, struct request *request)
+{
+    request->client = c;
+    request->seq = c->next_seq++;
+    if (c->tail != NULL) {
+        c->tail->next = request;
+    } else {
+        c->head = request;
+    }
+    c->tail = request;
+    c->pending++;
+    unsigned road = road_index(request->road);
+    c->on_road[road]++;
+    c->unknown_on[road] += is_unordered(request);
+    order_add(&c->worker->order, request);
+}
+
+void client_move_road(struct client *c, struct request *request, enum road road)
+{
+    c->on_road[road_index(request->road)]--;
+    request->road = road;
+    c->on_road[road_index(road)]++;
+}
+
+bool client_arrived(struct client *c, struct request *request, size_t n)
+{
+    request->arrived += n;
+    charge_request(c, request);
+    if (request == c->head) {
+        release(c);
+    }
+    return !output_is_over(c, request->arrived);
+}
+
+void client_answered(struct client *c, struct request *request)
+{
+    unsigned road = road_index(request->road);
+    c->pending--;
+    c->on_road[road]--;
+    c->unknown_on[road] -= is_unordered(request);
+    order_remove(&c->worker->order, request);
+    request->answered = true;
+    charge_request(c, request);
+    if (request == c->head) {
+        release(c);
+    }
+    if (c->stalled) {
+        client_mark_runnable(c);
+    }
+    if (c->state == CLIENT_ENDING) {
+        client_mark_dirty(c);
+    }
+}
+
+/* ---- Input --------------------------------------------------------------------------------- */
+
+/* Serves the requests at the start of `in` and returns how many bytes they took. */
+static size_t run_requests(struct client *c, struct slice in, struct blob *owner)
+{
+    size_t used = 0;
+    c->stalled = false;
+    while (used < in.n && c->state == CLIENT_OPEN) {
+        if (c->pending >= (uint64_t)c->worker->server->conf->proxy_window) {
+            c->stalled = true;
+            break;
+        }
+        struct request_view view;
+        switch (parse_request(&c->parser, slice_of(in.p + used, in.n - used), &view)) {
+        case PARSE_OK:
+            if (dispatch_request(c, &view, view.inline_blob == NULL ? owner : view.inline_blob) ==
+                DISPATCH_STALL) {
+                blob_unref(view.inline_blob);
+                c->stalled = true;
+                COUNT(c->worker, order_stalls, 1);
+                return used;
+            }
+            blob_unref(view.inline_blob);
+            COUNT(c->worker, commands_processed, 1);
+            used += view.size;
+            break;
+        case PARSE_NOTHING:
+            used += view.size;
+            break;
+        case PARSE_MORE:
+            return used;
+        case PARSE_ERROR:
+            COUNT(c->worker, protocol_errors, 1);
+            client_reply_error(c, "ERR %s", c->parser.error);
+            client_end(c);
+            return in.n;
+        case PARSE_NO_MEMORY:
+            client_close(c);
+            return in.n;
+        }
+    }
+    return used;
+}
+
+/* Keeps `rest` (in the worker's buffer or at the end of c->in) as the client's waiting input. Short
+ * rests get a snug blob: many clients may each be in the middle of a request. False: memory is out and
+ * the client closed. */
+static bool keep_input(struct client *c, struct slice rest)
+{
+    if (rest.n == 0) {
+        blob_unref(c->in);
+        c->in = NULL;
+        c->in_n = 0;
+        return true;
+    }
+    size_t wanted = rest.n <= SHORT_REST ? rest.n : rest.n + READ_ROOM;
+    bool fits = c->in != NULL && c->in->n >= wanted && c->in->n / 4 <= wanted &&
+                atomic_load_explicit(&c->in->refs, memory_order_acquire) == 1;
+    if (fits) {
+        memmove(c->in->p, rest.p, rest.n);
+        c->in_n = rest.n;
+        return true;
+    }
+    struct blob *in = blob_try(wanted);
+    if (in == NULL) {
+        client_close(c);
+        return false;
+    }
+    memcpy(in->p, rest.p, rest.n);
+    blob_unref(c->in);
+    c->in = in;
+    c->in_n = rest.n;
+    return true;
+}
+
+/* Makes room to read a long rest on into c->in. It grows with what has arrived, by doubling, up to
+ * what the request is known to need: a peer that only announces a large argument costs nothing. */
+static bool make_room(struct client *c)
+{
+    size_t limit = c->worker->server->conf->proxy_max_query;
+    if (c->in_n >= limit) {
+        COUNT(c->worker, clients_closed_query, 1);
+        log_event(LOG_WARN, "client %llu closed: its request is over proxy.max_query (%zu bytes)",
+                  (unsigned long long)c->id, limit);
+        client_close(c);
+        return false;
+    }
+    size_t wanted = parse_wanted(&c->parser);
+    if (c->in->n - c->in_n >= READ_ROOM || (c->in->n > c->in_n && c->in->n >= wanted)) {
+        return true;
+    }
+    size_t target = 2 * c->in_n;
+    if (wanted > c->in_n && wanted < target) {
+        target = wanted + READ_ROOM;
+    }
+    struct blob *in = blob_try(target);
+    if (in == NULL) {
+        client_close(c);
+        return false;
+    }
+    memcpy(in->p, c->in->p, c->in_n);
+    blob_unref(c->in);
+    c->in = in;
+    return true;
+}
+
+static void serve_own_input(struct client *c)
+{
+    struct blob *in = blob_ref(c->in);
+    size_t n = c->in_n;
+    size_t used = run_requests(c, slice_of(in->p, n), in);
+    blob_unref(in);
+    if (c->state != CLIENT_CLOSED && used > 0) {
+        keep_input(c, slice_of(c->in->p + used, n - used));
+    }
+}
+
+/* After input was served: read on, or wait? */
+static void settle_reading(struct client *c)
+{
+    if (c->state == CLIENT_CLOSED) {
+        return;
+    }
+    if (c->state == CLIENT_OPEN && !c->stalled) {
+        ev_io_start(c->worker->loop, &c->readable);
+    } else {
+        ev_io_stop(c->worker->loop, &c->readable);
+    }
+    charge(c);
+}
+
+/* Reads once: a long rest is read on where it lies, a short one is moved in front of what comes. */
+static ssize_t read_some(struct client *c)
+{
+    if (c->in_n > SHORT_REST) {
+        return read(c->fd, c->in->p + c->in_n, c->in->n - c->in_n);
+    }
+    if (c->in != NULL) {
+        memcpy(c->worker->read_buffer, c->in->p, c->in_n);
+    }
+    return read(c->fd, c->worker->read_buffer + c->in_n, WORKER_READ_SIZE - c->in_n);
+}
+
+static void serve_input(struct client *c, size_t n)
+{
+    if (c->in_n > SHORT_REST) {
+        c->in_n += n;
+        serve_own_input(c);
+        return;
+    }
+    struct slice in = slice_of(c->worker->read_buffer, c->in_n + n);
+    size_t used = run_requests(c, in, NULL);
+    if (c->state != CLIENT_CLOSED) {
+        keep_input(c, slice_of(in.p + used, in.n - used));
+    }
+}
+
+static void on_readable(struct ev_loop *loop, struct ev_io *io, int events)
+{
+    (void)loop;
+    (void)events;
+    struct client *c = container_of(io, struct client, readable);
+    if (c->in_n > SHORT_REST && !make_room(c)) {
+        return;
+    }
+    ssize_t n = read_some(c);
+    worker_read_clock(c->worker);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+        return;
+    }
+    if (n < 0) {
+        client_close(c);
+        return;
+    }
+    if (n == 0) {
+        client_end(c); /* it may still read: what it asked for is delivered first */
+        return;
+    }
+    c->heard = c->worker->now;
+    serve_input(c, (size_t)n);
+    settle_reading(c);
+}
+
+void client_run(struct client *c)
+{
+    c->is_runnable = false;
+    if (c->state != CLIENT_OPEN || !c->stalled) {
+        return;
+    }
+    if (c->in != NULL) {
+        serve_own_input(c);
+    } else {
+        c->stalled = false;
+    }
+    settle_reading(c);
+}
+
+/* ---- Deadlines ------------------------------------------------------------------------------ */
+
+void client_check_deadlines(struct client *c, int64_t now)
+{
+    const struct conf *conf = c->worker->server->conf;
+    int64_t moved = c->heard > c->drained ? c->heard : c->drained;
+    if (conf->proxy_stalled_output > 0 && c->out.bytes > 0 &&
+        now - moved > conf->proxy_stalled_output) {
+        COUNT(c->worker, clients_closed_output, 1);
+        log_event(LOG_WARN,
+                  "client %llu closed: it has %zu bytes of replies to read and has not moved for "
+                  "%lld ms (proxy.stalled_output)",
+                  (unsigned long long)c->id, c->out.bytes, (long long)(now - moved));
+        client_close(c);
+    } else if (conf->proxy_timeout > 0 && c->head == NULL && c->out.bytes == 0 &&
+               now - moved > conf->proxy_timeout) {
+        COUNT(c->worker, clients_closed_idle, 1);
+        client_close(c);
+    }
+    if (c->stalled && c->state == CLIENT_OPEN) {
+        client_mark_runnable(c); /* it may have waited for room on a lane */
+    }
+}

@@ -1,0 +1,102 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * client.h: one client's socket: its unparsed input, its queue of requests in order, its output.
+ * Worker's thread only.
+ *
+ *            QUIT, EOF, protocol error, drain         all answered and written
+ *   OPEN ───────────────────────────────► ENDING ───────────────────────────► CLOSED
+ *     └──────────────── socket error, a limit, half a reply lost ─────────────────┘
+ * OPEN reads and serves. ENDING reads no more but owes replies. CLOSED is out of every list but
+ * worker->dead and is freed at the end of the turn.
+ *
+ * Bounds (D15): proxy.window unanswered requests (then input waits, without an error),
+ * proxy.max_query, proxy.max_output, proxy.stalled_output, proxy.max_client_memory.
+ */
+#pragma once
+
+#include "request.h"
+
+enum client_state { CLIENT_OPEN, CLIENT_ENDING, CLIENT_CLOSED };
+
+/* What CLIENT SETNAME and SETINFO said; few clients have one. Strings are owned. */
+struct client_profile {
+    struct blob *name;
+    struct blob *lib_name;
+    struct blob *lib_ver;
+};
+
+struct client {
+    struct worker *worker;
+    uint64_t id;
+    enum client_state state;
+    int fd;
+    bool stalled;     /* input waits for an answer to an earlier request, or for room upstream */
+    bool wants_write; /* the writable watcher is active */
+    bool is_dirty, is_runnable; /* in the worker's queue of that name */
+    struct ev_io readable;
+    struct ev_io writable;
+
+    struct parser parser;
+    struct blob *in; /* input not served yet; NULL when there is none. in->n is its capacity */
+    size_t in_n;
+    struct chain out;
+
+    struct request *head, *tail; /* not released yet, in request order */
+    struct request *opening;     /* between client_reply_begin and _end, when others wait */
+    uint64_t next_seq;
+    uint32_t pending;           /* of these, unanswered */
+    uint32_t on_road[ROADS];    /* unanswered, by road */
+    uint32_t unknown_on[ROADS]; /* of these, of unknown effect */
+
+    size_t held;     /* bytes in replies that wait for their turn */
+    size_t charged;  /* what worker->client_memory has for it */
+    int64_t heard;   /* ms: last bytes from it */
+    int64_t drained; /* ms: last bytes it took, or when output began to wait */
+    int64_t since;   /* ms: accepted */
+
+    struct client_profile *profile;
+    struct client *next, *prev; /* worker->clients */
+    struct client *next_dirty, *next_runnable, *next_dead;
+};
+
+/* Takes the socket. Closes it when memory is out. */
+void client_create(struct worker *worker, int fd);
+
+/* Where the next reply of this client goes, behind everything it still waits for. NULL when memory
+ * is out (the client is closed then). Append one whole reply, then client_reply_end. */
+MUST_CHECK struct chain *client_reply_begin(struct client *c);
+void client_reply_end(struct client *c);
+/* Instead of client_reply_end, with nothing appended (or all of it rewound). */
+void client_reply_cancel(struct client *c);
+/* A whole reply at once; `resp_error` text. */
+void client_reply_error(struct client *c, const char *fmt, ...) PRINTF_LIKE(2, 3);
+
+/* Puts the request behind the others; it is unanswered on request->road until client_answered. */
+void client_enqueue(struct client *c, struct request *request);
+/* The reply of request is complete (in request->reply or released already): takes it off the order
+ * table and lets replies leave as far as their turn has come. May free the request. */
+void client_answered(struct client *c, struct request *request);
+/* n bytes were added to request->reply. Lets them leave if it is their turn. False: the client was
+ * closed over a limit. */
+MUST_CHECK bool client_arrived(struct client *c, struct request *request, size_t n);
+
+/* The unanswered request goes on on another road. */
+void client_move_road(struct client *c, struct request *request, enum road road);
+
+/* Output was appended: written at the end of the turn. */
+void client_mark_dirty(struct client *c);
+/* Looks at the input again at the end of the turn. */
+void client_mark_runnable(struct client *c);
+
+/* No more input; closed when everything has been answered and written. */
+void client_end(struct client *c);
+/* Closes now; unanswered requests become ghosts. Idempotent. */
+void client_close(struct client *c);
+
+/* For the worker. */
+void client_run(struct client *c);
+void client_flush(struct client *c);
+void client_free(struct client *c);
+/* Idle and stalled-output deadlines; may close. */
+void client_check_deadlines(struct client *c, int64_t now);
+size_t client_memory(const struct client *c);

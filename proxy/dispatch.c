@@ -1,0 +1,529 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * dispatch.c: the order rule and the choice of road.
+ *
+ *   row and class ─► GET   ─► order free? ─► L1 ─┬─ hit ───► reply
+ *                 │                              ├─ owner ─► parked, fetch_get
+ *                 │                              ├─ joined ► parked
+ *                 │                              └─ pass ──► lane, beside L1 (R7)
+ *                 ├► MGET  ─► order free? ─► all hit? ─► reply, otherwise whole on F
+ *                 ├► local, refused, pinned ─► reply
+ *                 └► the rest ─► road by size ─► order ─► lane
+ *
+ * Order (D14, R6): `roads_of` says on which upstream connections this client has unanswered requests
+ * that must not be overtaken: those that name a key of the new one, or any if one of the two has
+ * unknown effect. None: go. One road that the new request can take too: take it (a read is then
+ * beside L1). Otherwise: stall until something was answered.
+ */
+#include "dispatch.h"
+
+#include "fetch.h"
+#include "forward.h"
+#include "local.h"
+#include "../resp/write.h"
+
+#include "../conf/log.h"
+
+/* Requests above this go on the bulk lane, so that they do not hold up the others (D8). */
+#define BULK_REQUEST ((size_t)64 * 1024)
+
+static const struct slice null_reply = {"$-1\r\n", 5};
+
+struct earlier {
+    unsigned roads;       /* where conflicting requests of the client are unanswered */
+    struct request *last; /* the latest that names a key of the new one */
+};
+
+static unsigned roads_in_use(const uint32_t count[ROADS])
+{
+    return (count[0] ? (unsigned)ROAD_FILL : 0) | (count[1] ? (unsigned)ROAD_LANE : 0) |
+           (count[2] ? (unsigned)ROAD_BULK : 0);
+}
+
+static struct earlier roads_of(const struct client *c, const uint64_t *hashes, size_t n,
+                               bool unknown_effect, uint64_t before)
+{
+    struct earlier earlier = {0, NULL};
+    if (c->pending == 0) {
+        return earlier;
+    }
+    earlier.roads = roads_in_use(unknown_effect ? c->on_road : c->unknown_on);
+    for (size_t i = 0; i < n; i++) {
+        order_find(&c->worker->order, c, hashes[i], before, &earlier.roads, &earlier.last);
+    }
+    return earlier;
+}
+
+static bool is_large(struct worker *worker, uint64_t hash)
+{
+    return atomic_load_explicit(&worker->server->large.slot[hash % LARGE_KEYS],
+                                memory_order_relaxed) == hash;
+}
+
+static bool can_fetch(const struct worker *worker)
+{
+    return worker->feed != NULL && feed_is_up(worker->feed);
+}
+
+/* ---- Lanes ---------------------------------------------------------------------------------- */
+
+/* Settles the road for a request that may only go on lanes. ROAD_NONE: it has to wait. */
+static enum road lane_road(struct worker *worker, unsigned conflicts, enum road wanted)
+{
+    enum road road = wanted;
+    if (conflicts == ROAD_LANE || conflicts == ROAD_BULK) {
+        road = (enum road)conflicts;
+    } else if (conflicts != 0) {
+        return ROAD_NONE;
+    }
+    if (forward_is_full(worker, road)) {
+        worker->waits_for_room = true;
+        return ROAD_NONE;
+    }
+    return road;
+}
+
+/* Fills hashes, links and `wide` of a request from the keys the row finds. False: out of memory. */
+static bool collect_keys(struct request *request, const struct cmd *cmd,
+                         const struct request_view *view)
+{
+    struct cmd_key_walk walk;
+    struct slice key;
+    if (cmd->keys == KEYS_NONE) {
+        return true;
+    }
+    if (!cmd_keys_init(&walk, cmd, view)) {
+        if (request->class == CMD_WRITE) {
+            request->class = CMD_UNKNOWN; /* Redis will refuse it; if not, we do not know better */
+        }
+        return true;
+    }
+    uint32_t n = 0;
+    while (n <= L1_WRITE_KEYS && cmd_keys_next(&walk, &key)) {
+        n++;
+    }
+    if (n > L1_WRITE_KEYS) {
+        request->wide = true;
+        return true;
+    }
+    if (!request_reserve_keys(request, n)) {
+        return false;
+    }
+    if (n > 0 && cmd_keys_init(&walk, cmd, view)) {
+        while (cmd_keys_next(&walk, &key)) {
+            request_add_key(request, l1_hash(request->worker->server->l1, key));
+        }
+    }
+    return true;
+}
+
+static bool has_unknown_effect(const struct request *request)
+{
+    return request->wide || request->class == CMD_UNKNOWN || request->class == CMD_FLUSH;
+}
+
+/* More keys than a write-begin lists: everything is held back instead, and each key is dropped by
+ * itself, now that nothing can be installed (l1.h). */
+static void begin_wide(struct request *request, const struct cmd *cmd,
+                       const struct request_view *view)
+{
+    struct l1 *l1 = request->worker->server->l1;
+    struct cmd_key_walk walk;
+    struct slice key;
+    l1_write_begin_wide(l1);
+    if (cmd_keys_init(&walk, cmd, view)) {
+        while (cmd_keys_next(&walk, &key)) {
+            l1_invalidate(l1, l1_hash(l1, key));
+        }
+    }
+}
+
+/* Puts a prepared request into the queue and on its lane. */
+static void send_on_lane(struct client *c, struct request *request, const struct cmd *cmd,
+                         const struct request_view *view, struct blob *owner)
+{
+    if (request->readonly && !request_keep_raw(request, view->raw, owner)) {
+        request->readonly = false; /* it will not be sent again, that is all */
+    }
+    if (request->wide) {
+        begin_wide(request, cmd, view);
+    }
+    client_enqueue(c, request);
+    forward_request(request, view->raw, owner);
+}
+
+static enum dispatch forward(struct client *c, const struct cmd *cmd, enum cmd_class class,
+                             const struct request_view *view, struct blob *owner)
+{
+    struct worker *worker = c->worker;
+    struct request *request = request_spare(worker);
+    if (request == NULL) {
+        client_close(c);
+        return DISPATCH_DONE;
+    }
+    request->kind = REQUEST_FORWARD;
+    request->class = class;
+    if (!collect_keys(request, cmd, view)) {
+        client_close(c);
+        return DISPATCH_DONE;
+    }
+    struct earlier earlier =
+        roads_of(c, request->hashes, request->nkeys, has_unknown_effect(request), c->next_seq);
+    enum road road =
+        lane_road(worker, earlier.roads, view->raw.n > BULK_REQUEST ? ROAD_BULK : ROAD_LANE);
+    request_take_spare(worker, request);
+    if (road == ROAD_NONE) {
+        request_destroy(request);
+        return DISPATCH_STALL;
+    }
+    request->road = road;
+    request->readonly = cmd->readonly;
+    request->completes_info = cmd->local == LOCAL_INFO && local_info_wants_section(view);
+    send_on_lane(c, request, cmd, view, owner);
+    return DISPATCH_DONE;
+}
+
+/* ---- GET ------------------------------------------------------------------------------------- */
+
+/* A GET on a lane, beside L1. The request is new, or the worker's spare one. */
+static enum dispatch get_beside_l1(struct client *c, struct request *request, const struct cmd *cmd,
+                                   uint64_t hash, unsigned conflicts,
+                                   const struct request_view *view, struct blob *owner)
+{
+    struct worker *worker = c->worker;
+    enum road road = lane_road(worker, conflicts, is_large(worker, hash) ? ROAD_BULK : ROAD_LANE);
+    if (road == ROAD_NONE) {
+        return DISPATCH_STALL;
+    }
+    request_take_spare(worker, request);
+    request->kind = REQUEST_FORWARD;
+    request->class = CMD_READ;
+    request->is_get = true;
+    request->readonly = true;
+    request->road = road;
+    request_add_key(request, hash);
+    COUNT(worker, l1_passes, 1);
+    send_on_lane(c, request, cmd, view, owner);
+    return DISPATCH_DONE;
+}
+
+static void park(struct client *c, struct request *request, uint64_t hash, struct slice raw,
+                 struct blob *owner)
+{
+    request_take_spare(c->worker, request);
+    request->kind = REQUEST_GET;
+    request->class = CMD_GET;
+    request->road = ROAD_FILL;
+    request->readonly = true;
+    request_add_key(request, hash);
+    client_enqueue(c, request);
+    if (!request_keep_raw(request, raw, owner)) {
+        client_close(c);
+    }
+}
+
+static enum dispatch get_from_l1(struct client *c, struct request *request, const struct cmd *cmd,
+                                 const struct earlier *earlier, uint64_t hash,
+                                 const struct request_view *view, struct blob *owner)
+{
+    struct worker *worker = c->worker;
+    struct l1_query query = {
+        .key = view->argv[1],
+        .hash = hash,
+        .db = worker->server->conf->upstream_db,
+        .cover = can_fetch(worker) ? (uint16_t)worker->index : L1_NO_COVER,
+        .waiter = &request->waiter,
+        .with = earlier->roads == 0 ? NULL : &earlier->last->waiter,
+    };
+    query.out = client_reply_begin(c);
+    if (query.out == NULL) {
+        return DISPATCH_DONE;
+    }
+    switch (l1_get(worker->server->l1, &query, worker->now)) {
+    case L1_HIT:
+        COUNT(worker, l1_hits, 1);
+        client_reply_end(c);
+        return DISPATCH_DONE;
+    case L1_HIT_NULL:
+        COUNT(worker, l1_negative_hits, 1);
+        if (!chain_append(query.out, null_reply)) {
+            client_close(c);
+            return DISPATCH_DONE;
+        }
+        client_reply_end(c);
+        return DISPATCH_DONE;
+    case L1_JOINED:
+        COUNT(worker, l1_misses, 1);
+        COUNT(worker, l1_joins, 1);
+        client_reply_cancel(c);
+        park(c, request, hash, view->raw, owner);
+        return DISPATCH_DONE;
+    case L1_OWNER:
+        COUNT(worker, l1_misses, 1);
+        client_reply_cancel(c);
+        park(c, request, hash, view->raw, owner);
+        fetch_get(worker, query.lease);
+        return DISPATCH_DONE;
+    case L1_PASS:
+        break;
+    }
+    client_reply_cancel(c);
+    if (earlier->roads != 0) {
+        return DISPATCH_STALL;
+    }
+    COUNT(worker, l1_misses, 1);
+    return get_beside_l1(c, request, cmd, hash, 0, view, owner);
+}
+
+static enum dispatch get(struct client *c, const struct cmd *cmd, const struct request_view *view,
+                         struct blob *owner)
+{
+    struct worker *worker = c->worker;
+    uint64_t hash = l1_hash(worker->server->l1, view->argv[1]);
+    struct earlier earlier = roads_of(c, &hash, 1, false, c->next_seq);
+    struct request *request = request_spare(worker);
+    if (request == NULL) {
+        client_close(c);
+        return DISPATCH_DONE;
+    }
+    /* R6b: behind an earlier request for the key that is parked on a lease, only that lease will do */
+    bool may_join =
+        earlier.roads == ROAD_FILL && earlier.last != NULL && earlier.last->kind == REQUEST_GET;
+    if (is_large(worker, hash) || (earlier.roads != 0 && !may_join)) {
+        return get_beside_l1(c, request, cmd, hash, earlier.roads, view, owner);
+    }
+    return get_from_l1(c, request, cmd, &earlier, hash, view, owner);
+}
+
+/* ---- MGET ------------------------------------------------------------------------------------ */
+
+#define MGET_KEYS 1024
+
+static bool mget_hits(struct client *c, const struct request_view *view, struct request *request)
+{
+    struct worker *worker = c->worker;
+    struct l1_query queries[MGET_KEYS];
+    struct arg_walk walk;
+    struct slice key;
+    struct chain *out = client_reply_begin(c);
+    if (out == NULL) {
+        return true;
+    }
+    arg_walk_init(&walk, view);
+    bool more = arg_walk_next(&walk, &key);
+    for (uint32_t i = 0; more && i < request->nkeys && arg_walk_next(&walk, &key); i++) {
+        queries[i] = (struct l1_query){
+            .key = key,
+            .hash = request->hashes[i],
+            .db = worker->server->conf->upstream_db,
+            .cover = L1_NO_COVER,
+        };
+    }
+    struct chain_mark mark = chain_mark(out);
+    if (!resp_array(out, request->nkeys)) {
+        client_close(c);
+        return true;
+    }
+    if (!l1_get_all(worker->server->l1, queries, request->nkeys, out, null_reply, worker->now)) {
+        chain_rewind(out, mark);
+        client_reply_cancel(c);
+        return false;
+    }
+    COUNT(worker, l1_hits, request->nkeys);
+    client_reply_end(c);
+    return true;
+}
+
+static bool has_large(const struct request *request)
+{
+    for (uint32_t i = 0; i < request->nkeys; i++) {
+        if (is_large(request->worker, request->hashes[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void fetch_whole_mget(struct client *c, struct request *request,
+                             const struct request_view *view, struct blob *owner)
+{
+    COUNT(c->worker, l1_misses, request->nkeys);
+    request->kind = REQUEST_MGET;
+    request->class = CMD_MGET;
+    request->road = ROAD_FILL;
+    request->readonly = request_keep_raw(request, view->raw, owner);
+    client_enqueue(c, request);
+    if (!fetch_mget(request, view)) {
+        dispatch_mget_again(request);
+    }
+}
+
+static enum dispatch mget(struct client *c, const struct cmd *cmd, const struct request_view *view,
+                          struct blob *owner)
+{
+    struct worker *worker = c->worker;
+    if (view->argc - 1 > MGET_KEYS) {
+        return forward(c, cmd, CMD_READ, view, owner);
+    }
+    struct request *request = request_spare(worker);
+    if (request == NULL || !collect_keys(request, cmd, view)) {
+        client_close(c);
+        return DISPATCH_DONE;
+    }
+    request_take_spare(worker, request);
+    struct earlier earlier = roads_of(c, request->hashes, request->nkeys, false, c->next_seq);
+    if (earlier.roads == 0 && mget_hits(c, view, request)) {
+        request_destroy(request);
+        return DISPATCH_DONE;
+    }
+    if (earlier.roads == 0 && can_fetch(worker) && !has_large(request)) {
+        fetch_whole_mget(c, request, view, owner);
+        return DISPATCH_DONE;
+    }
+    request_destroy(request);
+    enum dispatch result = forward(c, cmd, CMD_READ, view, owner);
+    COUNT(worker, l1_passes, result == DISPATCH_DONE ? view->argc - 1 : 0);
+    return result;
+}
+
+/* ---- All of them ----------------------------------------------------------------------------- */
+
+static void refuse(struct client *c, const struct cmd *cmd, enum cmd_class class)
+{
+    if (class == CMD_REFUSED) {
+        client_reply_error(c,
+                           "ERR '%s' is not available through Nearside: it would turn a shared "
+                           "connection into something else",
+                           cmd->name);
+    } else {
+        client_reply_error(c,
+                           "ERR '%s' needs a connection of its own, which Nearside does not "
+                           "offer yet",
+                           cmd->name);
+    }
+}
+
+static void answer_locally(struct client *c, const struct cmd *cmd, const struct request_view *view)
+{
+    if (cmd_arity_ok(cmd, view->argc)) {
+        local_answer(c, cmd, view);
+    } else {
+        client_reply_error(c, "ERR wrong number of arguments for '%s' command", cmd->name);
+    }
+}
+
+enum dispatch dispatch_request(struct client *c, const struct request_view *view,
+                               struct blob *owner)
+{
+    const struct cmd *cmd = cmd_find(view);
+    enum cmd_class class = cmd_effective_class(cmd, view);
+    bool cached = c->worker->server->caching && cmd_arity_ok(cmd, view->argc);
+    switch (class) {
+    case CMD_GET:
+        return cached ? get(c, cmd, view, owner) : forward(c, cmd, CMD_READ, view, owner);
+    case CMD_MGET:
+        return cached ? mget(c, cmd, view, owner) : forward(c, cmd, CMD_READ, view, owner);
+    case CMD_READ:
+    case CMD_NONE:
+    case CMD_WRITE:
+    case CMD_UNKNOWN:
+    case CMD_FLUSH:
+        return forward(c, cmd, class, view, owner);
+    case CMD_LOCAL:
+        if (cmd->local == LOCAL_INFO && !local_info_is_ours(view)) {
+            return forward(c, cmd, CMD_NONE, view, owner);
+        }
+        answer_locally(c, cmd, view);
+        return DISPATCH_DONE;
+    case CMD_PINNED:
+    case CMD_REFUSED:
+        refuse(c, cmd, class);
+        return DISPATCH_DONE;
+    }
+    return DISPATCH_DONE;
+}
+
+static void again_on_lane(struct request *request, struct earlier earlier, uint64_t hash)
+{
+    struct client *c = request->client;
+    struct worker *worker = c->worker;
+    enum road road =
+        lane_road(worker, earlier.roads, is_large(worker, hash) ? ROAD_BULK : ROAD_LANE);
+    if (road == ROAD_NONE) {
+        forward_fail(request, "the fetch of its key failed");
+        return;
+    }
+    request->kind = REQUEST_FORWARD;
+    request->class = CMD_READ;
+    request->is_get = true;
+    client_move_road(c, request, road);
+    forward_request(request, request->raw, request->raw_blob);
+}
+
+void dispatch_again(struct request *request)
+{
+    struct client *c = request->client;
+    struct worker *worker = c->worker;
+    struct request_view view;
+    bug_on(!request_reparse(request, &view) || view.nargv < 2);
+    uint64_t hash = request->hashes[0];
+    struct earlier earlier = roads_of(c, &hash, 1, false, request->seq);
+    bool may_join =
+        earlier.roads == ROAD_FILL && earlier.last != NULL && earlier.last->kind == REQUEST_GET;
+    request->attempts++;
+    if (request->attempts > 1 || is_large(worker, hash) || (earlier.roads != 0 && !may_join)) {
+        again_on_lane(request, earlier, hash);
+        return;
+    }
+    struct l1_query query = {
+        .key = view.argv[1],
+        .hash = hash,
+        .db = worker->server->conf->upstream_db,
+        .cover = can_fetch(worker) ? (uint16_t)worker->index : L1_NO_COVER,
+        .out = &request->reply,
+        .waiter = &request->waiter,
+        .with = earlier.roads == 0 ? NULL : &earlier.last->waiter,
+    };
+    switch (l1_get(worker->server->l1, &query, worker->now)) {
+    case L1_HIT_NULL:
+        if (!chain_append(&request->reply, null_reply)) {
+            client_close(c);
+            return;
+        }
+        break;
+    case L1_HIT:
+        break;
+    case L1_JOINED:
+        request->kind = REQUEST_GET;
+        return;
+    case L1_OWNER:
+        request->kind = REQUEST_GET;
+        fetch_get(worker, query.lease);
+        return;
+    case L1_PASS:
+        again_on_lane(request, earlier, hash);
+        return;
+    }
+    if (client_arrived(c, request, request->reply.bytes)) {
+        client_answered(c, request);
+    }
+}
+
+void dispatch_mget_again(struct request *request)
+{
+    struct worker *worker = request->worker;
+    struct request_view view;
+    request->kind = REQUEST_HELD;
+    if (request->attempts++ > 0 || !request_reparse(request, &view)) {
+        forward_fail(request, "the fill connection was lost");
+        return;
+    }
+    if (can_fetch(worker) && fetch_mget(request, &view)) {
+        request->kind = REQUEST_MGET;
+        return;
+    }
+    request->kind = REQUEST_FORWARD;
+    request->class = CMD_READ;
+    client_move_road(request->client, request, ROAD_LANE);
+    forward_request(request, request->raw, request->raw_blob);
+}

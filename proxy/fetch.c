@@ -1,0 +1,502 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * fetch.c: what travels on F: GET k, PTTL k for one lease (struct flight), and MGET with a PTTL for
+ * each key it could lease (struct mget, part of a request).
+ *
+ *   fetch_get ─► GET PTTL ··· value ··· ttl ─► l1_fill ─► the waiters wake
+ *                         └─ too large or F lost ─► l1_abandon ─► the waiters look again (R4)
+ *   fetch_mget ► MGET PTTL.. ··· whole reply ··· ttls ─► l1_fill each leased key, R7 for the others
+ *                                                      ─► the client's reply
+ *
+ * F speaks RESP3: a value is the same bulk as in RESP2, a null is "_" and is encoded for each client.
+ * A value above l1.max_item_size is not collected: its key is remembered as large and its readers
+ * take a lane (D8). Leases are taken before anything is sent (R1), and end exactly once.
+ */
+#include "fetch.h"
+
+#include "dispatch.h"
+#include "../resp/write.h"
+
+#include "../conf/mem.h"
+
+static void on_get_reply(struct call *call, const struct reply_piece *piece);
+static void on_get_lost(struct call *call, enum call_loss loss);
+static void on_mget_reply(struct call *call, const struct reply_piece *piece);
+static void on_mget_lost(struct call *call, enum call_loss loss);
+
+static const struct call_ops get_ops = {on_get_reply, on_get_lost};
+static const struct call_ops mget_ops = {on_mget_reply, on_mget_lost};
+
+/* ---- What both need ------------------------------------------------------------------------- */
+
+static void remember_large(struct worker *worker, uint64_t hash)
+{
+    atomic_store_explicit(&worker->server->large.slot[hash % LARGE_KEYS], hash,
+                          memory_order_relaxed);
+}
+
+/* Most bytes that put_command writes besides the key. */
+#define COMMAND_FRAME ((size_t)48)
+
+/* Writes a command of one key to dst: `head` is everything before the key's length. */
+static char *put_command(char *dst, struct slice head, struct slice key)
+{
+    memcpy(dst, head.p, head.n);
+    dst += head.n;
+    dst += resp_header(dst, '$', (int64_t)key.n);
+    memcpy(dst, key.p, key.n);
+    dst += key.n;
+    memcpy(dst, "\r\n", 2);
+    return dst + 2;
+}
+
+static const struct slice get_head = {"*2\r\n$3\r\nGET\r\n", 13};
+static const struct slice pttl_head = {"*2\r\n$4\r\nPTTL\r\n", 14};
+
+/* T1, T2: how long a value may be kept, from what PTTL said; 0: not at all. */
+static int64_t ttl_of(const struct conf *conf, bool is_null, int64_t pttl)
+{
+    if (is_null) {
+        return pttl == -2 ? conf->l1_negative_ttl : 0;
+    }
+    if (pttl == -1) {
+        return conf->l1_ttl;
+    }
+    return pttl <= 0 ? 0 : (pttl < conf->l1_ttl ? pttl : conf->l1_ttl);
+}
+
+/* ":n\r\n"; anything else (an error) counts as "do not keep". */
+static int64_t pttl_of(const struct reply_piece *piece)
+{
+    int64_t n = 0;
+    if (piece->type != ':' || piece->bytes.n < 4 ||
+        !slice_to_int64(slice_of(piece->bytes.p + 1, piece->bytes.n - 3), &n)) {
+        return 0;
+    }
+    return n;
+}
+
+/* ---- GET ------------------------------------------------------------------------------------- */
+
+struct flight {
+    struct call call;
+    struct worker *worker;
+    struct l1_lease *lease;
+    struct blob *value; /* the encoded reply, as far as it has arrived */
+    size_t filled;
+    bool is_null, is_error;
+    bool has_value; /* the first reply is complete, PTTL's is next */
+};
+
+static void flight_destroy(struct flight *flight)
+{
+    blob_unref(flight->value);
+    mem_free(flight);
+}
+
+/* The value's first piece: reserves room for the whole, or gives the lease up. */
+static void begin_value(struct flight *flight, const struct reply_piece *piece)
+{
+    struct worker *worker = flight->worker;
+    struct l1 *l1 = worker->server->l1;
+    flight->is_null = piece->is_null;
+    flight->is_error = piece->type == '-';
+    bool is_value = piece->type == '$' || piece->type == '_' || piece->type == '-';
+    bool fits = piece->size >= 0 && (size_t)piece->size <= worker->server->conf->l1_max_item_size;
+    if (is_value && fits) {
+        flight->value = blob_try((size_t)piece->size);
+    } else if (is_value) {
+        remember_large(worker, l1_hash(l1, l1_lease_key(flight->lease)));
+    }
+    if (flight->value == NULL) {
+        l1_abandon(l1, &flight->lease);
+    }
+}
+
+static void on_get_reply(struct call *call, const struct reply_piece *piece)
+{
+    struct flight *flight = container_of(call, struct flight, call);
+    struct worker *worker = flight->worker;
+    if (!flight->has_value) {
+        if (piece->first) {
+            begin_value(flight, piece);
+        }
+        if (flight->value != NULL) {
+            bug_on(piece->bytes.n > flight->value->n - flight->filled);
+            memcpy(flight->value->p + flight->filled, piece->bytes.p, piece->bytes.n);
+            flight->filled += piece->bytes.n;
+        }
+        flight->has_value = piece->last;
+        return;
+    }
+    if (!piece->last) {
+        return;
+    }
+    if (flight->lease != NULL) {
+        struct l1_value value = {
+            .encoded = slice_of(flight->value->p, flight->filled),
+            .is_null = flight->is_null,
+            .ttl_ms = flight->is_error
+                          ? 0
+                          : ttl_of(worker->server->conf, flight->is_null, pttl_of(piece)),
+        };
+        COUNT(worker, fetches_failed, flight->is_error);
+        l1_fill(worker->server->l1, &flight->lease, &value, worker->now);
+    }
+    flight_destroy(flight);
+}
+
+static void on_get_lost(struct call *call, enum call_loss loss)
+{
+    (void)loss;
+    struct flight *flight = container_of(call, struct flight, call);
+    COUNT(flight->worker, fetches_failed, 1);
+    if (flight->lease != NULL) {
+        l1_abandon(flight->worker->server->l1, &flight->lease);
+    }
+    flight_destroy(flight);
+}
+
+static bool submit_get(struct flight *flight)
+{
+    struct slice key = l1_lease_key(flight->lease);
+    char small[512];
+    size_t room = 2 * (key.n + COMMAND_FRAME);
+    char *bytes = room <= sizeof(small) ? small : mem_try(room);
+    if (bytes == NULL) {
+        return false;
+    }
+    char *end = put_command(put_command(bytes, get_head, key), pttl_head, key);
+    flight->call.ops = &get_ops;
+    flight->call.replies = 2;
+    bool ok = feed_submit(flight->worker->feed, &flight->call,
+                          slice_of(bytes, (size_t)(end - bytes))) == CONN_OK;
+    if (bytes != small) {
+        mem_free(bytes);
+    }
+    return ok;
+}
+
+void fetch_get(struct worker *worker, struct l1_lease *lease)
+{
+    struct flight *flight = mem_try_zero(sizeof(*flight));
+    if (flight == NULL) {
+        l1_abandon(worker->server->l1, &lease);
+        return;
+    }
+    flight->worker = worker;
+    flight->lease = lease;
+    if (!submit_get(flight)) {
+        COUNT(worker, fetches_failed, 1);
+        l1_abandon(worker->server->l1, &flight->lease);
+        flight_destroy(flight);
+        return;
+    }
+    COUNT(worker, fetches, 1);
+}
+
+/* ---- MGET ------------------------------------------------------------------------------------ */
+
+struct mget {
+    uint32_t n;       /* keys, in the order of the command */
+    uint32_t leased;  /* PTTLs asked for */
+    uint32_t pttl_at; /* the key whose PTTL comes next */
+    bool has_values;  /* MGET's own reply is complete */
+    bool is_array;    /* and it is what MGET should answer */
+    bool broken;      /* too large or out of memory: not kept, and its client is closed */
+    char *reply;      /* MGET's reply as far as it has arrived */
+    size_t reply_n, reply_cap;
+    struct l1_lease **leases; /* per key; NULL: somebody else's, or the same key before */
+    struct slice *values;     /* per key, into reply; n == 0: null */
+};
+
+void fetch_mget_destroy(struct mget *mget)
+{
+    if (mget == NULL) {
+        return;
+    }
+    mem_free(mget->reply);
+    mem_free(mget->leases);
+    mem_free(mget->values);
+    mem_free(mget);
+}
+
+static struct mget *mget_create(uint32_t n)
+{
+    struct mget *mget = mem_try_zero(sizeof(*mget));
+    if (mget == NULL) {
+        return NULL;
+    }
+    mget->n = n;
+    mget->leases = mem_try_zero(n * sizeof(struct l1_lease *));
+    mget->values = mem_try_zero(n * sizeof(struct slice));
+    if (mget->leases == NULL || mget->values == NULL) {
+        fetch_mget_destroy(mget);
+        return NULL;
+    }
+    return mget;
+}
+
+static void abandon_leases(struct request *request)
+{
+    for (uint32_t i = 0; i < request->mget->n; i++) {
+        if (request->mget->leases[i] != NULL) {
+            l1_abandon(request->worker->server->l1, &request->mget->leases[i]);
+        }
+    }
+}
+
+static bool collect(struct request *request, struct slice bytes)
+{
+    struct mget *mget = request->mget;
+    size_t limit = request->worker->server->conf->proxy_max_output + (size_t)FRAME_BULK_MAX;
+    if (bytes.n > limit - mget->reply_n) {
+        return false;
+    }
+    if (bytes.n > mget->reply_cap - mget->reply_n) {
+        size_t cap = 2 * mget->reply_cap + bytes.n;
+        char *grown = mem_try_resize(mget->reply, cap);
+        if (grown == NULL) {
+            return false;
+        }
+        mget->reply = grown;
+        mget->reply_cap = cap;
+    }
+    memcpy(mget->reply + mget->reply_n, bytes.p, bytes.n);
+    mget->reply_n += bytes.n;
+    return true;
+}
+
+static void give_up_collecting(struct mget *mget)
+{
+    mget->broken = true;
+    mem_free(mget->reply);
+    mget->reply = NULL;
+    mget->reply_n = mget->reply_cap = 0;
+}
+
+/* Finds the n elements of a complete "*n" reply whose elements are bulks and nulls. */
+static bool split_values(struct mget *mget)
+{
+    const char *p = mget->reply;
+    const char *end = p + mget->reply_n;
+    int64_t n = 0;
+    for (uint32_t i = 0; i <= mget->n; i++) {
+        const char *cr = memchr(p, '\r', (size_t)(end - p));
+        if (cr == NULL || end - cr < 2) {
+            return false;
+        }
+        if (i > 0 && *p == '_') {
+            p = cr + 2;
+            continue;
+        }
+        if (*p != (i == 0 ? '*' : '$') ||
+            !slice_to_int64(slice_of(p + 1, (size_t)(cr - p - 1)), &n)) {
+            return false;
+        }
+        if (i == 0) {
+            if (n != mget->n) {
+                return false;
+            }
+            p = cr + 2;
+            continue;
+        }
+        size_t left = (size_t)(end - (cr + 2));
+        if (n < -1 || (n >= 0 && (uint64_t)n + 2 > left)) {
+            return false;
+        }
+        size_t whole = (size_t)(cr + 2 - p) + (n < 0 ? 0 : (size_t)n + 2);
+        mget->values[i - 1] = slice_of(p, n < 0 ? 0 : whole);
+        p += whole;
+    }
+    return p == end;
+}
+
+/* Hands the reply to the client in its own encoding. False: it is closed. */
+static bool answer_mget(struct request *request)
+{
+    struct mget *mget = request->mget;
+    bool ok = true;
+    if (mget->broken) {
+        ok = false;
+    } else if (!mget->is_array) {
+        ok = chain_append(&request->reply, slice_of(mget->reply, mget->reply_n));
+    } else {
+        ok = resp_array(&request->reply, mget->n);
+        for (uint32_t i = 0; ok && i < mget->n; i++) {
+            ok = mget->values[i].n == 0 ? resp_null(&request->reply, false)
+                                        : chain_append(&request->reply, mget->values[i]);
+        }
+    }
+    if (!ok) {
+        client_close(request->client);
+        return false;
+    }
+    return true;
+}
+
+/* R7: what L1 holds of key i must not be older than this reply. */
+static void observe(struct request *request, uint32_t i)
+{
+    struct slice value = request->mget->values[i];
+    struct server *server = request->worker->server;
+    l1_observe_value(server->l1, request->hashes[i], server->conf->upstream_db,
+                     value.n == 0 ? slice_of(NULL, 0) : value);
+}
+
+/* One leased key's PTTL has arrived: its lease ends. */
+static void fill_next(struct request *request, int64_t pttl)
+{
+    struct mget *mget = request->mget;
+    struct worker *worker = request->worker;
+    while (mget->pttl_at < mget->n && mget->leases[mget->pttl_at] == NULL) {
+        mget->pttl_at++;
+    }
+    bug_on(mget->pttl_at >= mget->n);
+    struct slice encoded = mget->values[mget->pttl_at];
+    struct l1_lease **lease = &mget->leases[mget->pttl_at++];
+    bool is_null = encoded.n == 0;
+    if (!mget->is_array) {
+        l1_abandon(worker->server->l1, lease);
+        return;
+    }
+    if (encoded.n > worker->server->conf->l1_max_item_size) {
+        remember_large(worker, request->hashes[mget->pttl_at - 1]);
+        l1_abandon(worker->server->l1, lease);
+        return;
+    }
+    struct l1_value value = {
+        .encoded = is_null ? SLICE("_\r\n") : encoded,
+        .is_null = is_null,
+        .ttl_ms = ttl_of(worker->server->conf, is_null, pttl),
+    };
+    l1_fill(worker->server->l1, lease, &value, worker->now);
+    /* if the lease was detached, an entry of another fetch may stand there: this reply goes to the
+     * client all the same, so R7 holds for it too */
+    observe(request, mget->pttl_at - 1);
+}
+
+/* The same for the keys it had no lease of. */
+static void observe_unleased(struct request *request)
+{
+    struct mget *mget = request->mget;
+    for (uint32_t i = 0; i < mget->n; i++) {
+        bool leased = mget->leases[i] != NULL;
+        /* a key named twice has its lease at the first place; for very long lists it is not looked
+         * for, and the observation then costs that lease */
+        for (uint32_t j = 0; !leased && j < i && mget->n <= 64; j++) {
+            leased = mget->leases[j] != NULL && request->hashes[j] == request->hashes[i];
+        }
+        if (!leased && mget->is_array) {
+            observe(request, i);
+        }
+    }
+}
+
+static void finish_mget(struct request *request)
+{
+    struct client *c = request->client;
+    if (c == NULL) {
+        request_destroy(request);
+        return;
+    }
+    if (!answer_mget(request)) {
+        request_destroy(request); /* its client is closed, and it is on nothing any more */
+        return;
+    }
+    request->kind = REQUEST_HELD;
+    if (client_arrived(c, request, request->reply.bytes)) {
+        client_answered(c, request);
+    }
+}
+
+static void on_mget_reply(struct call *call, const struct reply_piece *piece)
+{
+    struct request *request = container_of(call, struct request, call);
+    struct mget *mget = request->mget;
+    if (!mget->has_values) {
+        if (!mget->broken && !collect(request, piece->bytes)) {
+            give_up_collecting(mget);
+        }
+        mget->has_values = piece->last;
+        if (piece->last) {
+            mget->is_array = mget->reply_n > 0 && split_values(mget);
+            observe_unleased(request);
+        }
+    } else if (piece->last) {
+        fill_next(request, pttl_of(piece));
+        mget->leased--;
+    }
+    if (mget->has_values && mget->leased == 0) {
+        finish_mget(request);
+    }
+}
+
+static void on_mget_lost(struct call *call, enum call_loss loss)
+{
+    (void)loss;
+    struct request *request = container_of(call, struct request, call);
+    struct client *c = request->client;
+    COUNT(request->worker, fetches_failed, 1);
+    abandon_leases(request);
+    if (c == NULL) {
+        request_destroy(request);
+        return;
+    }
+    fetch_mget_destroy(request->mget);
+    request->mget = NULL;
+    dispatch_mget_again(request);
+}
+
+/* Takes leases and writes the PTTLs behind the MGET; returns the end. */
+static char *lease_keys(struct request *request, const struct request_view *view, char *end)
+{
+    struct worker *worker = request->worker;
+    struct arg_walk walk;
+    struct slice key;
+    arg_walk_init(&walk, view);
+    bool more = arg_walk_next(&walk, &key);
+    for (uint32_t i = 0; more && i < request->nkeys; i++) {
+        more = arg_walk_next(&walk, &key);
+        bug_on(!more);
+        struct l1_query query = {
+            .key = key,
+            .hash = request->hashes[i],
+            .db = worker->server->conf->upstream_db,
+            .cover = (uint16_t)worker->index,
+        };
+        request->mget->leases[i] = l1_lease_try(worker->server->l1, &query, worker->now);
+        if (request->mget->leases[i] != NULL) {
+            request->mget->leased++;
+            end = put_command(end, pttl_head, key);
+        }
+    }
+    return end;
+}
+
+bool fetch_mget(struct request *request, const struct request_view *view)
+{
+    struct worker *worker = request->worker;
+    /* every key is in raw, so twice raw and a frame for each is room enough */
+    char *bytes = mem_try(2 * view->raw.n + request->nkeys * COMMAND_FRAME);
+    request->mget = bytes == NULL ? NULL : mget_create(request->nkeys);
+    if (request->mget == NULL) {
+        mem_free(bytes);
+        return false;
+    }
+    memcpy(bytes, view->raw.p, view->raw.n);
+    char *end = lease_keys(request, view, bytes + view->raw.n);
+    request->call.ops = &mget_ops;
+    request->call.replies = 1 + request->mget->leased;
+    bool ok = feed_submit(worker->feed, &request->call, slice_of(bytes, (size_t)(end - bytes))) ==
+              CONN_OK;
+    mem_free(bytes);
+    if (!ok) {
+        abandon_leases(request);
+        fetch_mget_destroy(request->mget);
+        request->mget = NULL;
+        return false;
+    }
+    COUNT(worker, fetches, 1);
+    return true;
+}

@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * forward.c: requests on lanes.
+ *
+ *   forward_request ─► write-begin (W1) ─► conn_submit ··· on_reply: settle ─► bytes to the client
+ *                                                      └─ on_lost: settle ─► again, or an error
+ *
+ * `settle` runs once per request, at the first byte of its reply (the command has been executed then)
+ * or at its loss (it may have been), before a byte is released: write-end (W1, W2), everything
+ * dropped for classes U and F (W3; instead of a fence), R7 for reads.
+ *
+ * A reply goes into request->reply and from there to the client when it is the request's turn; for
+ * the head of the queue that is at once, so a long reply streams. When the client has left, replies
+ * are counted and dropped here.
+ */
+#include "forward.h"
+
+#include "info.h"
+#include "../resp/write.h"
+
+#include "../conf/mem.h"
+
+/* A lane with so much unsent makes clients wait; one with less takes any request whole. */
+#define LANE_FULL    ((size_t)32 * 1024 * 1024)
+#define LANE_PENDING ((size_t)256 * 1024)
+
+static void on_reply(struct call *call, const struct reply_piece *piece);
+static void on_lost(struct call *call, enum call_loss loss);
+
+static const struct call_ops lane_ops = {on_reply, on_lost};
+
+struct conn *forward_lane(struct worker *worker, enum road road)
+{
+    return upstream_lane(worker->upstream, worker->server->conf->upstream_db, false,
+                         road == ROAD_BULK ? LANE_BULK : LANE_NORMAL);
+}
+
+bool forward_is_full(struct worker *worker, enum road road)
+{
+    struct conn *lane = forward_lane(worker, road);
+    return conn_queued_bytes(lane) > LANE_FULL || conn_pending(lane) > LANE_PENDING;
+}
+
+/* ---- Effects on L1 --------------------------------------------------------------------------- */
+
+static bool begins_write(const struct request *request)
+{
+    return request->class == CMD_WRITE || request->class == CMD_UNKNOWN;
+}
+
+static void settle_read(struct request *request, const struct reply_piece *piece)
+{
+    struct l1 *l1 = request->worker->server->l1;
+    bool whole = piece != NULL && piece->first && piece->last;
+    if (request->is_get && whole && (piece->type == '$' || piece->type == '_')) {
+        struct slice value = piece->is_null ? slice_of(NULL, 0) : piece->bytes;
+        l1_observe_value(l1, request->hashes[0], request->worker->server->conf->upstream_db, value);
+        return;
+    }
+    for (uint32_t i = 0; i < request->nkeys; i++) {
+        l1_observe(l1, request->hashes[i]);
+    }
+    struct request_view view;
+    struct cmd_key_walk walk;
+    struct slice key;
+    if (request->wide && request_reparse(request, &view) &&
+        cmd_keys_init(&walk, cmd_find(&view), &view)) {
+        while (cmd_keys_next(&walk, &key)) {
+            l1_observe(l1, l1_hash(l1, key));
+        }
+    } else if (request->wide) {
+        l1_drop_all(l1); /* its keys are not known any more */
+    }
+}
+
+/* piece is the first of the reply, or NULL when it was lost. */
+static void settle(struct request *request, const struct reply_piece *piece)
+{
+    struct worker *worker = request->worker;
+    struct l1 *l1 = worker->server->l1;
+    if (request->settled) {
+        return;
+    }
+    request->settled = true;
+    if (!worker->server->caching) {
+        return;
+    }
+    if (begins_write(request)) {
+        if (request->wide) {
+            l1_write_end_wide(l1);
+        } else if (request->nkeys > 0) {
+            l1_write_end(l1, request->hashes, request->nkeys);
+        }
+    } else if (request->class == CMD_READ && piece != NULL) {
+        settle_read(request, piece);
+    }
+    if (request->class == CMD_UNKNOWN || request->class == CMD_FLUSH) {
+        l1_drop_all(l1);
+    }
+}
+
+static void begin(struct request *request)
+{
+    request->settled = false;
+    if (!request->worker->server->caching || !begins_write(request) || request->wide) {
+        return;
+    }
+    if (request->nkeys > 0) {
+        l1_write_begin(request->worker->server->l1, request->hashes, request->nkeys);
+    }
+}
+
+/* ---- Replies --------------------------------------------------------------------------------- */
+
+/* INFO: our section goes behind the server's text, inside the same bulk. */
+static bool complete_info(struct request *request)
+{
+    size_t n = request->reply.bytes;
+    char *text = mem_try(n);
+    size_t ours = 0;
+    char *section = info_section(request->worker, &ours);
+    bool ok = text != NULL && section != NULL;
+    if (ok) {
+        struct iovec iov[64];
+        size_t at = 0;
+        while (request->reply.bytes > 0) {
+            int count = chain_iov(&request->reply, iov, 64);
+            size_t taken = 0;
+            for (int i = 0; i < count; i++) {
+                memcpy(text + at, iov[i].iov_base, iov[i].iov_len);
+                at += iov[i].iov_len;
+                taken += iov[i].iov_len;
+            }
+            chain_consume(&request->reply, taken);
+        }
+        const char *body = memchr(text, '\n', n);
+        bool is_bulk = text[0] == '$' && body != NULL && n >= (size_t)(body + 1 - text) + 2;
+        if (is_bulk) {
+            struct slice theirs = slice_of(body + 1, n - (size_t)(body + 1 - text) - 2);
+            char header[RESP_HEADER_MAX];
+            size_t h = resp_header(header, '$', (int64_t)(theirs.n + 2 + ours));
+            ok = chain_append(&request->reply, slice_of(header, h)) &&
+                 chain_append(&request->reply, theirs) &&
+                 chain_append(&request->reply, SLICE("\r\n")) &&
+                 chain_append(&request->reply, slice_of(section, ours)) &&
+                 chain_append(&request->reply, SLICE("\r\n"));
+        } else {
+            ok = chain_append(&request->reply, slice_of(text, n)); /* an error: as it is */
+        }
+    }
+    mem_free(text);
+    mem_free(section);
+    return ok;
+}
+
+static void remember_size(struct request *request, const struct reply_piece *piece)
+{
+    struct server *server = request->worker->server;
+    if (request->is_get && piece->size >= 0 && server->caching) {
+        uint64_t hash = request->hashes[0];
+        _Atomic uint64_t *slot = &server->large.slot[hash % LARGE_KEYS];
+        if ((size_t)piece->size <= server->conf->l1_max_item_size &&
+            atomic_load_explicit(slot, memory_order_relaxed) == hash) {
+            atomic_store_explicit(slot, 0, memory_order_relaxed); /* it has become small */
+        }
+    }
+}
+
+static void on_reply(struct call *call, const struct reply_piece *piece)
+{
+    struct request *request = container_of(call, struct request, call);
+    struct client *c = request->client;
+    if (piece->first) {
+        settle(request, piece);
+        remember_size(request, piece);
+    }
+    if (c != NULL) {
+        if (!chain_append(&request->reply, piece->bytes)) {
+            client_close(c);
+            c = NULL;
+        } else if (!client_arrived(c, request, piece->bytes.n)) {
+            c = NULL;
+        }
+    }
+    if (!piece->last) {
+        return;
+    }
+    if (c == NULL) {
+        request_destroy(request);
+        return;
+    }
+    if (request->completes_info && !complete_info(request)) {
+        client_close(c);
+        request_destroy(request);
+        return;
+    }
+    client_answered(c, request);
+}
+
+/* ---- Losses ---------------------------------------------------------------------------------- */
+
+static void answer_error(struct request *request, const char *text)
+{
+    struct client *c = request->client;
+    COUNT(request->worker, upstream_errors, 1);
+    request->kind = REQUEST_HELD; /* nothing else holds it any more */
+    chain_fini(&request->reply);
+    if (!resp_errorf(&request->reply, "UPSTREAM %s", text)) {
+        client_close(c);
+        return;
+    }
+    client_answered(c, request);
+}
+
+void forward_fail(struct request *request, const char *why)
+{
+    char text[256];
+    snprintf(text, sizeof(text), "%s: %s", node_name(request->worker->server->node), why);
+    answer_error(request, text);
+}
+
+static void on_lost(struct call *call, enum call_loss loss)
+{
+    struct request *request = container_of(call, struct request, call);
+    struct client *c = request->client;
+    settle(request, NULL);
+    if (c == NULL) {
+        request_destroy(request);
+        return;
+    }
+    if (request->released) {
+        /* half of the reply is with the client already: there is no way to take it back */
+        client_close(c);
+        request_destroy(request);
+        return;
+    }
+    chain_fini(&request->reply);
+    if (request->readonly && request->attempts == 0 &&
+        conn_accepts(forward_lane(request->worker, request->road))) {
+        request->attempts++;
+        COUNT(request->worker, resends, 1);
+        forward_request(request, request->raw, request->raw_blob);
+        return;
+    }
+    if (loss == LOSS_UNSENT || request->readonly) {
+        forward_fail(request, "connection lost; the command was not answered");
+    } else {
+        forward_fail(request, "connection lost before the reply; whether the command was executed "
+                              "is unknown");
+    }
+}
+
+/* ---- Submission ------------------------------------------------------------------------------ */
+
+static void count_forwarded(struct request *request)
+{
+    struct worker *worker = request->worker;
+    switch (request->class) {
+    case CMD_READ:
+        COUNT(worker, forwarded_reads, 1);
+        break;
+    case CMD_WRITE:
+        COUNT(worker, forwarded_writes, 1);
+        break;
+    case CMD_UNKNOWN:
+        COUNT(worker, forwarded_unknown, 1);
+        break;
+    case CMD_FLUSH:
+        COUNT(worker, forwarded_flushes, 1);
+        break;
+    default:
+        COUNT(worker, forwarded_other, 1);
+        break;
+    }
+}
+
+void forward_request(struct request *request, struct slice raw, struct blob *owner)
+{
+    struct conn *lane = forward_lane(request->worker, request->road);
+    begin(request);
+    request->call.ops = &lane_ops;
+    request->call.replies = 1;
+    enum conn_status status = conn_submit(lane, &request->call, raw, owner);
+    if (status == CONN_OK) {
+        count_forwarded(request);
+        return;
+    }
+    settle(request, NULL);
+    if (status == CONN_NO_MEMORY) {
+        forward_fail(request, "out of memory");
+        return;
+    }
+    char why[256];
+    const char *error = conn_error(lane);
+    snprintf(why, sizeof(why), "not connected (%s)", error[0] == '\0' ? "no connection" : error);
+    forward_fail(request, why);
+}

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * forward.h: requests on lanes: submission, the effect of their replies on L1, and what happens when
+ * their connection dies. Worker's thread only.
+ */
+#pragma once
+
+#include "client.h"
+
+/* The lane for a road (ROAD_LANE or ROAD_BULK). */
+struct conn *forward_lane(struct worker *worker, enum road road);
+
+/* Has the lane more waiting than it should (back-pressure: the client's input waits)? */
+bool forward_is_full(struct worker *worker, enum road road);
+
+/* Sends the request, which is in its client's queue with road, class and keys set: write-begin first
+ * (W1). When the lane takes nothing it is answered with an error at once. */
+void forward_request(struct request *request, struct slice raw, struct blob *owner);
+
+/* Answers the request, which is in its client's queue, with -UPSTREAM and why. */
+void forward_fail(struct request *request, const char *why);

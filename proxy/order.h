@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * order.h: which keys the unanswered requests of a client name, and on which road they are, so that
+ * two of them never race on two upstream connections (D14, R6, R6b). One table per worker, by
+ * (client, hash of the key). Worker's thread only.
+ */
+#pragma once
+
+#include "../conf/base.h"
+
+#include <stdbool.h>
+
+struct client;
+struct request;
+
+/* Upstream connections of a worker, as a set. */
+enum road {
+    ROAD_NONE = 0,
+    ROAD_FILL = 1,
+    ROAD_LANE = 2,
+    ROAD_BULK = 4,
+};
+#define ROADS 3
+
+/* One key of one unanswered request; lives in the request. */
+struct order_link {
+    uint64_t hash;
+    struct request *request;
+    struct order_link *next;
+    struct order_link *prev;
+};
+
+struct order {
+    struct order_link **buckets;
+    size_t mask;
+    size_t links;
+};
+
+void order_init(struct order *order);
+void order_fini(struct order *order);
+
+/* The request's keys (request->keys) are unanswered from now until order_remove. */
+void order_add(struct order *order, struct request *request);
+void order_remove(struct order *order, struct request *request);
+
+/* What earlier unanswered requests (seq below `before`) of the client name this key: adds their roads
+ * to *roads and, if one is later than *last, puts it there. */
+void order_find(const struct order *order, const struct client *client, uint64_t hash,
+                uint64_t before, unsigned *roads, struct request **last);

@@ -1,0 +1,180 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * request.c: life of a request, and its way back when another worker's fetch answers it.
+ *
+ * Who frees it: its client when it leaves the queue answered; request_orphan when the client closed
+ * first and nothing else holds it; otherwise whatever ends last: the lane's reply or loss
+ * (forward.c, fetch.c) or the post of a wake that was on its way (on_woken_elsewhere).
+ */
+#include "request.h"
+
+#include "client.h"
+#include "dispatch.h"
+#include "fetch.h"
+#include "../resp/write.h"
+
+#include "../conf/mem.h"
+
+static void answer_woken(struct request *request, enum l1_wake how, struct slice encoded)
+{
+    if (how == L1_WAKE_RETRY) {
+        dispatch_again(request);
+        return;
+    }
+    bool ok = how == L1_WAKE_NULL ? resp_null(&request->reply, false)
+                                  : chain_append(&request->reply, encoded);
+    if (!ok) {
+        client_close(request->client);
+        return;
+    }
+    if (client_arrived(request->client, request, request->reply.bytes)) {
+        client_answered(request->client, request);
+    }
+}
+
+static void on_woken_elsewhere(struct worker *worker, struct post *post)
+{
+    (void)worker;
+    struct request *request = container_of(post, struct request, post);
+    struct blob *blob = request->woken_reply;
+    request->woken_reply = NULL;
+    if (request->client == NULL) {
+        request_destroy(request);
+    } else {
+        enum l1_wake how = request->woken;
+        request->kind = REQUEST_HELD;
+        if (how == L1_WAKE_REPLY && blob != NULL && blob->n >= CHAIN_REF_MIN) {
+            if (!chain_append_blob(&request->reply, blob, 0, blob->n)) {
+                client_close(request->client);
+            } else {
+                answer_woken(request, how, SLICE(""));
+            }
+        } else if (how == L1_WAKE_REPLY && blob == NULL) {
+            answer_woken(request, L1_WAKE_RETRY, SLICE(""));
+        } else {
+            answer_woken(request, how, blob == NULL ? SLICE("") : slice_of(blob->p, blob->n));
+        }
+    }
+    blob_unref(blob);
+}
+
+/* Runs on whichever thread ended the lease. Always goes through the mailbox, also on the own thread:
+ * the lease may have ended in the middle of handling another request of the same client. */
+static void on_wake(struct l1_waiter *waiter, enum l1_wake how, struct l1_reply *reply)
+{
+    struct request *request = container_of(waiter, struct request, waiter);
+    request->woken = how;
+    request->woken_reply = how == L1_WAKE_REPLY ? l1_reply_blob(reply) : NULL;
+    request->post.run = on_woken_elsewhere;
+    worker_post(request->worker, &request->post);
+}
+
+struct request *request_create(struct worker *worker)
+{
+    struct request *request = mem_try_zero(sizeof(*request));
+    if (request == NULL) {
+        return NULL;
+    }
+    request->worker = worker;
+    request->waiter.wake = on_wake;
+    request->hashes = &request->one_hash;
+    request->keys = &request->one_key;
+    chain_init(&request->reply);
+    return request;
+}
+
+void request_destroy(struct request *request)
+{
+    if (request == NULL) {
+        return;
+    }
+    chain_fini(&request->reply);
+    fetch_mget_destroy(request->mget);
+    blob_unref(request->raw_blob);
+    blob_unref(request->woken_reply);
+    if (request->hashes != &request->one_hash) {
+        mem_free(request->hashes);
+    }
+    mem_free(request);
+}
+
+struct request *request_spare(struct worker *worker)
+{
+    if (worker->spare == NULL) {
+        worker->spare = request_create(worker);
+    }
+    return worker->spare;
+}
+
+void request_take_spare(struct worker *worker, struct request *request)
+{
+    bug_on(worker->spare != request);
+    worker->spare = NULL;
+}
+
+bool request_keep_raw(struct request *request, struct slice raw, struct blob *blob)
+{
+    if (blob != NULL && raw.n >= CHAIN_REF_MIN) {
+        request->raw_blob = blob_ref(blob);
+        request->raw = raw;
+        return true;
+    }
+    request->raw_blob = blob_try_copy(raw);
+    if (request->raw_blob == NULL) {
+        return false;
+    }
+    request->raw = slice_of(request->raw_blob->p, raw.n);
+    return true;
+}
+
+bool request_reparse(const struct request *request, struct request_view *view)
+{
+    struct parser parser;
+    parser_init(&parser);
+    return request->raw_blob != NULL && parse_request(&parser, request->raw, view) == PARSE_OK;
+}
+
+bool request_reserve_keys(struct request *request, uint32_t n)
+{
+    if (n <= 1) {
+        return true;
+    }
+    /* hashes first, links behind them, in one block: both have alignment 8 */
+    size_t each = sizeof(*request->hashes) + sizeof(*request->keys);
+    uint64_t *block = mem_try(n * each);
+    if (block == NULL) {
+        return false;
+    }
+    request->hashes = block;
+    request->keys = (struct order_link *)(void *)(block + n);
+    return true;
+}
+
+void request_add_key(struct request *request, uint64_t hash)
+{
+    request->hashes[request->nkeys] = hash;
+    request->keys[request->nkeys].hash = hash;
+    request->nkeys++;
+}
+
+void request_orphan(struct request *request)
+{
+    request->client = NULL;
+    chain_fini(&request->reply);
+    switch (request->kind) {
+    case REQUEST_HELD:
+        request_destroy(request);
+        return;
+    case REQUEST_GET:
+        if (request->answered || l1_forget(request->worker->server->l1, &request->waiter)) {
+            request_destroy(request);
+        }
+        return;
+    case REQUEST_MGET:
+    case REQUEST_FORWARD:
+        if (request->answered) {
+            request_destroy(request);
+        }
+        return;
+    }
+}

@@ -1,0 +1,88 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * request.h: one command of a client that could not be answered on the spot.
+ *
+ *                 ┌─ lease: owner or waiter ──woken──┐
+ *   dispatch ─────┤                                  ├──► answered ──► released in order ──► gone
+ *                 └─ lane (or MGET on F) ───reply────┘
+ *
+ * It sits in its client's queue until its reply may leave. While it is on a lane or parked on a lease
+ * it outlives its client: the client only empties `client` (a ghost); a ghost write keeps its
+ * write-begin until the reply arrives, then it is freed. Worker's thread only, but for the wake of a
+ * waiter, which another worker's thread posts back.
+ */
+#pragma once
+
+#include "../resp/cmd.h"
+#include "worker.h"
+
+struct mget;
+
+/* What happens to L1 when the reply arrives, before any byte of it is released. */
+enum request_kind {
+    REQUEST_HELD,    /* on nothing: answered, or about to be; it is its client's alone */
+    REQUEST_GET,     /* parked on a lease */
+    REQUEST_MGET,    /* whole MGET on F */
+    REQUEST_FORWARD, /* on a lane */
+};
+
+struct request {
+    struct call call;        /* its place on a lane */
+    struct l1_waiter waiter; /* its place on a lease */
+    struct post post;        /* its way back from another worker's thread */
+    struct worker *worker;
+    struct client *client; /* NULL: it left */
+    struct request *next;  /* the client's queue, in request order */
+    uint64_t seq;          /* position among the client's requests */
+
+    enum request_kind kind;
+    enum cmd_class class;
+    enum road road;
+    bool readonly;       /* may be sent once more if its connection dies (D16) */
+    bool answered;       /* the reply is complete */
+    bool settled;        /* its effect on L1 has been applied */
+    bool released;       /* bytes of the reply are in the client's output */
+    bool is_get;         /* a GET beside L1: R7 compares the value */
+    bool completes_info; /* INFO: our section is appended */
+    bool wide;           /* more than L1_WRITE_KEYS keys: counted as unknown for order */
+    uint8_t attempts;
+
+    struct chain reply; /* what arrived and may not leave yet */
+    size_t arrived;     /* bytes of the reply in all, also those that left */
+    size_t held;        /* reply.memory as charged to the client */
+
+    struct mget *mget; /* REQUEST_MGET: its leases and what has arrived (fetch.c) */
+
+    uint32_t nkeys; /* keys and hashes have so many entries; one key is in place */
+    uint64_t *hashes;
+    struct order_link *keys;
+    uint64_t one_hash;
+    struct order_link one_key;
+
+    enum l1_wake woken; /* written by the waking thread before it posts */
+    struct blob *woken_reply;
+
+    struct slice raw;      /* the command, kept while it may have to be sent again */
+    struct blob *raw_blob; /* what keeps raw alive */
+};
+
+/* A blank request of this worker; NULL when memory is out. */
+MUST_CHECK struct request *request_create(struct worker *worker);
+/* Must not be on a lane, parked or in a queue. Accepts NULL. */
+void request_destroy(struct request *request);
+
+/* The worker's spare one (it stays the worker's until request_take_spare). */
+MUST_CHECK struct request *request_spare(struct worker *worker);
+void request_take_spare(struct worker *worker, struct request *request);
+
+/* Keeps a copy of (or reference to) the command's bytes. */
+MUST_CHECK bool request_keep_raw(struct request *request, struct slice raw, struct blob *blob);
+/* Looks at the kept bytes again; false if they were not kept. */
+MUST_CHECK bool request_reparse(const struct request *request, struct request_view *view);
+/* Room for n keys' hashes and links. */
+MUST_CHECK bool request_reserve_keys(struct request *request, uint32_t n);
+void request_add_key(struct request *request, uint64_t hash);
+
+/* The client is going: forgets the waiter, or leaves the request behind as a ghost. The request is
+ * out of the client's queue already; do not touch it afterwards. */
+void request_orphan(struct request *request);

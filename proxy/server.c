@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * server.c: builds what the workers share, starts them, waits for a signal, takes it all down in
+ * reverse order. The main thread accepts, watches for signals and looks the upstream's name up again
+ * while nothing is heard from it; it serves no client.
+ */
+#include "server.h"
+
+#include "listen.h"
+#include "worker.h"
+
+#include "../conf/log.h"
+#include "../conf/mem.h"
+
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#define AUTO_WORKERS  4
+#define RESOLVE_EVERY 5.0 /* seconds */
+/* Connections and such that are not clients: per worker, and for the process. */
+#define DESCRIPTORS_PER_WORKER 16
+#define DESCRIPTORS_OWN        64
+
+struct running {
+    struct server server;
+    struct ev_loop *loop;
+    struct listeners *listeners;
+    struct ev_signal sigterm, sigint;
+    struct ev_timer resolve;
+};
+
+/* The first line of a small file of the kernel's; false when there is none. */
+static bool read_line(const char *path, char *line, int max)
+{
+    FILE *f = fopen(path, "re");
+    bool ok = f != NULL && fgets(line, max, f) != NULL;
+    if (f != NULL) {
+        fclose(f);
+    }
+    return ok;
+}
+
+/* CPUs that the cgroup's quota amounts to, rounded up; 0: no quota (cgroup v2: "QUOTA PERIOD" or
+ * "max PERIOD"; v1: one number in each of two files, -1 for none). */
+static unsigned quota_cpus(void)
+{
+    char line[64];
+    char *rest = line;
+    long quota = 0, period = 0;
+    if (read_line("/sys/fs/cgroup/cpu.max", line, sizeof(line))) {
+        quota = strtol(line, &rest, 10);
+        period = strtol(rest, NULL, 10);
+    } else if (read_line("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", line, sizeof(line))) {
+        quota = strtol(line, NULL, 10);
+        if (read_line("/sys/fs/cgroup/cpu/cpu.cfs_period_us", line, sizeof(line))) {
+            period = strtol(line, NULL, 10);
+        }
+    }
+    return quota > 0 && period > 0 ? (unsigned)((quota + period - 1) / period) : 0;
+}
+
+/* D1: workers = auto. */
+static unsigned auto_workers(void)
+{
+    cpu_set_t set;
+    unsigned cpus = 1;
+    if (sched_getaffinity(0, sizeof(set), &set) == 0) {
+        cpus = (unsigned)CPU_COUNT(&set);
+    }
+    unsigned quota = quota_cpus();
+    if (quota > 0 && quota < cpus) {
+        cpus = quota;
+    }
+    return cpus < 1 ? 1 : cpus > AUTO_WORKERS ? AUTO_WORKERS : cpus;
+}
+
+/* Raises the limit on descriptors to what proxy.max_clients needs, or lowers max_clients. */
+static void fit_descriptors(struct server *server)
+{
+    struct rlimit limit;
+    rlim_t own = DESCRIPTORS_OWN + server->nworkers * (rlim_t)DESCRIPTORS_PER_WORKER;
+    rlim_t needed = own + server->conf->proxy_max_clients;
+    server->max_clients = server->conf->proxy_max_clients;
+    if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= needed) {
+        return;
+    }
+    struct rlimit wanted = {needed, limit.rlim_max < needed ? needed : limit.rlim_max};
+    if (setrlimit(RLIMIT_NOFILE, &wanted) == 0) {
+        return;
+    }
+    wanted = (struct rlimit){limit.rlim_max, limit.rlim_max};
+    if (setrlimit(RLIMIT_NOFILE, &wanted) == 0) {
+        limit.rlim_cur = limit.rlim_max;
+    }
+    if (limit.rlim_cur < needed) {
+        server->max_clients = limit.rlim_cur > own + 1 ? (uint32_t)(limit.rlim_cur - own) : 1;
+        log_event(LOG_WARN,
+                  "proxy.max_clients is %u instead of %u: this process may have %llu file "
+                  "descriptors (ulimit -n)",
+                  server->max_clients, server->conf->proxy_max_clients,
+                  (unsigned long long)limit.rlim_cur);
+    }
+}
+
+/* C3: another server process answers at the address. Whatever was fetched from the old one is void,
+ * and no cover comes up again before its own connection leads to the new one. */
+static void on_other_server(void *ctx)
+{
+    struct server *server = ctx;
+    for (unsigned i = 0; i < server->nworkers; i++) {
+        l1_cover_down(server->l1, (uint16_t)i);
+    }
+}
+
+static bool create_shared(struct server *server, const struct conf *conf)
+{
+    char err[ERR_MAX];
+    char host[CONF_HOST_MAX];
+    char port[CONF_PORT_MAX];
+    server->conf = conf;
+    server->caching = conf->invalidation_mode != CONF_INVALIDATION_OFF;
+    server->nworkers = conf->proxy_workers == 0 ? auto_workers() : conf->proxy_workers;
+    server->started_ms = clock_ms();
+    atomic_store_explicit(&server->next_client_id, 1, memory_order_relaxed);
+    server->l1 = l1_create(&(struct l1_options){.max_memory = conf->l1_max_memory,
+                                                .max_item_size = conf->l1_max_item_size,
+                                                .covers = server->nworkers},
+                           err);
+    if (server->l1 == NULL) {
+        log_event(LOG_ERROR, "cannot create the local cache: %s", err);
+        return false;
+    }
+    bug_on(!conf_address(conf->upstream_servers.items[0], host, port));
+    server->node = node_create(&(struct node_options){
+        .host = host,
+        .port = port,
+        .user = conf->upstream_user[0] == '\0' ? NULL : conf->upstream_user,
+        .password = conf->upstream_password[0] == '\0' ? NULL : conf->upstream_password,
+        .password_file =
+            conf->upstream_password_file[0] == '\0' ? NULL : conf->upstream_password_file,
+        .connect_timeout_ms = conf->upstream_connect_timeout,
+        .dead_after_ms = conf->upstream_dead_after,
+        .changed = on_other_server,
+        .ctx = server,
+    });
+    return true;
+}
+
+static void create_workers(struct server *server)
+{
+    server->workers = mem_zalloc(server->nworkers * sizeof(*server->workers));
+    for (unsigned i = 0; i < server->nworkers; i++) {
+        server->workers[i] = worker_create(server, i);
+    }
+}
+
+static void say_started(const struct server *server)
+{
+    char listeners[1024];
+    size_t at = 0;
+    const struct conf *conf = server->conf;
+    for (size_t i = 0; i < conf->proxy_listen.n && at < sizeof(listeners); i++) {
+        at += (size_t)snprintf(listeners + at, sizeof(listeners) - at, "%s%s", i > 0 ? " " : "",
+                               conf->proxy_listen.items[i]);
+    }
+    /* fill connection and lane of each worker; a bulk lane is opened when it is first needed */
+    unsigned each = server->caching ? 3 : 2;
+    log_event(LOG_INFO,
+              "nearside %s listens on %s; upstream %s; invalidation %s; %u workers; up to %u "
+              "connections to the upstream; L1 %zu MiB; up to %u clients",
+              NEARSIDE_VERSION, listeners, node_name(server->node),
+              server->caching ? "tracking" : "off", server->nworkers, server->nworkers * each,
+              conf->l1_max_memory >> 20, server->max_clients);
+}
+
+static void on_signal(struct ev_loop *loop, struct ev_signal *signal, int events)
+{
+    (void)signal;
+    (void)events;
+    ev_break(loop, EVBREAK_ALL);
+}
+
+static void on_resolve(struct ev_loop *loop, struct ev_timer *timer, int events)
+{
+    (void)loop;
+    (void)events;
+    struct running *running = container_of(timer, struct running, resolve);
+    struct node *node = running->server.node;
+    if (clock_ms() - node_last_heard(node) > (int64_t)(RESOLVE_EVERY * 1000)) {
+        node_resolve(node);
+    }
+}
+
+static void serve(struct running *running)
+{
+    struct server *server = &running->server;
+    ev_signal_init(&running->sigterm, on_signal, SIGTERM);
+    ev_signal_init(&running->sigint, on_signal, SIGINT);
+    ev_timer_init(&running->resolve, on_resolve, RESOLVE_EVERY, RESOLVE_EVERY);
+    ev_signal_start(running->loop, &running->sigterm);
+    ev_signal_start(running->loop, &running->sigint);
+    ev_timer_start(running->loop, &running->resolve);
+    for (unsigned i = 0; i < server->nworkers; i++) {
+        worker_start(server->workers[i]);
+    }
+    listeners_start(running->listeners);
+    say_started(server);
+    ev_run(running->loop, 0);
+    log_event(LOG_INFO, "stopping: no new clients, finishing what is under way");
+    listeners_close(running->listeners);
+    for (unsigned i = 0; i < server->nworkers; i++) {
+        worker_drain(server->workers[i], server->conf->proxy_drain_timeout);
+    }
+    for (unsigned i = 0; i < server->nworkers; i++) {
+        worker_join(server->workers[i]);
+    }
+    log_event(LOG_INFO, "stopped");
+}
+
+static void destroy(struct running *running)
+{
+    struct server *server = &running->server;
+    for (unsigned i = 0; server->workers != NULL && i < server->nworkers; i++) {
+        worker_destroy(server->workers[i]);
+    }
+    mem_free(server->workers);
+    node_destroy(server->node);
+    l1_destroy(server->l1);
+    ev_loop_destroy(running->loop);
+    mem_free(running);
+}
+
+int server_run(const struct conf *conf)
+{
+    struct running *running = mem_zalloc(sizeof(*running));
+    int status = 1;
+    signal(SIGPIPE, SIG_IGN);
+    running->loop = ev_default_loop(EVFLAG_AUTO);
+    if (running->loop != NULL && create_shared(&running->server, conf)) {
+        fit_descriptors(&running->server);
+        running->listeners = listeners_open(&running->server, running->loop);
+        if (running->listeners != NULL) {
+            create_workers(&running->server);
+            serve(running);
+            status = 0;
+        }
+    }
+    destroy(running);
+    return status;
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * server.h: the process. Owns what all workers share, listens, hands connections to workers, drains.
+ * Built and run by main.c on the main thread.
+ */
+#pragma once
+
+#include "../conf/conf.h"
+#include "../l1/l1.h"
+#include "../upstream/node.h"
+
+#include <stdatomic.h>
+
+struct worker;
+
+/* Keys whose value was too large for L1, by hash: read through a lane, so that a large value does
+ * not hold up the pushes and PONGs of a fill connection (D8). A small direct-mapped table shared by
+ * all workers; losing an entry costs one more large fetch. Relaxed atomics: a hint, nothing more. */
+#define LARGE_KEYS 4096
+struct large_keys {
+    _Atomic uint64_t slot[LARGE_KEYS];
+};
+
+/* What workers share. Plain fields are set before the workers start and never change. */
+struct server {
+    const struct conf *conf;
+    struct l1 *l1;
+    struct node *node;
+    bool caching; /* invalidation.mode is not off */
+    unsigned nworkers;
+    struct worker **workers;
+    int64_t started_ms;
+    struct large_keys large;
+    _Atomic unsigned feeds_refused;   /* by the server; the feeds count it */
+    uint32_t max_clients;             /* as the limit on descriptors allows */
+    _Atomic uint64_t next_client_id;  /* relaxed: unique ids are all that is asked */
+    _Atomic uint32_t clients;         /* connected now; relaxed */
+    _Atomic uint64_t clients_refused; /* over max_clients; relaxed */
+};
+
+/* Listens, starts the workers, serves until SIGTERM or SIGINT, drains. Returns the exit status. */
+int server_run(const struct conf *conf);

@@ -1,0 +1,445 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * worker.c: the loop of one worker, its mailbox, its upkeep, its end.
+ *
+ *   poll ─► feed's socket ─► lanes' sockets ─► clients' sockets ─► (prepare) on_turn_end:
+ *           mailbox ─► clients that may go on ─► write feed and lanes ─► write clients ─► free the dead
+ *
+ * The mailbox is the only thing other threads touch. A post to oneself needs no wakeup: it is found at
+ * the end of the same turn.
+ *
+ * The end: drained (or out of time), all clients are closed and lanes and feed destroyed on this
+ * thread, which ends every lease and lane call; posts that other workers still send are run by
+ * worker_destroy, when all threads have ended.
+ */
+#include "worker.h"
+
+#include "client.h"
+#include "forward.h"
+
+#include "../conf/log.h"
+#include "../conf/mem.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+/* Entries L1's sweep looks at per tick of the first worker. */
+#define SWEEP_BUDGET 2000
+/* Rounds of a turn's end before the loop gets to poll again. */
+#define TURN_ROUNDS 8
+
+int64_t clock_ms(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_BOOTTIME, &ts);
+    return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+int64_t worker_read_clock(struct worker *worker)
+{
+    worker->now = clock_ms();
+    return worker->now;
+}
+
+bool worker_is_current(const struct worker *worker)
+{
+    return pthread_equal(pthread_self(), worker->thread) != 0;
+}
+
+/* ---- Mailbox --------------------------------------------------------------------------------- */
+
+void worker_post(struct worker *worker, struct post *post)
+{
+    post->next = NULL;
+    pthread_mutex_lock(&worker->mailbox_lock);
+    *worker->mailbox_tail = post;
+    worker->mailbox_tail = &post->next;
+    pthread_mutex_unlock(&worker->mailbox_lock);
+    if (!worker_is_current(worker)) {
+        ev_async_send(worker->loop, &worker->wakeup);
+    }
+}
+
+/* Runs what is there; false when nothing was. */
+static bool run_mailbox(struct worker *worker)
+{
+    pthread_mutex_lock(&worker->mailbox_lock);
+    struct post *post = worker->mailbox_head;
+    worker->mailbox_head = NULL;
+    worker->mailbox_tail = &worker->mailbox_head;
+    pthread_mutex_unlock(&worker->mailbox_lock);
+    bool any = post != NULL;
+    while (post != NULL) {
+        struct post *next = post->next;
+        post->run(worker, post);
+        post = next;
+    }
+    return any;
+}
+
+static void on_wakeup(struct ev_loop *loop, struct ev_async *async, int events)
+{
+    (void)loop;
+    (void)events;
+    struct worker *worker = container_of(async, struct worker, wakeup);
+    worker_read_clock(worker);
+    run_mailbox(worker);
+}
+
+/* ---- Sockets handed over --------------------------------------------------------------------- */
+
+struct arrival {
+    struct post post;
+    int fd;
+};
+
+static void on_arrival(struct worker *worker, struct post *post)
+{
+    struct arrival *arrival = container_of(post, struct arrival, post);
+    client_create(worker, arrival->fd);
+    if (worker->draining) {
+        client_end(worker->clients.head);
+    }
+    mem_free(arrival);
+}
+
+void worker_take_socket(struct worker *worker, int fd)
+{
+    struct arrival *arrival = mem_alloc(sizeof(*arrival));
+    arrival->fd = fd;
+    arrival->post.run = on_arrival;
+    worker_post(worker, &arrival->post);
+}
+
+/* ---- Memory of all clients (D15) ------------------------------------------------------------- */
+
+static uint64_t memory_of_all(const struct server *server)
+{
+    uint64_t sum = 0;
+    for (unsigned i = 0; i < server->nworkers; i++) {
+        sum += atomic_load_explicit(&server->workers[i]->client_memory, memory_order_relaxed);
+    }
+    return sum;
+}
+
+/* Each worker that notices publishes its largest client; the one that has the largest of all closes
+ * it. Two may do so at once: the limit is kept all the same. */
+static void close_largest(struct worker *worker)
+{
+    struct client *largest = NULL;
+    uint64_t size = 0;
+    for (struct client *c = worker->clients.head; c != NULL; c = c->next) {
+        if (client_memory(c) > size) {
+            largest = c;
+            size = client_memory(c);
+        }
+    }
+    atomic_store_explicit(&worker->largest_client, size, memory_order_relaxed);
+    for (unsigned i = 0; i < worker->server->nworkers; i++) {
+        struct worker *other = worker->server->workers[i];
+        if (atomic_load_explicit(&other->largest_client, memory_order_relaxed) > size) {
+            return;
+        }
+    }
+    if (largest != NULL && size > 0) {
+        COUNT(worker, clients_closed_memory, 1);
+        log_event(LOG_WARN,
+                  "client %llu closed: it held %llu bytes, the most, and all clients together are "
+                  "over proxy.max_client_memory",
+                  (unsigned long long)largest->id, (unsigned long long)size);
+        client_close(largest);
+        atomic_store_explicit(&worker->largest_client, 0, memory_order_relaxed);
+    }
+}
+
+static void check_memory(struct worker *worker)
+{
+    uint64_t mine = atomic_load_explicit(&worker->client_memory, memory_order_relaxed);
+    worker->memory_checked = mine;
+    if (memory_of_all(worker->server) > worker->server->conf->proxy_max_client_memory) {
+        close_largest(worker);
+    } else {
+        atomic_store_explicit(&worker->largest_client, 0, memory_order_relaxed);
+    }
+}
+
+/* ---- A turn ---------------------------------------------------------------------------------- */
+
+static bool run_clients(struct worker *worker)
+{
+    struct client *c = worker->runnable.head;
+    worker->runnable.head = NULL;
+    bool any = c != NULL;
+    while (c != NULL) {
+        struct client *next = c->next_runnable;
+        client_run(c);
+        c = next;
+    }
+    return any;
+}
+
+static void flush_clients(struct worker *worker)
+{
+    struct client *c = worker->dirty.head;
+    worker->dirty.head = NULL;
+    while (c != NULL) {
+        struct client *next = c->next_dirty;
+        client_flush(c);
+        c = next;
+    }
+}
+
+static void free_dead(struct worker *worker)
+{
+    struct client *c = worker->dead.head;
+    worker->dead.head = NULL;
+    while (c != NULL) {
+        struct client *next = c->next_dead;
+        client_free(c);
+        c = next;
+    }
+}
+
+static void wake_stalled(struct worker *worker)
+{
+    worker->waits_for_room = false;
+    for (struct client *c = worker->clients.head; c != NULL; c = c->next) {
+        if (c->stalled) {
+            client_mark_runnable(c);
+        }
+    }
+}
+
+static void flush_upstream(struct worker *worker)
+{
+    if (worker->feed != NULL) {
+        feed_flush(worker->feed);
+    }
+    upstream_flush(worker->upstream);
+    if (worker->waits_for_room && !forward_is_full(worker, ROAD_LANE) &&
+        !forward_is_full(worker, ROAD_BULK)) {
+        wake_stalled(worker);
+    }
+}
+
+static void finish_drain(struct worker *worker)
+{
+    if (worker->clients.head != NULL && worker->now < worker->drain_until) {
+        return;
+    }
+    while (worker->clients.head != NULL) {
+        client_close(worker->clients.head);
+    }
+    ev_break(worker->loop, EVBREAK_ALL);
+}
+
+static void on_turn_end(struct ev_loop *loop, struct ev_prepare *prepare, int events)
+{
+    (void)events;
+    struct worker *worker = container_of(prepare, struct worker, turn_end);
+    bool more = true;
+    for (int round = 0; more && round < TURN_ROUNDS; round++) {
+        more = run_mailbox(worker);
+        more = run_clients(worker) || more;
+        flush_upstream(worker);
+        flush_clients(worker);
+        more = more || worker->runnable.head != NULL || worker->dirty.head != NULL;
+    }
+    uint64_t memory = atomic_load_explicit(&worker->client_memory, memory_order_relaxed);
+    if (memory > worker->memory_checked + ((uint64_t)1 << 20)) {
+        check_memory(worker);
+    }
+    if (worker->draining) {
+        finish_drain(worker);
+    }
+    if (worker->runnable.head != NULL || worker->dirty.head != NULL) {
+        ev_async_send(loop, &worker->wakeup); /* not done: poll without waiting */
+    } else {
+        free_dead(worker);
+    }
+}
+
+/* ---- Upkeep ---------------------------------------------------------------------------------- */
+
+static void add_lane(const struct conn *conn, enum lane_kind kind, void *ctx)
+{
+    (void)kind;
+    struct worker *worker = ctx;
+    counter_add(&worker->lanes_pending, conn_pending(conn));
+    counter_add(&worker->lanes_queued, conn_queued_bytes(conn));
+    uint32_t up = conn_state(conn) == CONN_UP;
+    atomic_fetch_add_explicit(&worker->lanes, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&worker->lanes_up, up, memory_order_relaxed);
+}
+
+static void publish_lanes(struct worker *worker)
+{
+    atomic_store_explicit(&worker->lanes, 0, memory_order_relaxed);
+    atomic_store_explicit(&worker->lanes_up, 0, memory_order_relaxed);
+    atomic_store_explicit(&worker->lanes_pending, 0, memory_order_relaxed);
+    atomic_store_explicit(&worker->lanes_queued, 0, memory_order_relaxed);
+    upstream_each(worker->upstream, add_lane, worker);
+}
+
+/* Looks at a share of the clients, so that each is looked at about once a second. */
+static void sweep_clients(struct worker *worker)
+{
+    uint32_t n = atomic_load_explicit(&worker->nclients, memory_order_relaxed) / 16 + 16;
+    struct client *c = worker->sweep_at == NULL ? worker->clients.head : worker->sweep_at;
+    for (; c != NULL && n > 0; n--) {
+        worker->sweep_at = c->next; /* unlink_client moves it on if that one goes */
+        client_check_deadlines(c, worker->now);
+        c = worker->sweep_at;
+    }
+}
+
+static void on_tick(struct ev_loop *loop, struct ev_timer *timer, int events)
+{
+    (void)loop;
+    (void)events;
+    struct worker *worker = container_of(timer, struct worker, tick);
+    int64_t now = worker_read_clock(worker);
+    if (worker->feed != NULL) {
+        feed_tick(worker->feed, now);
+    }
+    upstream_tick(worker->upstream, now);
+    publish_lanes(worker);
+    sweep_clients(worker);
+    check_memory(worker);
+    if (worker->index == 0) {
+        l1_sweep(worker->server->l1, SWEEP_BUDGET, now);
+    }
+}
+
+/* ---- Life ------------------------------------------------------------------------------------ */
+
+/* Often enough for a PING every quarter of the link lease. */
+static double tick_seconds(const struct conf *conf)
+{
+    int64_t ms = conf->invalidation_link_lease / 8;
+    return (double)(ms < 10 ? 10 : ms > 50 ? 50 : ms) / 1000.0;
+}
+
+static void create_links(struct worker *worker)
+{
+    struct server *server = worker->server;
+    worker->upstream = upstream_create(&(struct upstream_options){
+        .loop = worker->loop,
+        .node = server->node,
+        .now = clock_ms,
+        .read_buffer = worker->read_buffer,
+        .read_size = WORKER_READ_SIZE,
+    });
+    if (server->caching) {
+        worker->feed = feed_create(&(struct feed_options){
+            .loop = worker->loop,
+            .node = server->node,
+            .l1 = server->l1,
+            .cover = (uint16_t)worker->index,
+            .db = server->conf->upstream_db,
+            .link_lease_ms = server->conf->invalidation_link_lease,
+            .now = clock_ms,
+            .read_buffer = worker->read_buffer,
+            .read_size = WORKER_READ_SIZE,
+            .refused = &server->feeds_refused,
+        });
+    }
+}
+
+struct worker *worker_create(struct server *server, unsigned index)
+{
+    struct worker *worker = mem_zalloc(sizeof(*worker));
+    worker->server = server;
+    worker->index = index;
+    worker->loop = ev_loop_new(EVFLAG_AUTO);
+    if (worker->loop == NULL) {
+        log_event(LOG_ERROR, "cannot create an event loop (too few file descriptors?)");
+        exit(1);
+    }
+    worker->read_buffer = mem_alloc(WORKER_READ_SIZE);
+    pthread_mutex_init(&worker->mailbox_lock, NULL);
+    worker->mailbox_tail = &worker->mailbox_head;
+    order_init(&worker->order);
+    worker_read_clock(worker);
+    create_links(worker);
+    ev_prepare_init(&worker->turn_end, on_turn_end);
+    ev_prepare_start(worker->loop, &worker->turn_end);
+    ev_async_init(&worker->wakeup, on_wakeup);
+    ev_async_start(worker->loop, &worker->wakeup);
+    double tick = tick_seconds(server->conf);
+    ev_timer_init(&worker->tick, on_tick, tick, tick);
+    ev_timer_start(worker->loop, &worker->tick);
+    return worker;
+}
+
+static void *run(void *arg)
+{
+    struct worker *worker = arg;
+    pthread_mutex_lock(&worker->mailbox_lock); /* worker->thread has been written */
+    pthread_mutex_unlock(&worker->mailbox_lock);
+    worker_read_clock(worker);
+    if (worker->feed != NULL) {
+        feed_start(worker->feed);
+    }
+    (void)forward_lane(worker, ROAD_LANE); /* opened now: the first request finds it up */
+    ev_run(worker->loop, 0);
+    free_dead(worker);
+    upstream_destroy(worker->upstream);
+    feed_destroy(worker->feed);
+    return NULL;
+}
+
+void worker_start(struct worker *worker)
+{
+    sigset_t all, old;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &old); /* signals are the main thread's */
+    pthread_mutex_lock(&worker->mailbox_lock);
+    if (pthread_create(&worker->thread, NULL, run, worker) != 0) {
+        log_event(LOG_ERROR, "cannot start a thread");
+        exit(1);
+    }
+    pthread_mutex_unlock(&worker->mailbox_lock);
+    pthread_sigmask(SIG_SETMASK, &old, NULL);
+}
+
+void worker_join(struct worker *worker)
+{
+    pthread_join(worker->thread, NULL);
+}
+
+void worker_destroy(struct worker *worker)
+{
+    run_mailbox(worker);
+    while (worker->clients.head != NULL) {
+        client_close(worker->clients.head);
+    }
+    free_dead(worker);
+    request_destroy(worker->spare);
+    order_fini(&worker->order);
+    pthread_mutex_destroy(&worker->mailbox_lock);
+    ev_loop_destroy(worker->loop);
+    mem_free(worker->read_buffer);
+    mem_free(worker);
+}
+
+static void on_drain(struct worker *worker, struct post *post)
+{
+    (void)post;
+    worker->draining = true;
+    worker->drain_until =
+        worker->now + atomic_load_explicit(&worker->drain_timeout_ms, memory_order_relaxed);
+    for (struct client *c = worker->clients.head, *next; c != NULL; c = next) {
+        next = c->next;
+        client_end(c);
+    }
+}
+
+void worker_drain(struct worker *worker, int64_t timeout_ms)
+{
+    atomic_store_explicit(&worker->drain_timeout_ms, timeout_ms, memory_order_relaxed);
+    worker->drain_post.run = on_drain;
+    worker_post(worker, &worker->drain_post);
+}

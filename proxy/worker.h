@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * worker.h: one thread with its libev loop, its clients, its lanes and its feed. Nothing in it is
+ * touched by another thread except through worker_post and the counters.
+ *
+ * A turn of the loop: fill connections are read first (M5), then lanes, then clients; clients whose
+ * stalled requests may go on are run; then everything gathered is written, once per connection.
+ */
+#pragma once
+
+#include "../invalidation/feed.h"
+#include "../upstream/upstream.h"
+#include "order.h"
+#include "server.h"
+
+#include <pthread.h>
+
+struct client;
+struct request;
+
+/* Something to be run on a worker's thread; embedded in what it is about. */
+struct post {
+    struct post *next;
+    void (*run)(struct worker *worker, struct post *post);
+};
+
+/* Each is written by its worker alone, read by anyone: relaxed. */
+struct counters {
+#define COUNTER(name, prose) _Atomic uint64_t name;
+#include "counters.def"
+#undef COUNTER
+};
+
+#define COUNT(worker, name, n) counter_add(&(worker)->counters.name, (uint64_t)(n))
+
+static inline void counter_add(_Atomic uint64_t *counter, uint64_t n)
+{
+    uint64_t old = atomic_load_explicit(counter, memory_order_relaxed);
+    atomic_store_explicit(counter, old + n, memory_order_relaxed);
+}
+
+/* Clients linked by one of their own link members. */
+struct client_queue {
+    struct client *head;
+};
+
+/* Bytes read from a socket at once. */
+#define WORKER_READ_SIZE ((size_t)64 * 1024)
+
+struct worker {
+    struct server *server;
+    unsigned index;
+    struct ev_loop *loop;
+    pthread_t thread;
+
+    int64_t now; /* ms of CLOCK_BOOTTIME, read after the last socket read (D17) */
+    struct upstream *upstream;
+    struct feed *feed; /* NULL with invalidation.mode = off */
+    struct order order;
+    struct request *spare; /* ready for the next miss, so that hits allocate nothing */
+    char *read_buffer;     /* WORKER_READ_SIZE, shared by all connections of the worker */
+
+    struct client_queue clients;  /* all */
+    struct client_queue dirty;    /* with output to be written at the end of this turn */
+    struct client_queue runnable; /* whose stalled input may go on */
+    struct client_queue dead;     /* closed, to be freed at the end of this turn */
+    struct client *sweep_at;      /* where the next look at deadlines goes on */
+    bool waits_for_room;          /* a client stalled because a lane was full */
+    bool draining;
+    int64_t drain_until;
+    struct post drain_post;
+    _Atomic int64_t drain_timeout_ms; /* relaxed: the post that follows it orders it */
+
+    struct ev_prepare turn_end;
+    struct ev_timer tick;
+    struct ev_async wakeup;
+
+    pthread_mutex_t mailbox_lock; /* guards the mailbox, nothing else */
+    struct post *mailbox_head;
+    struct post **mailbox_tail;
+
+    _Atomic uint32_t nclients;      /* relaxed; main assigns new connections by it */
+    _Atomic uint64_t client_memory; /* bytes held for this worker's clients; relaxed */
+    uint64_t memory_checked;        /* client_memory when the limit was last looked at */
+    _Atomic uint64_t
+        largest_client; /* the most one of them holds, while memory is short; relaxed */
+    /* connections of this worker's lanes, as of the last tick; relaxed, for INFO */
+    _Atomic uint32_t lanes, lanes_up;
+    _Atomic uint64_t lanes_pending, lanes_queued;
+    struct counters counters;
+};
+
+/* ms of CLOCK_BOOTTIME: goes on while the machine sleeps, as the link lease must (T6). */
+int64_t clock_ms(void);
+
+/* Dies when memory or descriptors are out. */
+struct worker *worker_create(struct server *server, unsigned index);
+void worker_start(struct worker *worker);
+/* Waits for the thread to end. */
+void worker_join(struct worker *worker);
+/* After worker_join. */
+void worker_destroy(struct worker *worker);
+
+/* Runs post->run on the worker's thread; the receiver owns the post from here on. Any thread. */
+void worker_post(struct worker *worker, struct post *post);
+bool worker_is_current(const struct worker *worker);
+
+/* Hands a connected, non-blocking socket over (any thread). Counted in nclients already. */
+void worker_take_socket(struct worker *worker, int fd);
+/* Finish what is in flight, for at most `timeout_ms`, then end the thread (any thread). */
+void worker_drain(struct worker *worker, int64_t timeout_ms);
+
+/* Reads the clock into worker->now and returns it. */
+int64_t worker_read_clock(struct worker *worker);

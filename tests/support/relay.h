@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * relay.h: a TCP relay between two ends of a link that can make the link bad without closing it:
+ * hold one direction (a half-open connection, a partition), delay, or cut. Runs in a thread of its
+ * own; the functions may be called on any thread. What is held or delayed is never lost or
+ * reordered.
+ */
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct relay;
+
+enum relay_way {
+    RELAY_UP = 1,   /* from who connected to the target */
+    RELAY_DOWN = 2, /* from the target */
+    RELAY_BOTH = 3,
+};
+
+/* Listens on a port of its own and connects each connection to the target port. If mark is not
+ * NULL, a link is marked once `mark` was seen on its way up (in any case). Owned by the cleanup. */
+struct relay *relay_start(int target_port, const char *mark);
+int relay_port(const struct relay *r);
+
+/* From the return of this call until relay_release no byte passes in the given ways; on marked
+ * links only, or on all. */
+void relay_hold(struct relay *r, unsigned ways, bool marked_only);
+void relay_release(struct relay *r);
+/* Every byte read from now on takes at least `ms` on these ways. */
+void relay_delay(struct relay *r, unsigned ways, int ms);
+/* Closes the marked links, or all. */
+void relay_cut(struct relay *r, bool marked_only);
+/* Links open now. */
+int relay_links(struct relay *r);
