@@ -29,6 +29,9 @@ enum conf_invalidation {
     CONF_INVALIDATION_OFF
 };
 
+/* invalidation.unknown_writes */
+enum conf_unknown_writes { CONF_UNKNOWN_FENCE, CONF_UNKNOWN_DECLARED, CONF_UNKNOWN_FLUSH };
+
 /* One field per option, named section_key: proxy_workers, l1_max_memory. By type:
  *   INT       a number; 0 stands for `auto` where the option has it
  *   SIZE      bytes

@@ -216,11 +216,16 @@ void l1_cover_renew(struct l1 *l1, uint16_t cover, int64_t servable_until)
     atomic_store_explicit(&c->servable_until, servable_until, memory_order_release);
 }
 
+/* By two: up stays up. */
+void l1_cover_void(struct l1 *l1, uint16_t cover)
+{
+    atomic_fetch_add_explicit(&cover_at(l1, cover)->incarnation, 2, memory_order_acq_rel);
+}
+
 void l1_drop_all(struct l1 *l1)
 {
     for (uint32_t i = 0; i < l1->cover_count; i++) {
-        /* By two: up stays up. */
-        atomic_fetch_add_explicit(&l1->covers[i].incarnation, 2, memory_order_acq_rel);
+        l1_cover_void(l1, (uint16_t)i);
     }
     atomic_fetch_add_explicit(&l1->torn, 1, memory_order_acq_rel);
     atomic_fetch_add_explicit(&l1->drop_alls, 1, memory_order_relaxed);

@@ -62,6 +62,9 @@ void l1_cover_renew(struct l1 *l1, uint16_t cover, int64_t servable_until);
 /* F_i is lost: everything it fetched is void in this very step, O(1) (C4, C10). */
 void l1_cover_down(struct l1 *l1, uint16_t cover);
 bool l1_cover_is_up(const struct l1 *l1, uint16_t cover);
+/* Everything F_i fetched, and what it is fetching, is void; the cover stays as it is, up or down, and
+ * leases taken from now on are good (X4). O(1), any thread. */
+void l1_cover_void(struct l1 *l1, uint16_t cover);
 
 /* Everything in L1 is void and every lease detached, whatever its cover (class F, null message,
  * another server process): O(covers). Covers that are up stay up. */

@@ -25,8 +25,10 @@
 #include "../conf/mem.h"
 
 #include <errno.h>
+#include <linux/sockios.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #define MAX_IOV 64
@@ -211,7 +213,8 @@ static void release(struct client *c)
 {
     for (;;) {
         struct request *request = c->head;
-        if (request == NULL || (request->completes_info && !request->answered)) {
+        if (request == NULL || request->fencing ||
+            (request->completes_info && !request->answered)) {
             return;
         }
         if (request->reply.bytes > 0) {
@@ -604,9 +607,20 @@ void client_run(struct client *c)
 
 /* ---- Deadlines ------------------------------------------------------------------------------ */
 
+/* A slow reader moves although its socket stays full for long: its kernel takes bytes from ours. */
+static void look_for_progress(struct client *c, int64_t now)
+{
+    int unacked = 0;
+    if (c->out.bytes > 0 && ioctl(c->fd, SIOCOUTQ, &unacked) == 0 && unacked != c->unacked) {
+        c->unacked = unacked;
+        c->drained = now;
+    }
+}
+
 void client_check_deadlines(struct client *c, int64_t now)
 {
     const struct conf *conf = c->worker->server->conf;
+    look_for_progress(c, now);
     int64_t moved = c->heard > c->drained ? c->heard : c->drained;
     if (conf->proxy_stalled_output > 0 && c->out.bytes > 0 &&
         now - moved > conf->proxy_stalled_output) {

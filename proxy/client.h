@@ -52,6 +52,7 @@ struct client {
     size_t charged;  /* what worker->client_memory has for it */
     int64_t heard;   /* ms: last bytes from it */
     int64_t drained; /* ms: last bytes it took, or when output began to wait */
+    int unacked;     /* bytes the peer's kernel had not taken when that was last looked at */
     int64_t since;   /* ms: accepted */
 
     struct client_profile *profile;

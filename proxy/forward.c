@@ -6,8 +6,8 @@
  *                                                      └─ on_lost: settle ─► again, or an error
  *
  * `settle` runs once per request, at the first byte of its reply (the command has been executed then)
- * or at its loss (it may have been), before a byte is released: write-end (W1, W2), everything
- * dropped for classes U and F (W3; instead of a fence), R7 for reads.
+ * or at its loss (it may have been), before a byte is released: write-end (W1, W2), a fence for class
+ * U, everything dropped for class F (W3), R7 for reads.
  *
  * A reply goes into request->reply and from there to the client when it is the request's turn; for
  * the head of the queue that is at once, so a long reply streams. When the client has left, replies
@@ -15,6 +15,7 @@
  */
 #include "forward.h"
 
+#include "fence.h"
 #include "info.h"
 #include "../resp/write.h"
 
@@ -73,6 +74,24 @@ static void settle_read(struct request *request, const struct reply_piece *piece
     }
 }
 
+/* W3, by invalidation.unknown_writes. */
+static void settle_unknown(struct request *request)
+{
+    struct worker *worker = request->worker;
+    switch ((enum conf_unknown_writes)worker->server->conf->invalidation_unknown_writes) {
+    case CONF_UNKNOWN_FENCE:
+        if (!fence_join(worker, request)) {
+            l1_drop_all(worker->server->l1);
+        }
+        return;
+    case CONF_UNKNOWN_FLUSH:
+        l1_drop_all(worker->server->l1);
+        return;
+    case CONF_UNKNOWN_DECLARED:
+        return;
+    }
+}
+
 /* piece is the first of the reply, or NULL when it was lost. */
 static void settle(struct request *request, const struct reply_piece *piece)
 {
@@ -94,8 +113,11 @@ static void settle(struct request *request, const struct reply_piece *piece)
     } else if (request->class == CMD_READ && piece != NULL) {
         settle_read(request, piece);
     }
-    if (request->class == CMD_UNKNOWN || request->class == CMD_FLUSH) {
+    if (request->class == CMD_FLUSH) {
         l1_drop_all(l1);
+    } else if (request->class == CMD_UNKNOWN && piece != NULL && request->client != NULL) {
+        /* lost, or nobody there to be told: its pushes do, in their time */
+        settle_unknown(request);
     }
 }
 
@@ -185,6 +207,10 @@ static void on_reply(struct call *call, const struct reply_piece *piece)
     if (!piece->last) {
         return;
     }
+    if (request->fencing) {
+        request->complete = true;
+        return;
+    }
     if (c == NULL) {
         request_destroy(request);
         return;
@@ -219,11 +245,43 @@ void forward_fail(struct request *request, const char *why)
     answer_error(request, text);
 }
 
+void forward_fenced(struct request *request)
+{
+    struct client *c = request->client;
+    request->fencing = false;
+    if (!request->complete) {
+        /* what is here may leave, the rest follows */
+        if (c != NULL && !client_arrived(c, request, 0)) {
+            return; /* closed: a ghost now */
+        }
+    } else if (c == NULL) {
+        request_destroy(request);
+    } else {
+        client_answered(c, request);
+    }
+}
+
+/* Its connection died in the middle of a reply that a fence holds: to be told when that is through. */
+static void lose_fenced(struct request *request)
+{
+    request->complete = true;
+    chain_fini(&request->reply);
+    if (request->client != NULL &&
+        !resp_errorf(&request->reply, "UPSTREAM %s: connection lost in the middle of the reply",
+                     node_name(request->worker->server->node))) {
+        client_close(request->client);
+    }
+}
+
 static void on_lost(struct call *call, enum call_loss loss)
 {
     struct request *request = container_of(call, struct request, call);
     struct client *c = request->client;
     settle(request, NULL);
+    if (request->fencing) {
+        lose_fenced(request);
+        return;
+    }
     if (c == NULL) {
         request_destroy(request);
         return;

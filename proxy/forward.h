@@ -17,5 +17,8 @@ bool forward_is_full(struct worker *worker, enum road road);
  * (W1). When the lane takes nothing it is answered with an error at once. */
 void forward_request(struct request *request, struct slice raw, struct blob *owner);
 
+/* The fence that held the request's reply is through. */
+void forward_fenced(struct request *request);
+
 /* Answers the request, which is in its client's queue, with -UPSTREAM and why. */
 void forward_fail(struct request *request, const char *why);

@@ -44,6 +44,8 @@ struct request {
     bool released;       /* bytes of the reply are in the client's output */
     bool is_get;         /* a GET beside L1: R7 compares the value */
     bool completes_info; /* INFO: our section is appended */
+    bool fencing;        /* its reply is held until a fence is through (fence.h) */
+    bool complete;       /* fencing, and all of the reply is here */
     bool wide;           /* more than L1_WRITE_KEYS keys: counted as unknown for order */
     uint8_t attempts;
 
@@ -51,6 +53,7 @@ struct request {
     size_t arrived;     /* bytes of the reply in all, also those that left */
     size_t held;        /* reply.memory as charged to the client */
 
+    struct request *next_fenced;
     struct mget *mget; /* REQUEST_MGET: its leases and what has arrived (fetch.c) */
 
     uint32_t nkeys; /* keys and hashes have so many entries; one key is in place */

@@ -224,6 +224,12 @@ static void serve(struct running *running)
 static void destroy(struct running *running)
 {
     struct server *server = &running->server;
+    for (bool any = server->workers != NULL; any;) {
+        any = false;
+        for (unsigned i = 0; i < server->nworkers; i++) {
+            any = worker_run_posts(server->workers[i]) || any;
+        }
+    }
     for (unsigned i = 0; server->workers != NULL && i < server->nworkers; i++) {
         worker_destroy(server->workers[i]);
     }

@@ -9,12 +9,13 @@
  * the end of the same turn.
  *
  * The end: drained (or out of time), all clients are closed and lanes and feed destroyed on this
- * thread, which ends every lease and lane call; posts that other workers still send are run by
- * worker_destroy, when all threads have ended.
+ * thread, which ends every lease and lane call; posts that workers sent each other meanwhile are run by
+ * worker_run_posts, when all threads have ended.
  */
 #include "worker.h"
 
 #include "client.h"
+#include "fence.h"
 #include "forward.h"
 
 #include "../conf/log.h"
@@ -243,6 +244,8 @@ static void on_turn_end(struct ev_loop *loop, struct ev_prepare *prepare, int ev
     for (int round = 0; more && round < TURN_ROUNDS; round++) {
         more = run_mailbox(worker);
         more = run_clients(worker) || more;
+        fence_start(worker);
+        more = run_mailbox(worker) || more; /* our own part of the fence */
         flush_upstream(worker);
         flush_clients(worker);
         more = more || worker->runnable.head != NULL || worker->dirty.head != NULL;
@@ -305,6 +308,7 @@ static void on_tick(struct ev_loop *loop, struct ev_timer *timer, int events)
         feed_tick(worker->feed, now);
     }
     upstream_tick(worker->upstream, now);
+    fence_tick(worker);
     publish_lanes(worker);
     sweep_clients(worker);
     check_memory(worker);
@@ -388,6 +392,8 @@ static void *run(void *arg)
     free_dead(worker);
     upstream_destroy(worker->upstream);
     feed_destroy(worker->feed);
+    worker->feed = NULL;
+    fence_start(worker);
     return NULL;
 }
 
@@ -410,13 +416,18 @@ void worker_join(struct worker *worker)
     pthread_join(worker->thread, NULL);
 }
 
-void worker_destroy(struct worker *worker)
+bool worker_run_posts(struct worker *worker)
 {
-    run_mailbox(worker);
-    while (worker->clients.head != NULL) {
+    bool any = run_mailbox(worker);
+    while (worker->clients.head != NULL) { /* handed over too late */
         client_close(worker->clients.head);
     }
     free_dead(worker);
+    return any;
+}
+
+void worker_destroy(struct worker *worker)
+{
     request_destroy(worker->spare);
     order_fini(&worker->order);
     pthread_mutex_destroy(&worker->mailbox_lock);

@@ -16,6 +16,7 @@
 #include <pthread.h>
 
 struct client;
+struct fence;
 struct request;
 
 /* Something to be run on a worker's thread; embedded in what it is about. */
@@ -55,7 +56,7 @@ struct worker {
 
     int64_t now; /* ms of CLOCK_BOOTTIME, read after the last socket read (D17) */
     struct upstream *upstream;
-    struct feed *feed; /* NULL with invalidation.mode = off */
+    struct feed *feed; /* NULL with invalidation.mode = off, and when the thread has ended */
     struct order order;
     struct request *spare; /* ready for the next miss, so that hits allocate nothing */
     char *read_buffer;     /* WORKER_READ_SIZE, shared by all connections of the worker */
@@ -65,6 +66,8 @@ struct worker {
     struct client_queue runnable; /* whose stalled input may go on */
     struct client_queue dead;     /* closed, to be freed at the end of this turn */
     struct client *sweep_at;      /* where the next look at deadlines goes on */
+    struct fence *gathering;      /* starts at the end of this turn */
+    struct fence *fences;         /* under way */
     bool waits_for_room;          /* a client stalled because a lane was full */
     bool draining;
     int64_t drain_until;
@@ -98,7 +101,9 @@ struct worker *worker_create(struct server *server, unsigned index);
 void worker_start(struct worker *worker);
 /* Waits for the thread to end. */
 void worker_join(struct worker *worker);
-/* After worker_join. */
+/* When all workers have been joined: runs what they still posted to this one. False: there was
+ * nothing. Call it for all until that is so for all, then destroy them. */
+bool worker_run_posts(struct worker *worker);
 void worker_destroy(struct worker *worker);
 
 /* Runs post->run on the worker's thread; the receiver owns the post from here on. Any thread. */

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * fence.c: one fence, seen from the worker that asked (R) and from each worker i.
+ *
+ *   R: requests join ─► end of turn ─► a part for each worker ─► PING on F_i ─► PONG ─┐
+ *                                                                  └─ F_i lost ──────┤
+ *   R: all parts done, or the time is up (late parts: their cover is voided) ◄───────┘
+ *      └─► requests are released; the fence is freed when its last part has come home
+ *
+ * Each part lives in the fence, travels to its worker as a post, is a call on F_i there, and travels
+ * back as a post; it is only ever touched by the thread it is with, so nothing in it is atomic. An
+ * error reply to the PING (-BUSY, -LOADING) is no fence (X3): such a part comes home undone, and its
+ * cover is voided. Nobody blocks.
+ */
+#include "fence.h"
+
+#include "forward.h"
+
+#include "../conf/mem.h"
+
+/* X4: at most this long, and never longer than the link lease. */
+#define FENCE_MS 200
+
+struct part {
+    struct post post;
+    struct call call;
+    struct fence *fence;
+    unsigned index; /* of the worker, and its cover */
+    bool answered;  /* PONG, or nothing to wait for */
+    bool home;      /* back at R; R's alone */
+};
+
+struct fence {
+    struct worker *owner; /* R */
+    struct fence *next;   /* in owner->fences */
+    struct request *waiting;
+    int64_t until;
+    unsigned away; /* parts that are not home */
+    unsigned nparts;
+    struct part parts[];
+};
+
+static void on_home(struct worker *owner, struct post *post);
+
+static void send_home(struct part *part, bool answered)
+{
+    part->answered = answered;
+    part->post.run = on_home;
+    worker_post(part->fence->owner, &part->post);
+}
+
+static void on_pong(struct call *call, const struct reply_piece *piece)
+{
+    struct part *part = container_of(call, struct part, call);
+    if (piece->last) {
+        send_home(part, piece->first && piece->type == '+');
+    }
+}
+
+static void on_link_lost(struct call *call, enum call_loss loss)
+{
+    (void)loss; /* the cover went down first (C10) */
+    send_home(container_of(call, struct part, call), true);
+}
+
+static const struct call_ops ping_ops = {on_pong, on_link_lost};
+
+/* On worker i. */
+static void on_part(struct worker *worker, struct post *post)
+{
+    struct part *part = container_of(post, struct part, post);
+    part->call.ops = &ping_ops;
+    part->call.replies = 1;
+    if (worker->feed == NULL) {
+        send_home(part, true);
+        return;
+    }
+    switch (feed_submit(worker->feed, &part->call, SLICE("*1\r\n$4\r\nPING\r\n"))) {
+    case CONN_OK:
+        return;
+    case CONN_DOWN:
+        send_home(part, true); /* nothing it fetched is valid any more */
+        return;
+    case CONN_NO_MEMORY:
+        send_home(part, false);
+        return;
+    }
+}
+
+/* Home again, on R. */
+static void release_requests(struct fence *fence)
+{
+    struct request *request = fence->waiting;
+    fence->waiting = NULL;
+    while (request != NULL) {
+        struct request *next = request->next_fenced;
+        forward_fenced(request);
+        request = next;
+    }
+}
+
+static void end_fence(struct fence *fence)
+{
+    struct fence **link = &fence->owner->fences;
+    while (*link != fence) {
+        link = &(*link)->next;
+    }
+    *link = fence->next;
+    release_requests(fence);
+    mem_free(fence);
+}
+
+static void on_home(struct worker *owner, struct post *post)
+{
+    struct part *part = container_of(post, struct part, post);
+    struct fence *fence = part->fence;
+    part->home = true;
+    if (!part->answered) {
+        l1_cover_void(owner->server->l1, (uint16_t)part->index);
+        COUNT(owner, fence_timeouts, 1);
+    }
+    if (--fence->away == 0) {
+        end_fence(fence);
+    }
+}
+
+bool fence_join(struct worker *worker, struct request *request)
+{
+    struct fence *fence = worker->gathering;
+    if (fence == NULL) {
+        unsigned n = worker->server->nworkers;
+        fence = mem_try_zero(sizeof(*fence) + n * sizeof(struct part));
+        if (fence == NULL) {
+            return false;
+        }
+        fence->owner = worker;
+        fence->nparts = n;
+        worker->gathering = fence;
+    }
+    request->fencing = true;
+    request->next_fenced = fence->waiting;
+    fence->waiting = request;
+    return true;
+}
+
+void fence_start(struct worker *worker)
+{
+    struct fence *fence = worker->gathering;
+    if (fence == NULL) {
+        return;
+    }
+    int64_t limit = worker->server->conf->invalidation_link_lease;
+    worker->gathering = NULL;
+    fence->until = worker->now + (limit < FENCE_MS ? limit : FENCE_MS);
+    fence->next = worker->fences;
+    worker->fences = fence;
+    fence->away = fence->nparts;
+    COUNT(worker, fences, 1);
+    for (unsigned i = 0; i < fence->nparts; i++) {
+        struct part *part = &fence->parts[i];
+        part->fence = fence;
+        part->index = i;
+        part->post.run = on_part;
+        worker_post(worker->server->workers[i], &part->post);
+    }
+}
+
+void fence_tick(struct worker *worker)
+{
+    for (struct fence *fence = worker->fences; fence != NULL; fence = fence->next) {
+        if (fence->waiting == NULL || worker->now < fence->until) {
+            continue;
+        }
+        for (unsigned i = 0; i < fence->nparts; i++) {
+            if (!fence->parts[i].home) {
+                l1_cover_void(worker->server->l1, (uint16_t)i);
+                COUNT(worker, fence_timeouts, 1);
+            }
+        }
+        release_requests(fence);
+    }
+}
