@@ -280,15 +280,25 @@ struct feed *feed_create(const struct feed_options *options)
     return feed;
 }
 
-void feed_destroy(struct feed *feed)
+void feed_stop(struct feed *feed)
 {
-    if (feed == NULL) {
+    if (feed == NULL || feed->conn == NULL) {
         return;
     }
     bug_on(feed->magic != FEED_MAGIC);
     l1_cover_down(feed->options.l1, feed->options.cover);
     ev_timer_stop(feed->options.loop, &feed->ping_timer);
     conn_destroy(feed->conn);
+    feed->conn = NULL;
+    atomic_store_explicit(&feed->state, CONN_IDLE, memory_order_relaxed);
+}
+
+void feed_destroy(struct feed *feed)
+{
+    if (feed == NULL) {
+        return;
+    }
+    feed_stop(feed);
     feed->magic = 0;
     mem_free(feed);
 }
@@ -303,7 +313,12 @@ void feed_start(struct feed *feed)
 
 bool feed_is_up(const struct feed *feed)
 {
-    return conn_state(feed->conn) == CONN_UP && conn_accepts(feed->conn);
+    return feed->conn != NULL && conn_state(feed->conn) == CONN_UP && conn_accepts(feed->conn);
+}
+
+size_t feed_queued_bytes(const struct feed *feed)
+{
+    return conn_queued_bytes(feed->conn);
 }
 
 enum conn_status feed_submit(struct feed *feed, struct call *call, struct slice bytes)

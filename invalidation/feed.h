@@ -34,9 +34,12 @@ struct feed_options {
 };
 
 struct feed *feed_create(const struct feed_options *options);
-/* Takes the cover down, then loses open calls. Accepts NULL. */
-void feed_destroy(struct feed *feed);
 void feed_start(struct feed *feed);
+/* Takes the cover down, then loses open calls and closes the link for good: nothing but feed_stats,
+ * feed_submit (CONN_DOWN) and feed_destroy may be called afterwards. Accepts NULL. */
+void feed_stop(struct feed *feed);
+/* Stops it if it was not; nobody may ask for its stats any more. Accepts NULL. */
+void feed_destroy(struct feed *feed);
 
 /* May fills be sent? (Registered, answered its first PING, not refused.) */
 bool feed_is_up(const struct feed *feed);
@@ -44,6 +47,9 @@ bool feed_is_up(const struct feed *feed);
 /* A fill: `bytes` are GET/MGET and PTTL commands, call->replies how many. As conn_submit, but
  * CONN_DOWN unless the feed is up. */
 MUST_CHECK enum conn_status feed_submit(struct feed *feed, struct call *call, struct slice bytes);
+
+/* Unsent bytes: what back-pressure goes by. */
+size_t feed_queued_bytes(const struct feed *feed);
 
 /* Once per loop turn. */
 void feed_flush(struct feed *feed);

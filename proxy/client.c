@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * client.c: from the socket to dispatch and back.
+ * client.c: life, queue and output of a client; its input is client_input.c.
  *
  *   on_readable ─► read once ─► run_requests ─► dispatch_request ┬─► reply into out (nothing waits)
  *                                   ▲                            └─► a request in the queue
@@ -37,17 +37,26 @@
 /* Up to this much unserved input is moved into the worker's buffer before reading on. */
 #define SHORT_REST ((size_t)16 * 1024)
 
-static void on_readable(struct ev_loop *loop, struct ev_io *io, int events);
 static void on_writable(struct ev_loop *loop, struct ev_io *io, int events);
 
 /* ---- Accounting ---------------------------------------------------------------------------- */
 
-size_t client_memory(const struct client *c)
+static size_t blob_memory(const struct blob *blob)
 {
-    return (c->in == NULL ? 0 : c->in->n) + c->out.memory + c->held;
+    return blob == NULL ? 0 : blob->n;
 }
 
-static void charge(struct client *c)
+size_t client_memory(const struct client *c)
+{
+    size_t n = blob_memory(c->in) + c->out.memory + c->held + c->queued * sizeof(struct request);
+    if (c->profile != NULL) {
+        n += blob_memory(c->profile->name) + blob_memory(c->profile->lib_name) +
+             blob_memory(c->profile->lib_ver);
+    }
+    return n;
+}
+
+void client_charge(struct client *c)
 {
     size_t now = client_memory(c);
     if (now != c->charged) {
@@ -56,23 +65,23 @@ static void charge(struct client *c)
     }
 }
 
-/* Charges what the reply of a queued request holds. */
-static void charge_request(struct client *c, struct request *request)
+void client_charge_request(struct client *c, struct request *request)
 {
-    c->held += request->reply.memory - request->held;
-    request->held = request->reply.memory;
+    size_t holds = request->reply.memory + request->extra;
+    c->held += holds - request->held;
+    request->held = holds;
 }
 
 /* ---- Life ---------------------------------------------------------------------------------- */
 
-void client_create(struct worker *worker, int fd)
+struct client *client_create(struct worker *worker, int fd)
 {
     struct client *c = mem_try_zero(sizeof(*c));
     if (c == NULL) {
         close(fd);
         atomic_fetch_sub_explicit(&worker->server->clients, 1, memory_order_relaxed);
         atomic_fetch_sub_explicit(&worker->nclients, 1, memory_order_relaxed);
-        return;
+        return NULL;
     }
     c->worker = worker;
     c->fd = fd;
@@ -80,7 +89,7 @@ void client_create(struct worker *worker, int fd)
     c->heard = c->drained = c->since = worker->now;
     parser_init(&c->parser);
     chain_init(&c->out);
-    ev_io_init(&c->readable, on_readable, fd, EV_READ);
+    ev_io_init(&c->readable, client_on_readable, fd, EV_READ);
     ev_io_init(&c->writable, on_writable, fd, EV_WRITE);
     ev_io_start(worker->loop, &c->readable);
     c->next = worker->clients.head;
@@ -89,6 +98,7 @@ void client_create(struct worker *worker, int fd)
     }
     worker->clients.head = c;
     COUNT(worker, clients_accepted, 1);
+    return c;
 }
 
 static void unlink_client(struct client *c)
@@ -141,14 +151,16 @@ void client_free(struct client *c)
     blob_unref(c->in);
     c->in = NULL;
     c->held = 0;
+    c->queued = 0;
     chain_fini(&c->out);
-    charge(c);
     if (c->profile != NULL) {
         blob_unref(c->profile->name);
         blob_unref(c->profile->lib_name);
         blob_unref(c->profile->lib_ver);
         mem_free(c->profile);
+        c->profile = NULL;
     }
+    client_charge(c);
     mem_free(c);
 }
 
@@ -196,14 +208,24 @@ static bool output_is_over(struct client *c, size_t own)
     size_t limit = c->worker->server->conf->proxy_max_output;
     size_t queued = c->out.bytes + c->held;
     size_t spared = own < (size_t)FRAME_BULK_MAX ? own : (size_t)FRAME_BULK_MAX;
+    if (queued > limit && queued - limit > spared) {
+        client_flush(c); /* what was gathered in this turn is not the client's fault */
+        queued = c->out.bytes + c->held;
+    }
+    if (c->state == CLIENT_CLOSED) {
+        return true;
+    }
     if (queued <= limit || queued - limit <= spared) {
         return false;
     }
     COUNT(c->worker, clients_closed_output, 1);
-    log_event(LOG_WARN,
-              "client %llu closed: %zu bytes of replies unread, over proxy.max_output; it sends "
-              "requests without reading the replies",
-              (unsigned long long)c->id, queued);
+    uint64_t more = 0;
+    if (log_allow(&c->worker->closed_log, c->worker->now, 1000, &more)) {
+        log_event(LOG_WARN,
+                  "client %llu closed: %zu bytes of replies unread, over proxy.max_output; it "
+                  "sends requests without reading the replies (%llu more lines like this)",
+                  (unsigned long long)c->id, queued, (unsigned long long)more);
+    }
     client_close(c);
     return true;
 }
@@ -222,7 +244,7 @@ static void release(struct client *c)
                 c->drained = c->worker->now;
             }
             chain_splice(&c->out, &request->reply);
-            charge_request(c, request);
+            client_charge_request(c, request);
             request->released = true;
             client_mark_dirty(c);
         }
@@ -233,13 +255,13 @@ static void release(struct client *c)
         if (c->head == NULL) {
             c->tail = NULL;
         }
+        c->queued--;
         request_destroy(request);
     }
 }
 
 void client_flush(struct client *c)
 {
-    c->is_dirty = false;
     if (c->state == CLIENT_CLOSED) {
         return;
     }
@@ -269,7 +291,7 @@ void client_flush(struct client *c)
             ev_io_stop(c->worker->loop, &c->writable);
         }
     }
-    charge(c);
+    client_charge(c);
     close_if_finished(c);
 }
 
@@ -315,7 +337,9 @@ void client_reply_end(struct client *c)
     request->seq = c->next_seq++;
     c->tail->next = request;
     c->tail = request;
-    charge_request(c, request);
+    c->queued++;
+    client_charge_request(c, request);
+    client_charge(c);
 }
 
 void client_reply_cancel(struct client *c)
@@ -349,11 +373,6 @@ static unsigned road_index(enum road road)
     return road == ROAD_FILL ? 0 : road == ROAD_LANE ? 1 : 2;
 }
 
-static bool is_unordered(const struct request *request)
-{
-    return request->wide || request->class == CMD_UNKNOWN || request->class == CMD_FLUSH;
-}
-
 void client_enqueue(struct client *c, struct request *request)
 {
     request->client = c;
@@ -364,10 +383,11 @@ void client_enqueue(struct client *c, struct request *request)
         c->head = request;
     }
     c->tail = request;
+    c->queued++;
     c->pending++;
     unsigned road = road_index(request->road);
     c->on_road[road]++;
-    c->unknown_on[road] += is_unordered(request);
+    c->unknown_on[road] += request_is_unordered(request);
     order_add(&c->worker->order, request);
 }
 
@@ -381,11 +401,19 @@ void client_move_road(struct client *c, struct request *request, enum road road)
 bool client_arrived(struct client *c, struct request *request, size_t n)
 {
     request->arrived += n;
-    charge_request(c, request);
+    client_charge_request(c, request);
     if (request == c->head) {
         release(c);
     }
+    client_charge(c);
     return !output_is_over(c, request->arrived);
+}
+
+void client_finish(struct client *c, struct request *request)
+{
+    if (client_arrived(c, request, request->reply.bytes)) {
+        client_answered(c, request);
+    }
 }
 
 void client_answered(struct client *c, struct request *request)
@@ -393,216 +421,19 @@ void client_answered(struct client *c, struct request *request)
     unsigned road = road_index(request->road);
     c->pending--;
     c->on_road[road]--;
-    c->unknown_on[road] -= is_unordered(request);
+    c->unknown_on[road] -= request_is_unordered(request);
     order_remove(&c->worker->order, request);
     request->answered = true;
-    charge_request(c, request);
+    client_charge_request(c, request);
     if (request == c->head) {
         release(c);
     }
-    if (c->stalled) {
+    if (c->stalled && (!c->stalled_large || c->pending == 0)) {
         client_mark_runnable(c);
     }
     if (c->state == CLIENT_ENDING) {
         client_mark_dirty(c);
     }
-}
-
-/* ---- Input --------------------------------------------------------------------------------- */
-
-/* Serves the requests at the start of `in` and returns how many bytes they took. */
-static size_t run_requests(struct client *c, struct slice in, struct blob *owner)
-{
-    size_t used = 0;
-    c->stalled = false;
-    while (used < in.n && c->state == CLIENT_OPEN) {
-        if (c->pending >= (uint64_t)c->worker->server->conf->proxy_window) {
-            c->stalled = true;
-            break;
-        }
-        struct request_view view;
-        switch (parse_request(&c->parser, slice_of(in.p + used, in.n - used), &view)) {
-        case PARSE_OK:
-            if (dispatch_request(c, &view, view.inline_blob == NULL ? owner : view.inline_blob) ==
-                DISPATCH_STALL) {
-                blob_unref(view.inline_blob);
-                c->stalled = true;
-                COUNT(c->worker, order_stalls, 1);
-                return used;
-            }
-            blob_unref(view.inline_blob);
-            COUNT(c->worker, commands_processed, 1);
-            used += view.size;
-            break;
-        case PARSE_NOTHING:
-            used += view.size;
-            break;
-        case PARSE_MORE:
-            return used;
-        case PARSE_ERROR:
-            COUNT(c->worker, protocol_errors, 1);
-            client_reply_error(c, "ERR %s", c->parser.error);
-            client_end(c);
-            return in.n;
-        case PARSE_NO_MEMORY:
-            client_close(c);
-            return in.n;
-        }
-    }
-    return used;
-}
-
-/* Keeps `rest` (in the worker's buffer or at the end of c->in) as the client's waiting input. Short
- * rests get a snug blob: many clients may each be in the middle of a request. False: memory is out and
- * the client closed. */
-static bool keep_input(struct client *c, struct slice rest)
-{
-    if (rest.n == 0) {
-        blob_unref(c->in);
-        c->in = NULL;
-        c->in_n = 0;
-        return true;
-    }
-    size_t wanted = rest.n <= SHORT_REST ? rest.n : rest.n + READ_ROOM;
-    bool fits = c->in != NULL && c->in->n >= wanted && c->in->n / 4 <= wanted &&
-                atomic_load_explicit(&c->in->refs, memory_order_acquire) == 1;
-    if (fits) {
-        memmove(c->in->p, rest.p, rest.n);
-        c->in_n = rest.n;
-        return true;
-    }
-    struct blob *in = blob_try(wanted);
-    if (in == NULL) {
-        client_close(c);
-        return false;
-    }
-    memcpy(in->p, rest.p, rest.n);
-    blob_unref(c->in);
-    c->in = in;
-    c->in_n = rest.n;
-    return true;
-}
-
-/* Makes room to read a long rest on into c->in. It grows with what has arrived, by doubling, up to
- * what the request is known to need: a peer that only announces a large argument costs nothing. */
-static bool make_room(struct client *c)
-{
-    size_t limit = c->worker->server->conf->proxy_max_query;
-    if (c->in_n >= limit) {
-        COUNT(c->worker, clients_closed_query, 1);
-        log_event(LOG_WARN, "client %llu closed: its request is over proxy.max_query (%zu bytes)",
-                  (unsigned long long)c->id, limit);
-        client_close(c);
-        return false;
-    }
-    size_t wanted = parse_wanted(&c->parser);
-    if (c->in->n - c->in_n >= READ_ROOM || (c->in->n > c->in_n && c->in->n >= wanted)) {
-        return true;
-    }
-    size_t target = 2 * c->in_n;
-    if (wanted > c->in_n && wanted < target) {
-        target = wanted + READ_ROOM;
-    }
-    struct blob *in = blob_try(target);
-    if (in == NULL) {
-        client_close(c);
-        return false;
-    }
-    memcpy(in->p, c->in->p, c->in_n);
-    blob_unref(c->in);
-    c->in = in;
-    return true;
-}
-
-static void serve_own_input(struct client *c)
-{
-    struct blob *in = blob_ref(c->in);
-    size_t n = c->in_n;
-    size_t used = run_requests(c, slice_of(in->p, n), in);
-    blob_unref(in);
-    if (c->state != CLIENT_CLOSED && used > 0) {
-        keep_input(c, slice_of(c->in->p + used, n - used));
-    }
-}
-
-/* After input was served: read on, or wait? */
-static void settle_reading(struct client *c)
-{
-    if (c->state == CLIENT_CLOSED) {
-        return;
-    }
-    if (c->state == CLIENT_OPEN && !c->stalled) {
-        ev_io_start(c->worker->loop, &c->readable);
-    } else {
-        ev_io_stop(c->worker->loop, &c->readable);
-    }
-    charge(c);
-}
-
-/* Reads once: a long rest is read on where it lies, a short one is moved in front of what comes. */
-static ssize_t read_some(struct client *c)
-{
-    if (c->in_n > SHORT_REST) {
-        return read(c->fd, c->in->p + c->in_n, c->in->n - c->in_n);
-    }
-    if (c->in != NULL) {
-        memcpy(c->worker->read_buffer, c->in->p, c->in_n);
-    }
-    return read(c->fd, c->worker->read_buffer + c->in_n, WORKER_READ_SIZE - c->in_n);
-}
-
-static void serve_input(struct client *c, size_t n)
-{
-    if (c->in_n > SHORT_REST) {
-        c->in_n += n;
-        serve_own_input(c);
-        return;
-    }
-    struct slice in = slice_of(c->worker->read_buffer, c->in_n + n);
-    size_t used = run_requests(c, in, NULL);
-    if (c->state != CLIENT_CLOSED) {
-        keep_input(c, slice_of(in.p + used, in.n - used));
-    }
-}
-
-static void on_readable(struct ev_loop *loop, struct ev_io *io, int events)
-{
-    (void)loop;
-    (void)events;
-    struct client *c = container_of(io, struct client, readable);
-    if (c->in_n > SHORT_REST && !make_room(c)) {
-        return;
-    }
-    ssize_t n = read_some(c);
-    worker_read_clock(c->worker);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
-        return;
-    }
-    if (n < 0) {
-        client_close(c);
-        return;
-    }
-    if (n == 0) {
-        client_end(c); /* it may still read: what it asked for is delivered first */
-        return;
-    }
-    c->heard = c->worker->now;
-    serve_input(c, (size_t)n);
-    settle_reading(c);
-}
-
-void client_run(struct client *c)
-{
-    c->is_runnable = false;
-    if (c->state != CLIENT_OPEN || !c->stalled) {
-        return;
-    }
-    if (c->in != NULL) {
-        serve_own_input(c);
-    } else {
-        c->stalled = false;
-    }
-    settle_reading(c);
 }
 
 /* ---- Deadlines ------------------------------------------------------------------------------ */
@@ -625,10 +456,15 @@ void client_check_deadlines(struct client *c, int64_t now)
     if (conf->proxy_stalled_output > 0 && c->out.bytes > 0 &&
         now - moved > conf->proxy_stalled_output) {
         COUNT(c->worker, clients_closed_output, 1);
-        log_event(LOG_WARN,
-                  "client %llu closed: it has %zu bytes of replies to read and has not moved for "
-                  "%lld ms (proxy.stalled_output)",
-                  (unsigned long long)c->id, c->out.bytes, (long long)(now - moved));
+        uint64_t more = 0;
+        if (log_allow(&c->worker->closed_log, now, 1000, &more)) {
+            log_event(
+                LOG_WARN,
+                "client %llu closed: it has %zu bytes of replies to read and has not moved for "
+                "%lld ms (proxy.stalled_output; %llu more lines like this)",
+                (unsigned long long)c->id, c->out.bytes, (long long)(now - moved),
+                (unsigned long long)more);
+        }
         client_close(c);
     } else if (conf->proxy_timeout > 0 && c->head == NULL && c->out.bytes == 0 &&
                now - moved > conf->proxy_timeout) {
@@ -638,4 +474,10 @@ void client_check_deadlines(struct client *c, int64_t now)
     if (c->stalled && c->state == CLIENT_OPEN) {
         client_mark_runnable(c); /* it may have waited for room on a lane */
     }
+}
+
+void client_excuse(struct client *c, int64_t gap_ms)
+{
+    c->heard += gap_ms;
+    c->drained += gap_ms;
 }

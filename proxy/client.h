@@ -30,20 +30,23 @@ struct client {
     uint64_t id;
     enum client_state state;
     int fd;
-    bool stalled;     /* input waits for an answer to an earlier request, or for room upstream */
-    bool wants_write; /* the writable watcher is active */
+    bool stalled;       /* input waits for an answer to an earlier request, or for room */
+    bool stalled_large; /* and it is a large request: not looked at before everything is answered */
+    bool wants_write;   /* the writable watcher is active */
     bool is_dirty, is_runnable; /* in the worker's queue of that name */
     struct ev_io readable;
     struct ev_io writable;
 
     struct parser parser;
     struct blob *in; /* input not served yet; NULL when there is none. in->n is its capacity */
-    size_t in_n;
+    size_t in_at;    /* where in it the unserved bytes begin */
+    size_t in_n;     /* how many they are */
     struct chain out;
 
     struct request *head, *tail; /* not released yet, in request order */
     struct request *opening;     /* between client_reply_begin and _end, when others wait */
     uint64_t next_seq;
+    uint32_t queued;            /* requests from head to tail: what proxy.window counts */
     uint32_t pending;           /* of these, unanswered */
     uint32_t on_road[ROADS];    /* unanswered, by road */
     uint32_t unknown_on[ROADS]; /* of these, of unknown effect */
@@ -60,8 +63,8 @@ struct client {
     struct client *next_dirty, *next_runnable, *next_dead;
 };
 
-/* Takes the socket. Closes it when memory is out. */
-void client_create(struct worker *worker, int fd);
+/* Takes the socket; returns the client, which the worker owns. NULL when memory is out: closed. */
+struct client *client_create(struct worker *worker, int fd);
 
 /* Where the next reply of this client goes, behind everything it still waits for. NULL when memory
  * is out (the client is closed then). Append one whole reply, then client_reply_end. */
@@ -74,6 +77,8 @@ void client_reply_error(struct client *c, const char *fmt, ...) PRINTF_LIKE(2, 3
 
 /* Puts the request behind the others; it is unanswered on request->road until client_answered. */
 void client_enqueue(struct client *c, struct request *request);
+/* client_arrived, and with it the reply is complete. */
+void client_finish(struct client *c, struct request *request);
 /* The reply of request is complete (in request->reply or released already): takes it off the order
  * table and lets replies leave as far as their turn has come. May free the request. */
 void client_answered(struct client *c, struct request *request);
@@ -100,4 +105,12 @@ void client_flush(struct client *c);
 void client_free(struct client *c);
 /* Idle and stalled-output deadlines; may close. */
 void client_check_deadlines(struct client *c, int64_t now);
+/* This process stood still for so long: that was not the client's doing. */
+void client_excuse(struct client *c, int64_t gap_ms);
+/* What request->reply and request->extra hold has changed. */
+void client_charge_request(struct client *c, struct request *request);
+/* What the client holds has changed: worker->client_memory follows. */
+void client_charge(struct client *c);
+/* The readable watcher's callback (client_input.c). */
+void client_on_readable(struct ev_loop *loop, struct ev_io *io, int events);
 size_t client_memory(const struct client *c);

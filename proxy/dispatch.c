@@ -31,7 +31,7 @@ static const struct slice null_reply = {"$-1\r\n", 5};
 
 struct earlier {
     unsigned roads;       /* where conflicting requests of the client are unanswered */
-    struct request *last; /* the latest that names a key of the new one */
+    struct request *last; /* the latest that names the key (the last key, if several) */
 };
 
 static unsigned roads_in_use(const uint32_t count[ROADS])
@@ -49,7 +49,11 @@ static struct earlier roads_of(const struct client *c, const uint64_t *hashes, s
     }
     earlier.roads = roads_in_use(unknown_effect ? c->on_road : c->unknown_on);
     for (size_t i = 0; i < n; i++) {
-        order_find(&c->worker->order, c, hashes[i], before, &earlier.roads, &earlier.last);
+        struct request *last = order_find(&c->worker->order, c, hashes[i], before);
+        if (last != NULL) {
+            earlier.roads |= (unsigned)last->road;
+            earlier.last = last;
+        }
     }
     return earlier;
 }
@@ -67,17 +71,23 @@ static bool can_fetch(const struct worker *worker)
 
 /* ---- Lanes ---------------------------------------------------------------------------------- */
 
+/* Back-pressure: has the road more waiting than it should? The client's input then waits too. */
+static bool has_no_room(struct worker *worker, enum road road)
+{
+    if (!forward_is_full(worker, road)) {
+        return false;
+    }
+    worker->waits_for_room = true;
+    return true;
+}
+
 /* Settles the road for a request that may only go on lanes. ROAD_NONE: it has to wait. */
-static enum road lane_road(struct worker *worker, unsigned conflicts, enum road wanted)
+static enum road lane_road(unsigned conflicts, enum road wanted)
 {
     enum road road = wanted;
     if (conflicts == ROAD_LANE || conflicts == ROAD_BULK) {
         road = (enum road)conflicts;
     } else if (conflicts != 0) {
-        return ROAD_NONE;
-    }
-    if (forward_is_full(worker, road)) {
-        worker->waits_for_room = true;
         return ROAD_NONE;
     }
     return road;
@@ -117,11 +127,6 @@ static bool collect_keys(struct request *request, const struct cmd *cmd,
     return true;
 }
 
-static bool has_unknown_effect(const struct request *request)
-{
-    return request->wide || request->class == CMD_UNKNOWN || request->class == CMD_FLUSH;
-}
-
 /* More keys than a write-begin lists: everything is held back instead, and each key is dropped by
  * itself, now that nothing can be installed (l1.h). */
 static void begin_wide(struct request *request, const struct cmd *cmd,
@@ -145,7 +150,7 @@ static void send_on_lane(struct client *c, struct request *request, const struct
     if (request->readonly && !request_keep_raw(request, view->raw, owner)) {
         request->readonly = false; /* it will not be sent again, that is all */
     }
-    if (request->wide) {
+    if (request->wide && request_writes(request) && c->worker->server->caching) {
         begin_wide(request, cmd, view);
     }
     client_enqueue(c, request);
@@ -168,11 +173,10 @@ static enum dispatch forward(struct client *c, const struct cmd *cmd, enum cmd_c
         return DISPATCH_DONE;
     }
     struct earlier earlier =
-        roads_of(c, request->hashes, request->nkeys, has_unknown_effect(request), c->next_seq);
-    enum road road =
-        lane_road(worker, earlier.roads, view->raw.n > BULK_REQUEST ? ROAD_BULK : ROAD_LANE);
+        roads_of(c, request->hashes, request->nkeys, request_is_unordered(request), c->next_seq);
+    enum road road = lane_road(earlier.roads, view->raw.n > BULK_REQUEST ? ROAD_BULK : ROAD_LANE);
     request_take_spare(worker, request);
-    if (road == ROAD_NONE) {
+    if (road == ROAD_NONE || has_no_room(worker, road)) {
         request_destroy(request);
         return DISPATCH_STALL;
     }
@@ -183,6 +187,30 @@ static enum dispatch forward(struct client *c, const struct cmd *cmd, enum cmd_c
     return DISPATCH_DONE;
 }
 
+/* ---- L1 -------------------------------------------------------------------------------------- */
+
+/* R6b: behind an earlier request for the key that is parked on a lease, only that lease will do. */
+static bool may_join_earlier(const struct earlier *earlier)
+{
+    return earlier->roads == ROAD_FILL && earlier->last != NULL &&
+           earlier->last->kind == REQUEST_GET;
+}
+
+static struct l1_query query_for(struct worker *worker, struct slice key, uint64_t hash,
+                                 const struct earlier *earlier, struct request *request,
+                                 struct chain *out)
+{
+    return (struct l1_query){
+        .key = key,
+        .hash = hash,
+        .db = worker->server->conf->upstream_db,
+        .cover = can_fetch(worker) ? (uint16_t)worker->index : L1_NO_COVER,
+        .out = out,
+        .waiter = &request->waiter,
+        .with = earlier->roads == 0 ? NULL : &earlier->last->waiter,
+    };
+}
+
 /* ---- GET ------------------------------------------------------------------------------------- */
 
 /* A GET on a lane, beside L1. The request is new, or the worker's spare one. */
@@ -191,8 +219,8 @@ static enum dispatch get_beside_l1(struct client *c, struct request *request, co
                                    const struct request_view *view, struct blob *owner)
 {
     struct worker *worker = c->worker;
-    enum road road = lane_road(worker, conflicts, is_large(worker, hash) ? ROAD_BULK : ROAD_LANE);
-    if (road == ROAD_NONE) {
+    enum road road = lane_road(conflicts, is_large(worker, hash) ? ROAD_BULK : ROAD_LANE);
+    if (road == ROAD_NONE || has_no_room(worker, road)) {
         return DISPATCH_STALL;
     }
     request_take_spare(worker, request);
@@ -227,18 +255,11 @@ static enum dispatch get_from_l1(struct client *c, struct request *request, cons
                                  const struct request_view *view, struct blob *owner)
 {
     struct worker *worker = c->worker;
-    struct l1_query query = {
-        .key = view->argv[1],
-        .hash = hash,
-        .db = worker->server->conf->upstream_db,
-        .cover = can_fetch(worker) ? (uint16_t)worker->index : L1_NO_COVER,
-        .waiter = &request->waiter,
-        .with = earlier->roads == 0 ? NULL : &earlier->last->waiter,
-    };
-    query.out = client_reply_begin(c);
-    if (query.out == NULL) {
+    struct chain *out = client_reply_begin(c);
+    if (out == NULL) {
         return DISPATCH_DONE;
     }
+    struct l1_query query = query_for(worker, view->argv[1], hash, earlier, request, out);
     switch (l1_get(worker->server->l1, &query, worker->now)) {
     case L1_HIT:
         COUNT(worker, l1_hits, 1);
@@ -286,11 +307,11 @@ static enum dispatch get(struct client *c, const struct cmd *cmd, const struct r
         client_close(c);
         return DISPATCH_DONE;
     }
-    /* R6b: behind an earlier request for the key that is parked on a lease, only that lease will do */
-    bool may_join =
-        earlier.roads == ROAD_FILL && earlier.last != NULL && earlier.last->kind == REQUEST_GET;
-    if (is_large(worker, hash) || (earlier.roads != 0 && !may_join)) {
+    if (is_large(worker, hash) || (earlier.roads != 0 && !may_join_earlier(&earlier))) {
         return get_beside_l1(c, request, cmd, hash, earlier.roads, view, owner);
+    }
+    if (has_no_room(worker, ROAD_FILL)) {
+        return DISPATCH_STALL;
     }
     return get_from_l1(c, request, cmd, &earlier, hash, view, owner);
 }
@@ -376,7 +397,12 @@ static enum dispatch mget(struct client *c, const struct cmd *cmd, const struct 
         request_destroy(request);
         return DISPATCH_DONE;
     }
-    if (earlier.roads == 0 && can_fetch(worker) && !has_large(request)) {
+    if (has_no_room(worker, ROAD_FILL)) {
+        request_destroy(request);
+        return DISPATCH_STALL;
+    }
+    if (earlier.roads == 0 && can_fetch(worker) && view->raw.n <= BULK_REQUEST &&
+        !has_large(request)) {
         fetch_whole_mget(c, request, view, owner);
         return DISPATCH_DONE;
     }
@@ -447,8 +473,7 @@ static void again_on_lane(struct request *request, struct earlier earlier, uint6
 {
     struct client *c = request->client;
     struct worker *worker = c->worker;
-    enum road road =
-        lane_road(worker, earlier.roads, is_large(worker, hash) ? ROAD_BULK : ROAD_LANE);
+    enum road road = lane_road(earlier.roads, is_large(worker, hash) ? ROAD_BULK : ROAD_LANE);
     if (road == ROAD_NONE) {
         forward_fail(request, "the fetch of its key failed");
         return;
@@ -468,22 +493,14 @@ void dispatch_again(struct request *request)
     bug_on(!request_reparse(request, &view) || view.nargv < 2);
     uint64_t hash = request->hashes[0];
     struct earlier earlier = roads_of(c, &hash, 1, false, request->seq);
-    bool may_join =
-        earlier.roads == ROAD_FILL && earlier.last != NULL && earlier.last->kind == REQUEST_GET;
     request->attempts++;
-    if (request->attempts > 1 || is_large(worker, hash) || (earlier.roads != 0 && !may_join)) {
+    if (request->attempts > 1 || is_large(worker, hash) ||
+        (earlier.roads != 0 && !may_join_earlier(&earlier))) {
         again_on_lane(request, earlier, hash);
         return;
     }
-    struct l1_query query = {
-        .key = view.argv[1],
-        .hash = hash,
-        .db = worker->server->conf->upstream_db,
-        .cover = can_fetch(worker) ? (uint16_t)worker->index : L1_NO_COVER,
-        .out = &request->reply,
-        .waiter = &request->waiter,
-        .with = earlier.roads == 0 ? NULL : &earlier.last->waiter,
-    };
+    struct l1_query query =
+        query_for(worker, view.argv[1], hash, &earlier, request, &request->reply);
     switch (l1_get(worker->server->l1, &query, worker->now)) {
     case L1_HIT_NULL:
         if (!chain_append(&request->reply, null_reply)) {
@@ -504,9 +521,7 @@ void dispatch_again(struct request *request)
         again_on_lane(request, earlier, hash);
         return;
     }
-    if (client_arrived(c, request, request->reply.bytes)) {
-        client_answered(c, request);
-    }
+    client_finish(c, request);
 }
 
 void dispatch_mget_again(struct request *request)

@@ -261,6 +261,10 @@ static bool collect(struct request *request, struct slice bytes)
         }
         mget->reply = grown;
         mget->reply_cap = cap;
+        if (request->client != NULL) {
+            request->extra = cap;
+            client_charge_request(request->client, request);
+        }
     }
     memcpy(mget->reply + mget->reply_n, bytes.p, bytes.n);
     mget->reply_n += bytes.n;
@@ -328,11 +332,13 @@ static bool answer_mget(struct request *request)
                                         : chain_append(&request->reply, mget->values[i]);
         }
     }
+    fetch_mget_destroy(request->mget);
+    request->mget = NULL;
+    request->extra = 0;
     if (!ok) {
         client_close(request->client);
-        return false;
     }
-    return true;
+    return ok;
 }
 
 /* R7: what L1 holds of key i must not be older than this reply. */
@@ -405,9 +411,7 @@ static void finish_mget(struct request *request)
         return;
     }
     request->kind = REQUEST_HELD;
-    if (client_arrived(c, request, request->reply.bytes)) {
-        client_answered(c, request);
-    }
+    client_finish(c, request);
 }
 
 static void on_mget_reply(struct call *call, const struct reply_piece *piece)

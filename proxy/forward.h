@@ -10,7 +10,7 @@
 /* The lane for a road (ROAD_LANE or ROAD_BULK). */
 struct conn *forward_lane(struct worker *worker, enum road road);
 
-/* Has the lane more waiting than it should (back-pressure: the client's input waits)? */
+/* Has the lane (or, for ROAD_FILL, the fill connection) more waiting than it should (back-pressure: the client's input waits)? */
 bool forward_is_full(struct worker *worker, enum road road);
 
 /* Sends the request, which is in its client's queue with road, class and keys set: write-begin first

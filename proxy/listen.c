@@ -109,6 +109,15 @@ static void on_resume(struct ev_loop *loop, struct ev_timer *timer, int events)
     listeners_start(container_of(timer, struct listeners, resume));
 }
 
+static void pause_accepting(struct listeners *ls)
+{
+    for (size_t i = 0; i < ls->n; i++) {
+        ev_io_stop(ls->loop, &ls->sockets[i]);
+    }
+    ev_timer_set(&ls->resume, PAUSE_SECONDS, 0.0);
+    ev_timer_start(ls->loop, &ls->resume);
+}
+
 /* No descriptor left: frees the reserve for the one that waits, and turns it away. */
 static void turn_away(struct listeners *ls, int listening)
 {
@@ -124,11 +133,7 @@ static void turn_away(struct listeners *ls, int listening)
     }
     ls->reserve = open("/dev/null", O_RDONLY | O_CLOEXEC);
     if (ls->reserve < 0) {
-        for (size_t i = 0; i < ls->n; i++) {
-            ev_io_stop(ls->loop, &ls->sockets[i]);
-        }
-        ev_timer_set(&ls->resume, PAUSE_SECONDS, 0.0);
-        ev_timer_start(ls->loop, &ls->resume);
+        pause_accepting(ls);
     }
 }
 
@@ -147,10 +152,13 @@ static void on_acceptable(struct ev_loop *loop, struct ev_io *io, int events)
             turn_away(ls, io->fd);
             return;
         }
-        if (errno == EINTR || errno == ECONNABORTED) {
-            continue;
+        if (errno == EAGAIN) {
+            return;
         }
-        return;
+        if (errno != EINTR && errno != ECONNABORTED) {
+            pause_accepting(ls); /* out of kernel memory, say: it will not be better at once */
+            return;
+        }
     }
 }
 

@@ -261,15 +261,23 @@ static bool answer_ping(const struct locally *l)
 
 static bool answer_select(const struct locally *l)
 {
+    uint32_t ours = l->c->worker->server->conf->upstream_db;
     int64_t db;
     if (!slice_to_int64(l->view->argv[1], &db)) {
         return resp_error(l->out, "ERR value is not an integer or out of range");
     }
-    if (db != (int64_t)l->c->worker->server->conf->upstream_db) {
+    if (db < INT32_MIN || db > INT32_MAX) {
+        return resp_errorf(l->out, "ERR value is out of range, value must between %d and %d",
+                           INT32_MIN, INT32_MAX);
+    }
+    if (db < 0) {
+        return resp_error(l->out, "ERR DB index is out of range");
+    }
+    if (db != (int64_t)ours) {
         return resp_errorf(l->out,
                            "ERR SELECT: only database %u is available through this Nearside "
                            "(upstream.db)",
-                           l->c->worker->server->conf->upstream_db);
+                           ours);
     }
     return resp_status(l->out, "OK");
 }

@@ -4,6 +4,9 @@
  * the link lies in the request, so adding and removing allocate nothing (but when the table doubles,
  * and it goes on with longer chains if memory is out). The bucket is chosen by key and client, so that
  * many clients waiting for one hot key do not share a chain.
+ *
+ * A chain has the newest first, so that looking for the latest request ends at the first match. A key
+ * that one request names twice has one link; the other has no request and is in no chain.
  */
 #include "order.h"
 
@@ -43,6 +46,7 @@ static void push(struct order_link **bucket, struct order_link *link)
     *bucket = link;
 }
 
+/* Keeps the order of each chain: it appends to the new ones. */
 static void grow(struct order *order)
 {
     size_t old = order->mask + 1;
@@ -51,37 +55,64 @@ static void grow(struct order *order)
     if (to == NULL) {
         return;
     }
-    order->buckets = to;
     order->mask = 2 * old - 1;
     for (size_t i = 0; i < old; i++) {
-        struct order_link *link = from[i];
-        while (link != NULL) {
-            struct order_link *next = link->next;
-            push(&to[bucket_of(order, link->request->client, link->hash)], link);
-            link = next;
+        struct order_link *last[2] = {NULL, NULL}; /* of the two buckets that this one becomes */
+        struct order_link *next;
+        for (struct order_link *link = from[i]; link != NULL; link = next) {
+            size_t bucket = bucket_of(order, link->request->client, link->hash);
+            struct order_link **end = &last[bucket >= old];
+            next = link->next;
+            link->next = NULL;
+            link->prev = *end;
+            if (*end == NULL) {
+                to[bucket] = link;
+            } else {
+                (*end)->next = link;
+            }
+            *end = link;
         }
     }
+    order->buckets = to;
     mem_free(from);
+}
+
+/* Is the key linked for this request already? Its links are at the head of their chains. */
+static bool is_linked(const struct order_link *link, const struct request *request, uint64_t hash)
+{
+    for (; link != NULL && link->request == request; link = link->next) {
+        if (link->hash == hash) {
+            return true;
+        }
+    }
+    return false;
 }
 
 void order_add(struct order *order, struct request *request)
 {
-    order->links += request->nkeys;
-    if (order->links > order->mask) {
+    if (order->links + request->nkeys > order->mask) {
         grow(order);
     }
     for (uint32_t i = 0; i < request->nkeys; i++) {
         struct order_link *link = &request->keys[i];
-        link->request = request;
-        push(&order->buckets[bucket_of(order, request->client, link->hash)], link);
+        struct order_link **bucket = &order->buckets[bucket_of(order, request->client, link->hash)];
+        link->request = NULL;
+        if (!is_linked(*bucket, request, link->hash)) {
+            link->request = request;
+            push(bucket, link);
+            order->links++;
+        }
     }
 }
 
 void order_remove(struct order *order, struct request *request)
 {
-    order->links -= request->nkeys;
     for (uint32_t i = 0; i < request->nkeys; i++) {
         struct order_link *link = &request->keys[i];
+        if (link->request == NULL) {
+            continue;
+        }
+        order->links--;
         if (link->next != NULL) {
             link->next->prev = link->prev;
         }
@@ -93,18 +124,31 @@ void order_remove(struct order *order, struct request *request)
     }
 }
 
-void order_find(const struct order *order, const struct client *client, uint64_t hash,
-                uint64_t before, unsigned *roads, struct request **last)
+struct request *order_find(const struct order *order, const struct client *client, uint64_t hash,
+                           uint64_t before)
 {
     const struct order_link *link = order->buckets[bucket_of(order, client, hash)];
     for (; link != NULL; link = link->next) {
         struct request *request = link->request;
-        if (link->hash != hash || request->client != client || request->seq >= before) {
-            continue;
-        }
-        *roads |= (unsigned)request->road;
-        if (*last == NULL || request->seq > (*last)->seq) {
-            *last = request;
+        if (link->hash == hash && request->client == client && request->seq < before) {
+            return request;
         }
     }
+    return NULL;
+}
+
+bool order_has_later_write(const struct order *order, const struct request *request)
+{
+    for (uint32_t i = 0; i < request->nkeys; i++) {
+        uint64_t hash = request->keys[i].hash;
+        const struct order_link *link = order->buckets[bucket_of(order, request->client, hash)];
+        for (; link != NULL; link = link->next) {
+            const struct request *other = link->request;
+            if (link->hash == hash && other->client == request->client &&
+                other->seq > request->seq && request_writes(other)) {
+                return true;
+            }
+        }
+    }
+    return false;
 }

@@ -43,7 +43,10 @@ void order_fini(struct order *order);
 void order_add(struct order *order, struct request *request);
 void order_remove(struct order *order, struct request *request);
 
-/* What earlier unanswered requests (seq below `before`) of the client name this key: adds their roads
- * to *roads and, if one is later than *last, puts it there. */
-void order_find(const struct order *order, const struct client *client, uint64_t hash,
-                uint64_t before, unsigned *roads, struct request **last);
+/* The latest unanswered request of the client (seq below `before`) that names this key, or NULL. By the
+ * order rule all of them are on its road. */
+struct request *order_find(const struct order *order, const struct client *client, uint64_t hash,
+                           uint64_t before);
+
+/* Does an unanswered request of the client behind `request` change one of its keys? */
+bool order_has_later_write(const struct order *order, const struct request *request);

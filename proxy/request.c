@@ -27,9 +27,7 @@ static void answer_woken(struct request *request, enum l1_wake how, struct slice
         client_close(request->client);
         return;
     }
-    if (client_arrived(request->client, request, request->reply.bytes)) {
-        client_answered(request->client, request);
-    }
+    client_finish(request->client, request);
 }
 
 static void on_woken_elsewhere(struct worker *worker, struct post *post)

@@ -51,7 +51,8 @@ struct request {
 
     struct chain reply; /* what arrived and may not leave yet */
     size_t arrived;     /* bytes of the reply in all, also those that left */
-    size_t held;        /* reply.memory as charged to the client */
+    size_t held;        /* reply.memory and extra, as charged to the client */
+    size_t extra;       /* what it holds besides (an MGET's reply in the making) */
 
     struct request *next_fenced;
     struct mget *mget; /* REQUEST_MGET: its leases and what has arrived (fetch.c) */
@@ -68,6 +69,18 @@ struct request {
     struct slice raw;      /* the command, kept while it may have to be sent again */
     struct blob *raw_blob; /* what keeps raw alive */
 };
+
+/* Does it change keys that are known: write-begin and -end (classes K and U)? */
+static inline bool request_writes(const struct request *request)
+{
+    return request->class == CMD_WRITE || request->class == CMD_UNKNOWN;
+}
+
+/* Can it not be told apart from its client's other requests by its keys (D14)? */
+static inline bool request_is_unordered(const struct request *request)
+{
+    return request->wide || request->class == CMD_UNKNOWN || request->class == CMD_FLUSH;
+}
 
 /* A blank request of this worker; NULL when memory is out. */
 MUST_CHECK struct request *request_create(struct worker *worker);

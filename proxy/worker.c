@@ -30,6 +30,8 @@
 #define SWEEP_BUDGET 2000
 /* Rounds of a turn's end before the loop gets to poll again. */
 #define TURN_ROUNDS 8
+/* Ticks further apart than this mean that the process stood still. */
+#define STANDSTILL_MS 1000
 
 int64_t clock_ms(void)
 {
@@ -58,7 +60,9 @@ void worker_post(struct worker *worker, struct post *post)
     *worker->mailbox_tail = post;
     worker->mailbox_tail = &post->next;
     pthread_mutex_unlock(&worker->mailbox_lock);
-    if (!worker_is_current(worker)) {
+    if (worker_is_current(worker)) {
+        worker->own_post = true;
+    } else {
         ev_async_send(worker->loop, &worker->wakeup);
     }
 }
@@ -66,6 +70,7 @@ void worker_post(struct worker *worker, struct post *post)
 /* Runs what is there; false when nothing was. */
 static bool run_mailbox(struct worker *worker)
 {
+    worker->own_post = false;
     pthread_mutex_lock(&worker->mailbox_lock);
     struct post *post = worker->mailbox_head;
     worker->mailbox_head = NULL;
@@ -99,9 +104,9 @@ struct arrival {
 static void on_arrival(struct worker *worker, struct post *post)
 {
     struct arrival *arrival = container_of(post, struct arrival, post);
-    client_create(worker, arrival->fd);
-    if (worker->draining) {
-        client_end(worker->clients.head);
+    struct client *c = client_create(worker, arrival->fd);
+    if (c != NULL && worker->draining) {
+        client_end(c);
     }
     mem_free(arrival);
 }
@@ -146,10 +151,15 @@ static void close_largest(struct worker *worker)
     }
     if (largest != NULL && size > 0) {
         COUNT(worker, clients_closed_memory, 1);
-        log_event(LOG_WARN,
-                  "client %llu closed: it held %llu bytes, the most, and all clients together are "
-                  "over proxy.max_client_memory",
-                  (unsigned long long)largest->id, (unsigned long long)size);
+        uint64_t more = 0;
+        if (log_allow(&worker->closed_log, worker->now, 1000, &more)) {
+            log_event(
+                LOG_WARN,
+                "client %llu closed: it held %llu bytes, the most, and all clients together are "
+                "over proxy.max_client_memory (%llu more lines like this)",
+                (unsigned long long)largest->id, (unsigned long long)size,
+                (unsigned long long)more);
+        }
         client_close(largest);
         atomic_store_explicit(&worker->largest_client, 0, memory_order_relaxed);
     }
@@ -168,17 +178,16 @@ static void check_memory(struct worker *worker)
 
 /* ---- A turn ---------------------------------------------------------------------------------- */
 
-static bool run_clients(struct worker *worker)
+static void run_clients(struct worker *worker)
 {
     struct client *c = worker->runnable.head;
     worker->runnable.head = NULL;
-    bool any = c != NULL;
     while (c != NULL) {
         struct client *next = c->next_runnable;
+        c->is_runnable = false;
         client_run(c);
         c = next;
     }
-    return any;
 }
 
 static void flush_clients(struct worker *worker)
@@ -187,6 +196,7 @@ static void flush_clients(struct worker *worker)
     worker->dirty.head = NULL;
     while (c != NULL) {
         struct client *next = c->next_dirty;
+        c->is_dirty = false;
         client_flush(c);
         c = next;
     }
@@ -220,7 +230,7 @@ static void flush_upstream(struct worker *worker)
     }
     upstream_flush(worker->upstream);
     if (worker->waits_for_room && !forward_is_full(worker, ROAD_LANE) &&
-        !forward_is_full(worker, ROAD_BULK)) {
+        !forward_is_full(worker, ROAD_BULK) && !forward_is_full(worker, ROAD_FILL)) {
         wake_stalled(worker);
     }
 }
@@ -236,19 +246,27 @@ static void finish_drain(struct worker *worker)
     ev_break(worker->loop, EVBREAK_ALL);
 }
 
+static bool has_more_to_do(const struct worker *worker)
+{
+    return worker->own_post || worker->runnable.head != NULL || worker->dirty.head != NULL;
+}
+
 static void on_turn_end(struct ev_loop *loop, struct ev_prepare *prepare, int events)
 {
     (void)events;
     struct worker *worker = container_of(prepare, struct worker, turn_end);
+    worker_read_clock(worker); /* stalled input is served by it (D17) */
     bool more = true;
     for (int round = 0; more && round < TURN_ROUNDS; round++) {
-        more = run_mailbox(worker);
-        more = run_clients(worker) || more;
+        run_mailbox(worker);
+        run_clients(worker);
         fence_start(worker);
-        more = run_mailbox(worker) || more; /* our own part of the fence */
+        if (worker->own_post) {
+            run_mailbox(worker); /* our own part of the fence */
+        }
         flush_upstream(worker);
         flush_clients(worker);
-        more = more || worker->runnable.head != NULL || worker->dirty.head != NULL;
+        more = has_more_to_do(worker);
     }
     uint64_t memory = atomic_load_explicit(&worker->client_memory, memory_order_relaxed);
     if (memory > worker->memory_checked + ((uint64_t)1 << 20)) {
@@ -257,7 +275,7 @@ static void on_turn_end(struct ev_loop *loop, struct ev_prepare *prepare, int ev
     if (worker->draining) {
         finish_drain(worker);
     }
-    if (worker->runnable.head != NULL || worker->dirty.head != NULL) {
+    if (has_more_to_do(worker)) {
         ev_async_send(loop, &worker->wakeup); /* not done: poll without waiting */
     } else {
         free_dead(worker);
@@ -298,12 +316,23 @@ static void sweep_clients(struct worker *worker)
     }
 }
 
+/* A stopped or starved process: its clients are not to be blamed for the silence. */
+static void excuse_standstill(struct worker *worker, int64_t now)
+{
+    int64_t gap = worker->last_tick == 0 ? 0 : now - worker->last_tick;
+    worker->last_tick = now;
+    for (struct client *c = worker->clients.head; gap > STANDSTILL_MS && c != NULL; c = c->next) {
+        client_excuse(c, gap);
+    }
+}
+
 static void on_tick(struct ev_loop *loop, struct ev_timer *timer, int events)
 {
     (void)loop;
     (void)events;
     struct worker *worker = container_of(timer, struct worker, tick);
     int64_t now = worker_read_clock(worker);
+    excuse_standstill(worker, now);
     if (worker->feed != NULL) {
         feed_tick(worker->feed, now);
     }
@@ -391,8 +420,7 @@ static void *run(void *arg)
     ev_run(worker->loop, 0);
     free_dead(worker);
     upstream_destroy(worker->upstream);
-    feed_destroy(worker->feed);
-    worker->feed = NULL;
+    feed_stop(worker->feed); /* freed later: other workers' INFO still asks for its stats */
     fence_start(worker);
     return NULL;
 }
@@ -428,6 +456,7 @@ bool worker_run_posts(struct worker *worker)
 
 void worker_destroy(struct worker *worker)
 {
+    feed_destroy(worker->feed);
     request_destroy(worker->spare);
     order_fini(&worker->order);
     pthread_mutex_destroy(&worker->mailbox_lock);

@@ -13,6 +13,8 @@
 #include "order.h"
 #include "server.h"
 
+#include "../conf/log.h"
+
 #include <pthread.h>
 
 struct client;
@@ -56,7 +58,7 @@ struct worker {
 
     int64_t now; /* ms of CLOCK_BOOTTIME, read after the last socket read (D17) */
     struct upstream *upstream;
-    struct feed *feed; /* NULL with invalidation.mode = off, and when the thread has ended */
+    struct feed *feed; /* NULL with invalidation.mode = off */
     struct order order;
     struct request *spare; /* ready for the next miss, so that hits allocate nothing */
     char *read_buffer;     /* WORKER_READ_SIZE, shared by all connections of the worker */
@@ -69,6 +71,9 @@ struct worker {
     struct fence *gathering;      /* starts at the end of this turn */
     struct fence *fences;         /* under way */
     bool waits_for_room;          /* a client stalled because a lane was full */
+    bool own_post;                /* posted to itself since the mailbox was last emptied */
+    struct log_limit closed_log;
+    int64_t last_tick;
     bool draining;
     int64_t drain_until;
     struct post drain_post;

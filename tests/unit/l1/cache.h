@@ -113,6 +113,7 @@ static inline enum l1_result get(struct cache *c, struct reader *r, const char *
 static inline void fill(struct cache *c, struct reader *r, const char *text, int64_t now)
 {
     struct l1_value v = {.encoded = slice_str(text), .ttl_ms = TTL};
+    cr_assert(r->lease != NULL);
     l1_fill(c->l1, &r->lease, &v, now);
     cr_assert(r->lease == NULL);
 }
@@ -120,6 +121,7 @@ static inline void fill(struct cache *c, struct reader *r, const char *text, int
 static inline void fill_null(struct cache *c, struct reader *r, int64_t ttl, int64_t now)
 {
     struct l1_value v = {.encoded = NULL_REPLY, .is_null = true, .ttl_ms = ttl};
+    cr_assert(r->lease != NULL);
     l1_fill(c->l1, &r->lease, &v, now);
 }
 

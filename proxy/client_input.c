@@ -1,0 +1,256 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * client_input.c: from a client's socket to dispatch.
+ *
+ * Input is read into the worker's buffer and served from there; only what is left over is kept, in a
+ * blob of the client's own, so that idle clients hold none. A short rest is moved in front of the next
+ * read; a large request grows the blob as its bytes arrive (never on the word of its length alone) and
+ * is then handed on by reference.
+ *
+ * A client that may not go on (window full, order, lane full) is `stalled`: its socket is not read and
+ * its rest not looked at until something was answered (client_run). So is one that produced much
+ * output in one go: others get their turn first.
+ */
+#include "client.h"
+
+#include "dispatch.h"
+
+#include "../conf/log.h"
+
+#include <errno.h>
+#include <unistd.h>
+
+/* Room a read into a client's own blob should find at least. */
+#define READ_ROOM ((size_t)16 * 1024)
+/* Up to this much unserved input is moved into the worker's buffer before reading on. */
+#define SHORT_REST ((size_t)16 * 1024)
+/* A request above this that has to wait is parsed again only when nothing is unanswered. */
+#define LARGE_REQUEST ((size_t)64 * 1024)
+/* Output produced in one go before other clients get their turn. */
+#define OUTPUT_SHARE ((size_t)1024 * 1024)
+
+/* Serves the requests at the start of `in` and returns how many bytes they took. */
+static size_t run_requests(struct client *c, struct slice in, struct blob *owner)
+{
+    size_t used = 0;
+    size_t before = c->out.bytes;
+    c->stalled = c->stalled_large = false;
+    while (used < in.n && c->state == CLIENT_OPEN) {
+        if (c->queued >= c->worker->server->conf->proxy_window) {
+            c->stalled = true;
+            break;
+        }
+        if (c->out.bytes > before + OUTPUT_SHARE) {
+            c->stalled = true;
+            client_mark_runnable(c);
+            break;
+        }
+        struct request_view view;
+        switch (parse_request(&c->parser, slice_of(in.p + used, in.n - used), &view)) {
+        case PARSE_OK:
+            if (dispatch_request(c, &view, view.inline_blob == NULL ? owner : view.inline_blob) ==
+                DISPATCH_STALL) {
+                blob_unref(view.inline_blob);
+                c->stalled = true;
+                c->stalled_large = view.raw.n > LARGE_REQUEST && c->pending > 0;
+                COUNT(c->worker, order_stalls, 1);
+                return used;
+            }
+            blob_unref(view.inline_blob);
+            COUNT(c->worker, commands_processed, 1);
+            used += view.size;
+            break;
+        case PARSE_NOTHING:
+            used += view.size;
+            break;
+        case PARSE_MORE:
+            return used;
+        case PARSE_ERROR:
+            COUNT(c->worker, protocol_errors, 1);
+            client_reply_error(c, "ERR %s", c->parser.error);
+            client_end(c);
+            return in.n;
+        case PARSE_NO_MEMORY:
+            client_close(c);
+            return in.n;
+        }
+    }
+    return used;
+}
+
+static void drop_input(struct client *c)
+{
+    blob_unref(c->in);
+    c->in = NULL;
+    c->in_at = c->in_n = 0;
+}
+
+/* Moves the unserved rest (in the worker's buffer or in c->in) to the start of a blob of the client's
+ * own with room for `capacity` bytes. False: memory is out and the client closed. */
+static bool move_input(struct client *c, struct slice rest, size_t capacity)
+{
+    struct blob *in = blob_try(capacity);
+    if (in == NULL) {
+        client_close(c);
+        return false;
+    }
+    memcpy(in->p, rest.p, rest.n);
+    blob_unref(c->in);
+    c->in = in;
+    c->in_at = 0;
+    c->in_n = rest.n;
+    return true;
+}
+
+static bool is_shared(const struct blob *blob)
+{
+    return atomic_load_explicit(&blob->refs, memory_order_acquire) > 1;
+}
+
+/* Keeps the rest of what was served from the worker's buffer. Short rests get a snug blob: many
+ * clients may each be in the middle of a request. */
+static void keep_input(struct client *c, struct slice rest)
+{
+    if (rest.n == 0) {
+        drop_input(c);
+        return;
+    }
+    bool fits = c->in != NULL && c->in->n >= rest.n && c->in->n / 4 <= rest.n && !is_shared(c->in);
+    if (!fits) {
+        move_input(c, rest, rest.n <= SHORT_REST ? rest.n : rest.n + READ_ROOM);
+        return;
+    }
+    memcpy(c->in->p, rest.p, rest.n);
+    c->in_at = 0;
+    c->in_n = rest.n;
+}
+
+/* Makes room to read a long rest on where it lies. It grows with what has arrived, by doubling, up to
+ * what the request is known to need: a peer that only announces a large argument costs nothing. */
+static bool make_room(struct client *c)
+{
+    size_t limit = c->worker->server->conf->proxy_max_query;
+    if (c->in_n >= limit) {
+        COUNT(c->worker, clients_closed_query, 1);
+        uint64_t more = 0;
+        if (log_allow(&c->worker->closed_log, c->worker->now, 1000, &more)) {
+            log_event(LOG_WARN,
+                      "client %llu closed: its request is over proxy.max_query (%zu bytes; %llu "
+                      "more lines like this)",
+                      (unsigned long long)c->id, limit, (unsigned long long)more);
+        }
+        client_close(c);
+        return false;
+    }
+    size_t wanted = parse_wanted(&c->parser);
+    size_t capacity = c->in->n - c->in_at;
+    if (capacity - c->in_n >= READ_ROOM || (capacity > c->in_n && capacity >= wanted)) {
+        return true;
+    }
+    size_t target = 2 * c->in_n;
+    if (wanted > c->in_n && wanted < target) {
+        target = wanted + READ_ROOM;
+    }
+    return move_input(c, slice_of(c->in->p + c->in_at, c->in_n), target);
+}
+
+/* Serves what lies in c->in. A rest stays where it is unless most of the blob is behind it, or the
+ * blob has been handed on with a request. */
+static void serve_own_input(struct client *c)
+{
+    struct blob *in = blob_ref(c->in);
+    size_t used = run_requests(c, slice_of(in->p + c->in_at, c->in_n), in);
+    blob_unref(in);
+    if (c->state == CLIENT_CLOSED || used == 0) {
+        return;
+    }
+    c->in_at += used;
+    c->in_n -= used;
+    if (c->in_n == 0) {
+        drop_input(c);
+    } else if (is_shared(c->in) || c->in_n <= SHORT_REST || c->in_at > c->in_n) {
+        move_input(c, slice_of(c->in->p + c->in_at, c->in_n),
+                   c->in_n <= SHORT_REST ? c->in_n : c->in_n + READ_ROOM);
+    }
+}
+
+/* After input was served: read on, or wait? */
+static void settle_reading(struct client *c)
+{
+    if (c->state == CLIENT_CLOSED) {
+        return;
+    }
+    if (c->state == CLIENT_OPEN && !c->stalled) {
+        ev_io_start(c->worker->loop, &c->readable);
+    } else {
+        ev_io_stop(c->worker->loop, &c->readable);
+    }
+    client_charge(c);
+}
+
+/* Reads once: a long rest is read on where it lies, a short one is moved in front of what comes. */
+static ssize_t read_some(struct client *c)
+{
+    if (c->in == NULL) {
+        return read(c->fd, c->worker->read_buffer, WORKER_READ_SIZE);
+    }
+    char *rest = c->in->p + c->in_at;
+    if (c->in_n > SHORT_REST) {
+        return read(c->fd, rest + c->in_n, c->in->n - c->in_at - c->in_n);
+    }
+    memcpy(c->worker->read_buffer, rest, c->in_n);
+    return read(c->fd, c->worker->read_buffer + c->in_n, WORKER_READ_SIZE - c->in_n);
+}
+
+static void serve_input(struct client *c, size_t n)
+{
+    if (c->in_n > SHORT_REST) {
+        c->in_n += n;
+        serve_own_input(c);
+        return;
+    }
+    struct slice in = slice_of(c->worker->read_buffer, c->in_n + n);
+    size_t used = run_requests(c, in, NULL);
+    if (c->state != CLIENT_CLOSED) {
+        keep_input(c, slice_of(in.p + used, in.n - used));
+    }
+}
+
+void client_on_readable(struct ev_loop *loop, struct ev_io *io, int events)
+{
+    (void)loop;
+    (void)events;
+    struct client *c = container_of(io, struct client, readable);
+    if (c->in_n > SHORT_REST && !make_room(c)) {
+        return;
+    }
+    ssize_t n = read_some(c);
+    worker_read_clock(c->worker);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+        return;
+    }
+    if (n < 0) {
+        client_close(c);
+        return;
+    }
+    if (n == 0) {
+        client_end(c); /* it may still read: what it asked for is delivered first */
+        return;
+    }
+    c->heard = c->worker->now;
+    serve_input(c, (size_t)n);
+    settle_reading(c);
+}
+
+void client_run(struct client *c)
+{
+    if (c->state != CLIENT_OPEN || !c->stalled) {
+        return;
+    }
+    if (c->in != NULL) {
+        serve_own_input(c);
+    } else {
+        c->stalled = false;
+    }
+    settle_reading(c);
+}
