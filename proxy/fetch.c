@@ -377,12 +377,9 @@ static void fill_next(struct request *request, int64_t pttl)
         .ttl_ms = ttl_of(worker->server->conf, is_null, pttl),
     };
     l1_fill(worker->server->l1, lease, &value, worker->now);
-    /* if the lease was detached, an entry of another fetch may stand there: this reply goes to the
-     * client all the same, so R7 holds for it too */
-    observe(request, mget->pttl_at - 1);
 }
 
-/* The same for the keys it had no lease of. */
+/* The same for the keys it had no lease of (l1_fill sees to the others). */
 static void observe_unleased(struct request *request)
 {
     struct mget *mget = request->mget;

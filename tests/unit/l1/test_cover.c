@@ -56,10 +56,10 @@ Test(cover, no_lease_is_given_while_it_is_down_or_late)
 {
     struct cache c = cache_open();
     struct reader r = {0};
-    cr_expect(get_under(&c, &r, "k", 2, 10) == L1_PASS);
+    cr_assert(get_under(&c, &r, "k", 2, 10) == L1_PASS);
     l1_cover_up(c.l1, 2, 100);
-    cr_expect(get_under(&c, &r, "k", 2, 100) == L1_PASS);
-    cr_expect(get_under(&c, &r, "k", 2, 99) == L1_OWNER);
+    cr_assert(get_under(&c, &r, "k", 2, 100) == L1_PASS);
+    cr_assert(get_under(&c, &r, "k", 2, 99) == L1_OWNER);
     l1_abandon(c.l1, &r.lease);
     cache_close(&c);
 }
@@ -68,8 +68,8 @@ Test(cover, number_that_does_not_exist_gives_no_lease)
 {
     struct cache c = cache_open();
     struct reader r = {0};
-    cr_expect(get_under(&c, &r, "k", 3, 10) == L1_PASS);
-    cr_expect(get_under(&c, &r, "k", L1_NO_COVER, 10) == L1_PASS);
+    cr_assert(get_under(&c, &r, "k", 3, 10) == L1_PASS);
+    cr_assert(get_under(&c, &r, "k", L1_NO_COVER, 10) == L1_PASS);
     cache_close(&c);
 }
 
@@ -90,7 +90,7 @@ Test(cover, entry_seen_lapsed_does_not_come_back_with_the_next_pong)
     l1_cover_renew(c.l1, 0, 500);
     put(&c, "k", "v", 10);
     struct reader r = {0};
-    cr_expect(get(&c, &r, "k", 500) == L1_PASS);
+    cr_assert(get(&c, &r, "k", 500) == L1_PASS);
     l1_cover_renew(c.l1, 0, 900);
     cr_expect(!holds(&c, "k", 501));
     cache_close(&c);
@@ -114,7 +114,7 @@ Test(cover, pong_while_down_is_ignored)
     l1_cover_renew(c.l1, 0, UNTIL);
     cr_expect(!l1_cover_is_up(c.l1, 0));
     struct reader r = {0};
-    cr_expect(get(&c, &r, "k", 11) == L1_PASS);
+    cr_assert(get(&c, &r, "k", 11) == L1_PASS);
     cache_close(&c);
 }
 
@@ -162,7 +162,7 @@ Test(cover, fetch_of_a_lost_cover_is_not_joined_but_replaced)
     struct reader b = {0};
     cr_assert(get_under(&c, &a, "k", 0, 10) == L1_OWNER);
     l1_cover_down(c.l1, 0);
-    cr_expect(get_under(&c, &b, "k", 1, 11) == L1_OWNER);
+    cr_assert(get_under(&c, &b, "k", 1, 11) == L1_OWNER);
     cr_expect(stats_of(&c).detached == 1);
     fill(&c, &a, "old", 12);
     cr_expect(a.wakes == 0);
@@ -179,7 +179,7 @@ Test(cover, fetch_of_a_late_cover_is_not_joined_but_replaced)
     struct reader b = {0};
     l1_cover_renew(c.l1, 0, 500);
     cr_assert(get_under(&c, &a, "k", 0, 10) == L1_OWNER);
-    cr_expect(get_under(&c, &b, "k", 1, 500) == L1_OWNER);
+    cr_assert(get_under(&c, &b, "k", 1, 500) == L1_OWNER);
     /* Seen late: the next PONG does not make it joinable or installable again. */
     l1_cover_renew(c.l1, 0, 900);
     fill(&c, &a, "old", 501);
@@ -196,9 +196,9 @@ Test(cover, fetch_of_a_late_cover_is_detached_even_if_no_other_can_be_had)
     struct reader b = {0};
     l1_cover_renew(c.l1, 0, 500);
     cr_assert(get(&c, &a, "k", 10) == L1_OWNER);
-    cr_expect(get(&c, &b, "k", 500) == L1_PASS);
+    cr_assert(get(&c, &b, "k", 500) == L1_PASS);
     l1_cover_renew(c.l1, 0, 900);
-    cr_expect(get_under(&c, &b, "k", L1_NO_COVER, 501) == L1_PASS);
+    cr_assert(get_under(&c, &b, "k", L1_NO_COVER, 501) == L1_PASS);
     fill(&c, &a, "old", 502);
     cr_expect(!holds(&c, "k", 502));
     cache_close(&c);
@@ -210,10 +210,10 @@ Test(cover, readers_without_one_hit_and_join_all_the_same)
     struct reader a = {0};
     struct reader b = {0};
     cr_assert(get(&c, &a, "k", 10) == L1_OWNER);
-    cr_expect(get_under(&c, &b, "k", L1_NO_COVER, 11) == L1_JOINED);
+    cr_assert(get_under(&c, &b, "k", L1_NO_COVER, 11) == L1_JOINED);
     fill(&c, &a, "v", 12);
     cr_expect(was_told(&b, "v"));
-    cr_expect(get_under(&c, &b, "k", 2, 13) == L1_HIT);
+    cr_assert(get_under(&c, &b, "k", 2, 13) == L1_HIT);
     cache_close(&c);
 }
 
@@ -253,7 +253,7 @@ Test(cover, dropping_all_detaches_every_lease)
     cr_assert(get_under(&c, &b, "b", 1, 10) == L1_OWNER);
     l1_drop_all(c.l1);
     struct reader d = {0};
-    cr_expect(get(&c, &d, "a", 11) == L1_OWNER);
+    cr_assert(get(&c, &d, "a", 11) == L1_OWNER);
     fill(&c, &b, "v", 12);
     cr_expect(!holds(&c, "b", 12));
     fill(&c, &d, "new", 13);

@@ -78,10 +78,10 @@ Test(get, first_reader_of_a_key_owns_the_fetch_and_the_rest_join)
     struct cache c = cache_open();
     struct reader r[4] = {0};
     int turn = 0;
-    cr_expect(get(&c, &r[0], "k", 10) == L1_OWNER);
+    cr_assert(get(&c, &r[0], "k", 10) == L1_OWNER);
     cr_expect(r[0].lease != NULL);
     for (int i = 1; i < 4; i++) {
-        cr_expect(get_under(&c, &r[i], "k", 1, 11) == L1_JOINED);
+        cr_assert(get_under(&c, &r[i], "k", 1, 11) == L1_JOINED);
     }
     cr_expect(stats_of(&c).leases == 1);
     cr_expect(stats_of(&c).waiters == 4);
@@ -104,7 +104,7 @@ Test(get, hit_appends_the_value_behind_what_is_there)
     struct reader r = {0};
     put(&c, "k", "$3\r\nfoo\r\n", 10);
     cr_assert(chain_append(&c.out, SLICE("before ")));
-    cr_expect(get(&c, &r, "k", 11) == L1_HIT);
+    cr_assert(get(&c, &r, "k", 11) == L1_HIT);
     cr_expect_str_eq(taken(&c), "before $3\r\nfoo\r\n");
     cr_expect(r.wakes == 0);
     cache_close(&c);
@@ -137,7 +137,7 @@ Test(get, null_is_a_hit_that_appends_nothing)
     struct reader r = {0};
     cr_assert(get(&c, &r, "k", 10) == L1_OWNER);
     fill_null(&c, &r, TTL, 11);
-    cr_expect(get(&c, &r, "k", 12) == L1_HIT_NULL);
+    cr_assert(get(&c, &r, "k", 12) == L1_HIT_NULL);
     cr_expect(c.out.bytes == 0);
     cache_close(&c);
 }
@@ -160,9 +160,9 @@ Test(get, expired_entry_is_deleted_on_sight)
     struct cache c = cache_open();
     struct reader r = {0};
     put(&c, "k", "v", 10);
-    cr_expect(get(&c, &r, "k", 10 + TTL - 1) == L1_HIT);
+    cr_assert(get(&c, &r, "k", 10 + TTL - 1) == L1_HIT);
     cr_expect(stats_of(&c).items == 1);
-    cr_expect(get(&c, &r, "k", 10 + TTL) == L1_OWNER);
+    cr_assert(get(&c, &r, "k", 10 + TTL) == L1_OWNER);
     cr_expect(stats_of(&c).items == 0);
     cr_expect(stats_of(&c).expirations == 1);
     l1_abandon(c.l1, &r.lease);
@@ -210,9 +210,9 @@ Test(get, key_that_no_item_may_have_passes)
     memset(key, 'k', sizeof(key));
     struct reader r = {0};
     key[100] = '\0';
-    cr_expect(get(&c, &r, key, 10) == L1_PASS);
+    cr_assert(get(&c, &r, key, 10) == L1_PASS);
     key[99] = '\0';
-    cr_expect(get(&c, &r, key, 10) == L1_OWNER);
+    cr_assert(get(&c, &r, key, 10) == L1_OWNER);
     l1_abandon(c.l1, &r.lease);
     cache_close(&c);
 }
@@ -233,7 +233,7 @@ Test(get, with_joins_the_fetch_that_the_other_waits_for)
     struct reader a = {0};
     struct reader b = {0};
     cr_assert(get(&c, &a, "k", 10) == L1_OWNER);
-    cr_expect(get_with(&c, &b, "k", &a, 11) == L1_JOINED);
+    cr_assert(get_with(&c, &b, "k", &a, 11) == L1_JOINED);
     fill(&c, &a, "v", 12);
     cr_expect(was_told(&b, "v"));
     cache_close(&c);
@@ -247,16 +247,16 @@ Test(get, with_neither_hits_nor_opens_nor_joins_another_fetch)
     struct reader d = {0};
     cr_assert(get(&c, &a, "k", 10) == L1_OWNER);
     invalidate(&c, "k");
-    cr_expect(get_with(&c, &d, "k", &a, 11) == L1_PASS, "a waits on a detached fetch");
+    cr_assert(get_with(&c, &d, "k", &a, 11) == L1_PASS, "a waits on a detached fetch");
     cr_expect(stats_of(&c).leases == 1);
     cr_assert(get(&c, &b, "k", 12) == L1_OWNER);
-    cr_expect(get_with(&c, &d, "k", &a, 13) == L1_PASS, "a waits on the old fetch, not on b's");
+    cr_assert(get_with(&c, &d, "k", &a, 13) == L1_PASS, "a waits on the old fetch, not on b's");
     fill(&c, &b, "new", 14);
-    cr_expect(get_with(&c, &d, "k", &a, 15) == L1_PASS, "there is an entry");
+    cr_assert(get_with(&c, &d, "k", &a, 15) == L1_PASS, "there is an entry");
     cr_expect(c.out.bytes == 0);
-    cr_expect(get_with(&c, &d, "another", &a, 15) == L1_PASS);
+    cr_assert(get_with(&c, &d, "another", &a, 15) == L1_PASS);
     fill(&c, &a, "old", 16);
-    cr_expect(get_with(&c, &d, "k", &a, 17) == L1_PASS, "a was woken");
+    cr_assert(get_with(&c, &d, "k", &a, 17) == L1_PASS, "a was woken");
     cr_expect(d.wakes == 0);
     cache_close(&c);
 }
@@ -268,7 +268,7 @@ Test(get, with_does_not_join_a_fetch_whose_cover_was_lost)
     struct reader b = {0};
     cr_assert(get(&c, &a, "k", 10) == L1_OWNER);
     l1_cover_down(c.l1, 0);
-    cr_expect(get_with(&c, &b, "k", &a, 11) == L1_PASS);
+    cr_assert(get_with(&c, &b, "k", &a, 11) == L1_PASS);
     fill(&c, &a, "v", 12);
     cache_close(&c);
 }

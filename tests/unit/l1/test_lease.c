@@ -53,7 +53,7 @@ Test(lease, reader_after_an_invalidation_does_not_join_the_old_fetch)
     struct reader b = {0};
     cr_assert(get(&c, &a, "k", 10) == L1_OWNER);
     invalidate(&c, "k");
-    cr_expect(get(&c, &b, "k", 11) == L1_OWNER);
+    cr_assert(get(&c, &b, "k", 11) == L1_OWNER);
     fill(&c, &b, "new", 20);
     fill(&c, &a, "old", 21);
     cache_close(&c);
@@ -71,7 +71,7 @@ Test(lease, late_reply_of_a_detached_fetch_is_not_taken_for_the_open_one)
     cr_assert(l1_forget(c.l1, &a.waiter));
     fill(&c, &a, "old", 20);
     cr_expect(!holds(&c, "k", 20));
-    cr_expect(get(&c, &d, "k", 21) == L1_JOINED);
+    cr_assert(get(&c, &d, "k", 21) == L1_JOINED);
     fill(&c, &b, "new", 22);
     cr_expect(was_told(&b, "new"));
     cr_expect(was_told(&d, "new"));
@@ -199,7 +199,7 @@ Test(lease, null_is_kept_whatever_the_server_sent_for_it)
     struct l1_value v = {.encoded = SLICE("_\r\n"), .is_null = true, .ttl_ms = TTL};
     l1_fill(c.l1, &a.lease, &v, 20);
     struct reader b = {0};
-    cr_expect(get(&c, &b, "k", 30) == L1_HIT_NULL);
+    cr_assert(get(&c, &b, "k", 30) == L1_HIT_NULL);
     cr_expect(c.out.bytes == 0);
     cache_close(&c);
 }
@@ -299,7 +299,7 @@ Test(lease, waiter_is_moved_once_and_then_told_after_r7)
     cr_expect(was_told(&a, "2"));
     cr_expect(was_told(&b, "2"));
     /* The third fetch may have run before the second: it must not be joined or installed now. */
-    cr_expect(get(&c, &e, "k", 15) == L1_OWNER);
+    cr_assert(get(&c, &e, "k", 15) == L1_OWNER);
     fill(&c, &d, "3", 16);
     cr_expect(!holds(&c, "k", 16));
     fill(&c, &e, "4", 17);
@@ -415,7 +415,7 @@ static void read_again(struct l1_waiter *w, enum l1_wake how, struct l1_reply *r
 {
     reader_woken(w, how, reply);
     struct pair *p = container_of(w, struct pair, first.waiter);
-    cr_expect(get(p->cache, &p->first, "k", 30) == L1_OWNER);
+    cr_assert(get(p->cache, &p->first, "k", 30) == L1_OWNER);
 }
 
 Test(lease, waiter_may_be_parked_anew_from_its_own_wake)
@@ -519,7 +519,7 @@ Test(lease, one_without_a_waiter_can_be_joined_and_filled)
     struct reader b = {0};
     struct reader a = {.lease = lease_of(&c, "k", 0, 11)};
     cr_assert(a.lease != NULL);
-    cr_expect(get(&c, &b, "k", 12) == L1_JOINED);
+    cr_assert(get(&c, &b, "k", 12) == L1_JOINED);
     fill(&c, &a, "v", 13);
     cr_expect(was_told(&b, "v"));
     cr_expect(holds_text(&c, "k", "v", 14));
@@ -584,7 +584,7 @@ Test(lease, leases_are_bounded_and_the_rest_passes)
     cr_expect(stats_of(&c).bytes <= (size_t)256 << 10);
     /* An end makes room for one more. */
     l1_abandon(c.l1, &r[0].lease);
-    cr_expect(get(&c, &r[0], "one more", 11) == L1_OWNER);
+    cr_assert(get(&c, &r[0], "one more", 11) == L1_OWNER);
     for (size_t i = 0; i < n - 1; i++) {
         l1_abandon(c.l1, &r[i].lease);
     }
