@@ -19,6 +19,7 @@
 #include "client.h"
 
 #include "dispatch.h"
+#include "pinned.h"
 #include "../resp/write.h"
 
 #include "../conf/log.h"
@@ -26,6 +27,7 @@
 
 #include <errno.h>
 #include <linux/sockios.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
@@ -85,6 +87,7 @@ struct client *client_create(struct worker *worker, int fd)
     }
     c->worker = worker;
     c->fd = fd;
+    c->db = worker->server->conf->upstream_db;
     c->id = atomic_fetch_add_explicit(&worker->server->next_client_id, 1, memory_order_relaxed);
     c->heard = c->drained = c->since = worker->now;
     parser_init(&c->parser);
@@ -128,6 +131,7 @@ void client_close(struct client *c)
     ev_io_stop(worker->loop, &c->writable);
     close(c->fd);
     c->fd = -1;
+    pinned_drop(c);
     struct request *request = c->head;
     c->head = c->tail = NULL;
     while (request != NULL) {
@@ -370,12 +374,22 @@ void client_reply_error(struct client *c, const char *fmt, ...)
 
 static unsigned road_index(enum road road)
 {
-    return road == ROAD_FILL ? 0 : road == ROAD_LANE ? 1 : 2;
+    switch (road) {
+    case ROAD_FILL:
+        return 0;
+    case ROAD_LANE:
+        return 1;
+    case ROAD_BULK:
+        return 2;
+    default:
+        return 3;
+    }
 }
 
 void client_enqueue(struct client *c, struct request *request)
 {
     request->client = c;
+    request->db = request->selects ? request->db : c->db;
     request->seq = c->next_seq++;
     if (c->tail != NULL) {
         c->tail->next = request;
@@ -425,6 +439,9 @@ void client_answered(struct client *c, struct request *request)
     order_remove(&c->worker->order, request);
     request->answered = true;
     client_charge_request(c, request);
+    if (request->road == ROAD_PINNED && c->on_road[road] == 0 && c->pinned != NULL) {
+        pinned_settle(c);
+    }
     if (request == c->head) {
         release(c);
     }
@@ -446,6 +463,14 @@ static void look_for_progress(struct client *c, int64_t now)
         c->unacked = unacked;
         c->drained = now;
     }
+}
+
+/* A client that waits behind a blocked command is not read, so its end would go unnoticed for as long
+ * as the command blocks. */
+static bool has_hung_up(const struct client *c)
+{
+    struct pollfd fd = {.fd = c->fd, .events = POLLRDHUP};
+    return poll(&fd, 1, 0) == 1 && (fd.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
 }
 
 void client_check_deadlines(struct client *c, int64_t now)
@@ -470,6 +495,10 @@ void client_check_deadlines(struct client *c, int64_t now)
                now - moved > conf->proxy_timeout) {
         COUNT(c->worker, clients_closed_idle, 1);
         client_close(c);
+    }
+    if (c->stalled && c->pinned != NULL && has_hung_up(c)) {
+        client_close(c);
+        return;
     }
     if (c->stalled && c->state == CLIENT_OPEN) {
         client_mark_runnable(c); /* it may have waited for room on a lane */

@@ -32,6 +32,7 @@ struct client {
     int fd;
     bool stalled;       /* input waits for an answer to an earlier request, or for room */
     bool stalled_large; /* and it is a large request: not looked at before everything is answered */
+    bool selecting;     /* a SELECT is unanswered: what follows waits for its db */
     bool wants_write;   /* the writable watcher is active */
     bool is_dirty, is_runnable; /* in the worker's queue of that name */
     struct ev_io readable;
@@ -51,12 +52,17 @@ struct client {
     uint32_t on_road[ROADS];    /* unanswered, by road */
     uint32_t unknown_on[ROADS]; /* of these, of unknown effect */
 
+    uint32_t db;     /* selected */
     size_t held;     /* bytes in replies that wait for their turn */
     size_t charged;  /* what worker->client_memory has for it */
     int64_t heard;   /* ms: last bytes from it */
     int64_t drained; /* ms: last bytes it took, or when output began to wait */
     int unacked;     /* bytes the peer's kernel had not taken when that was last looked at */
     int64_t since;   /* ms: accepted */
+
+    struct pinned *pinned; /* its own connection, or NULL (pinned.h) */
+    /* the session as the requests so far will leave it (session.c) */
+    bool expects_multi, expects_watch, multi_flushes;
 
     struct client_profile *profile;
     struct client *next, *prev; /* worker->clients */

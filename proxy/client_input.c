@@ -234,6 +234,10 @@ void client_on_readable(struct ev_loop *loop, struct ev_io *io, int events)
         return;
     }
     if (n == 0) {
+        if (c->pinned != NULL) {
+            client_close(c); /* it may be blocked for ever: Redis, too, forgets it at once */
+            return;
+        }
         client_end(c); /* it may still read: what it asked for is delivered first */
         return;
     }

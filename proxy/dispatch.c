@@ -20,6 +20,8 @@
 #include "fetch.h"
 #include "forward.h"
 #include "local.h"
+#include "pinned.h"
+#include "session.h"
 #include "../resp/write.h"
 
 #include "../conf/log.h"
@@ -72,12 +74,14 @@ static bool can_fetch(const struct worker *worker)
 /* ---- Lanes ---------------------------------------------------------------------------------- */
 
 /* Back-pressure: has the road more waiting than it should? The client's input then waits too. */
-static bool has_no_room(struct worker *worker, enum road road)
+static bool has_no_room(struct worker *worker, uint32_t db, enum road road)
 {
-    if (!forward_is_full(worker, road)) {
+    if (!forward_is_full(worker, db, road)) {
         return false;
     }
     worker->waits_for_room = true;
+    worker->full_db = db;
+    worker->full_road = road;
     return true;
 }
 
@@ -94,8 +98,8 @@ static enum road lane_road(unsigned conflicts, enum road wanted)
 }
 
 /* Fills hashes, links and `wide` of a request from the keys the row finds. False: out of memory. */
-static bool collect_keys(struct request *request, const struct cmd *cmd,
-                         const struct request_view *view)
+bool dispatch_collect_keys(struct request *request, const struct cmd *cmd,
+                           const struct request_view *view)
 {
     struct cmd_key_walk walk;
     struct slice key;
@@ -157,8 +161,8 @@ static void send_on_lane(struct client *c, struct request *request, const struct
     forward_request(request, view->raw, owner);
 }
 
-static enum dispatch forward(struct client *c, const struct cmd *cmd, enum cmd_class class,
-                             const struct request_view *view, struct blob *owner)
+enum dispatch dispatch_forward(struct client *c, const struct cmd *cmd, enum cmd_class class,
+                               const struct request_view *view, struct blob *owner)
 {
     struct worker *worker = c->worker;
     struct request *request = request_spare(worker);
@@ -168,7 +172,7 @@ static enum dispatch forward(struct client *c, const struct cmd *cmd, enum cmd_c
     }
     request->kind = REQUEST_FORWARD;
     request->class = class;
-    if (!collect_keys(request, cmd, view)) {
+    if (!dispatch_collect_keys(request, cmd, view)) {
         client_close(c);
         return DISPATCH_DONE;
     }
@@ -176,7 +180,7 @@ static enum dispatch forward(struct client *c, const struct cmd *cmd, enum cmd_c
         roads_of(c, request->hashes, request->nkeys, request_is_unordered(request), c->next_seq);
     enum road road = lane_road(earlier.roads, view->raw.n > BULK_REQUEST ? ROAD_BULK : ROAD_LANE);
     request_take_spare(worker, request);
-    if (road == ROAD_NONE || has_no_room(worker, road)) {
+    if (road == ROAD_NONE || has_no_room(worker, c->db, road)) {
         request_destroy(request);
         return DISPATCH_STALL;
     }
@@ -220,7 +224,7 @@ static enum dispatch get_beside_l1(struct client *c, struct request *request, co
 {
     struct worker *worker = c->worker;
     enum road road = lane_road(conflicts, is_large(worker, hash) ? ROAD_BULK : ROAD_LANE);
-    if (road == ROAD_NONE || has_no_room(worker, road)) {
+    if (road == ROAD_NONE || has_no_room(worker, c->db, road)) {
         return DISPATCH_STALL;
     }
     request_take_spare(worker, request);
@@ -310,7 +314,7 @@ static enum dispatch get(struct client *c, const struct cmd *cmd, const struct r
     if (is_large(worker, hash) || (earlier.roads != 0 && !may_join_earlier(&earlier))) {
         return get_beside_l1(c, request, cmd, hash, earlier.roads, view, owner);
     }
-    if (has_no_room(worker, ROAD_FILL)) {
+    if (has_no_room(worker, c->db, ROAD_FILL)) {
         return DISPATCH_STALL;
     }
     return get_from_l1(c, request, cmd, &earlier, hash, view, owner);
@@ -384,10 +388,10 @@ static enum dispatch mget(struct client *c, const struct cmd *cmd, const struct 
 {
     struct worker *worker = c->worker;
     if (view->argc - 1 > MGET_KEYS) {
-        return forward(c, cmd, CMD_READ, view, owner);
+        return dispatch_forward(c, cmd, CMD_READ, view, owner);
     }
     struct request *request = request_spare(worker);
-    if (request == NULL || !collect_keys(request, cmd, view)) {
+    if (request == NULL || !dispatch_collect_keys(request, cmd, view)) {
         client_close(c);
         return DISPATCH_DONE;
     }
@@ -397,7 +401,7 @@ static enum dispatch mget(struct client *c, const struct cmd *cmd, const struct 
         request_destroy(request);
         return DISPATCH_DONE;
     }
-    if (has_no_room(worker, ROAD_FILL)) {
+    if (has_no_room(worker, c->db, ROAD_FILL)) {
         request_destroy(request);
         return DISPATCH_STALL;
     }
@@ -407,7 +411,7 @@ static enum dispatch mget(struct client *c, const struct cmd *cmd, const struct 
         return DISPATCH_DONE;
     }
     request_destroy(request);
-    enum dispatch result = forward(c, cmd, CMD_READ, view, owner);
+    enum dispatch result = dispatch_forward(c, cmd, CMD_READ, view, owner);
     COUNT(worker, l1_passes, result == DISPATCH_DONE ? view->argc - 1 : 0);
     return result;
 }
@@ -438,26 +442,77 @@ static void answer_locally(struct client *c, const struct cmd *cmd, const struct
     }
 }
 
+/* SELECT: what was asked before is answered first, what comes later waits; then a lane in that db is
+ * had, and its reply decides. */
+static enum dispatch select_db(struct client *c, const struct request_view *view,
+                               struct blob *owner)
+{
+    struct worker *worker = c->worker;
+    int64_t db;
+    if (!local_select(c, view, &db)) {
+        return DISPATCH_DONE;
+    }
+    if (c->pending > 0) {
+        return DISPATCH_STALL;
+    }
+    if (c->pinned != NULL) {
+        client_reply_error(c,
+                           "ERR SELECT is not available through Nearside while keys are watched");
+        return DISPATCH_DONE;
+    }
+    struct request *request = request_spare(worker);
+    if (request == NULL) {
+        client_close(c);
+        return DISPATCH_DONE;
+    }
+    request_take_spare(worker, request);
+    request->kind = REQUEST_FORWARD;
+    request->class = CMD_NONE;
+    request->road = ROAD_LANE;
+    request->db = (uint32_t)db;
+    request->selects = true;
+    c->selecting = true;
+    client_enqueue(c, request);
+    forward_request(request, view->raw, owner);
+    return DISPATCH_DONE;
+}
+
 enum dispatch dispatch_request(struct client *c, const struct request_view *view,
                                struct blob *owner)
 {
     const struct cmd *cmd = cmd_find(view);
     enum cmd_class class = cmd_effective_class(cmd, view);
-    bool cached = c->worker->server->caching && cmd_arity_ok(cmd, view->argc);
+    bool cached = c->worker->server->caching && cmd_arity_ok(cmd, view->argc) &&
+                  c->db == c->worker->server->conf->upstream_db;
+    if (c->selecting) {
+        return DISPATCH_STALL;
+    }
+    if (session_takes(c, cmd, class)) {
+        return session_request(c, cmd, class, view, owner);
+    }
     switch (class) {
     case CMD_GET:
-        return cached ? get(c, cmd, view, owner) : forward(c, cmd, CMD_READ, view, owner);
+        return cached ? get(c, cmd, view, owner) : dispatch_forward(c, cmd, CMD_READ, view, owner);
     case CMD_MGET:
-        return cached ? mget(c, cmd, view, owner) : forward(c, cmd, CMD_READ, view, owner);
+        return cached ? mget(c, cmd, view, owner) : dispatch_forward(c, cmd, CMD_READ, view, owner);
     case CMD_READ:
     case CMD_NONE:
     case CMD_WRITE:
     case CMD_UNKNOWN:
     case CMD_FLUSH:
-        return forward(c, cmd, class, view, owner);
+        return dispatch_forward(c, cmd, class, view, owner);
     case CMD_LOCAL:
         if (cmd->local == LOCAL_INFO && !local_info_is_ours(view)) {
-            return forward(c, cmd, CMD_NONE, view, owner);
+            return dispatch_forward(c, cmd, CMD_NONE, view, owner);
+        }
+        if (cmd->local == LOCAL_RESET && c->pinned != NULL) {
+            if (c->pending > 0) {
+                return DISPATCH_STALL;
+            }
+            pinned_drop(c);
+        }
+        if (cmd->local == LOCAL_SELECT && cmd_arity_ok(cmd, view->argc)) {
+            return select_db(c, view, owner);
         }
         answer_locally(c, cmd, view);
         return DISPATCH_DONE;

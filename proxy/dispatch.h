@@ -16,6 +16,15 @@ enum dispatch {
 MUST_CHECK enum dispatch dispatch_request(struct client *c, const struct request_view *view,
                                           struct blob *owner);
 
+/* Sends the request on a lane, as of class `class` (not GET, MGET or local). */
+MUST_CHECK enum dispatch dispatch_forward(struct client *c, const struct cmd *cmd,
+                                          enum cmd_class class, const struct request_view *view,
+                                          struct blob *owner);
+/* Fills keys, hashes and `wide` of a request by its command's row; class becomes CMD_UNKNOWN when a
+ * write's keys make no sense. False: memory is out. */
+MUST_CHECK bool dispatch_collect_keys(struct request *request, const struct cmd *cmd,
+                                      const struct request_view *view);
+
 /* A parked GET that was woken with L1_WAKE_RETRY looks again, once (R4); after that it takes a lane. */
 void dispatch_again(struct request *request);
 /* The same for an MGET whose fill connection was lost. */

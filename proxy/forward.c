@@ -17,6 +17,7 @@
 
 #include "fence.h"
 #include "info.h"
+#include "pinned.h"
 #include "../resp/write.h"
 
 #include "../conf/mem.h"
@@ -30,18 +31,17 @@ static void on_lost(struct call *call, enum call_loss loss);
 
 static const struct call_ops lane_ops = {on_reply, on_lost};
 
-struct conn *forward_lane(struct worker *worker, enum road road)
+struct conn *forward_lane(struct worker *worker, uint32_t db, enum road road)
 {
-    return upstream_lane(worker->upstream, worker->server->conf->upstream_db, false,
-                         road == ROAD_BULK ? LANE_BULK : LANE_NORMAL);
+    return upstream_lane(worker->upstream, db, false, road == ROAD_BULK ? LANE_BULK : LANE_NORMAL);
 }
 
-bool forward_is_full(struct worker *worker, enum road road)
+bool forward_is_full(struct worker *worker, uint32_t db, enum road road)
 {
     if (road == ROAD_FILL) {
         return worker->feed != NULL && feed_queued_bytes(worker->feed) > LANE_FULL;
     }
-    struct conn *lane = forward_lane(worker, road);
+    struct conn *lane = forward_lane(worker, db, road);
     return conn_queued_bytes(lane) > LANE_FULL || conn_pending(lane) > LANE_PENDING;
 }
 
@@ -90,6 +90,26 @@ static void settle_unknown(struct request *request)
     }
 }
 
+static void end_write(struct request *request)
+{
+    struct l1 *l1 = request->worker->server->l1;
+    if (!request->unbegun && request->wide) {
+        l1_write_end_wide(l1);
+    } else if (!request->unbegun && request->nkeys > 0) {
+        l1_write_end(l1, request->hashes, request->nkeys);
+    }
+    for (uint32_t i = 0; request->unbegun && i < request->nkeys; i++) {
+        l1_invalidate(l1, request->hashes[i]);
+    }
+}
+
+/* Inside MULTI; executed at once all the same if the server did not take the MULTI. */
+static bool was_executed(const struct request *request, const struct reply_piece *piece)
+{
+    return request->queued && piece != NULL && piece->type != '-' &&
+           !slice_eq(piece->bytes, SLICE("+QUEUED\r\n"));
+}
+
 /* piece is the first of the reply, or NULL when it was lost. */
 static void settle(struct request *request, const struct reply_piece *piece)
 {
@@ -103,16 +123,15 @@ static void settle(struct request *request, const struct reply_piece *piece)
         return;
     }
     if (request_writes(request)) {
-        if (request->wide) {
-            l1_write_end_wide(l1);
-        } else if (request->nkeys > 0) {
-            l1_write_end(l1, request->hashes, request->nkeys);
-        }
-    } else if (request->class == CMD_READ && piece != NULL) {
-        settle_read(request, piece);
+        end_write(request);
+    } else if (request->class == CMD_READ && piece != NULL &&
+               request->db == worker->server->conf->upstream_db) {
+        settle_read(request, piece); /* L1 holds nothing of other dbs */
     }
     if (request->class == CMD_FLUSH) {
         l1_drop_all(l1);
+    } else if (was_executed(request, piece) && request->client != NULL) {
+        settle_unknown(request);
     } else if (request->class == CMD_UNKNOWN && piece != NULL && request->client != NULL) {
         /* lost, or nobody there to be told: its pushes do, in their time */
         settle_unknown(request);
@@ -122,7 +141,8 @@ static void settle(struct request *request, const struct reply_piece *piece)
 static void begin(struct request *request)
 {
     request->settled = false;
-    if (!request->worker->server->caching || !request_writes(request) || request->wide) {
+    if (!request->worker->server->caching || !request_writes(request) || request->wide ||
+        request->unbegun) {
         return;
     }
     if (request->nkeys > 0) {
@@ -186,6 +206,20 @@ static void remember_size(struct request *request, const struct reply_piece *pie
     }
 }
 
+/* Inside MULTI, something that cannot be queued here: the server has refused what was sent in its
+ * place, and EXEC will abort. */
+static void answer_refused(struct request *request)
+{
+    struct client *c = request->client;
+    request->kind = REQUEST_HELD;
+    if (resp_errorf(&request->reply, "ERR '%s' is not available inside MULTI through Nearside",
+                    request->cmd->name)) {
+        client_finish(c, request);
+    } else {
+        client_close(c);
+    }
+}
+
 static void on_reply(struct call *call, const struct reply_piece *piece)
 {
     struct request *request = container_of(call, struct request, call);
@@ -193,6 +227,16 @@ static void on_reply(struct call *call, const struct reply_piece *piece)
     if (piece->first) {
         settle(request, piece);
         remember_size(request, piece);
+        if (request->road == ROAD_PINNED && c != NULL) {
+            pinned_follow(c, request->cmd, piece->type);
+        }
+    }
+    if (request->refused && c != NULL) {
+        if (!piece->last) {
+            return;
+        }
+        answer_refused(request);
+        return;
     }
     if (c != NULL) {
         if (!chain_append(&request->reply, piece->bytes)) {
@@ -212,6 +256,10 @@ static void on_reply(struct call *call, const struct reply_piece *piece)
     if (c == NULL) {
         request_destroy(request);
         return;
+    }
+    if (request->selects) {
+        c->selecting = false;
+        c->db = piece->type == '+' ? request->db : c->db;
     }
     if (request->completes_info && !complete_info(request)) {
         client_close(c);
@@ -236,8 +284,31 @@ static void answer_error(struct request *request, const char *text)
     client_answered(c, request);
 }
 
+/* A SELECT is answered when its road exists; if the server refused that, in the server's words. */
+static void fail_select(struct request *request)
+{
+    struct conn *lane = forward_lane(request->worker, request->db, request->road);
+    request->client->selecting = false;
+    chain_fini(&request->reply);
+    if (resp_error(&request->reply, conn_error(lane))) {
+        request->kind = REQUEST_HELD;
+        client_answered(request->client, request);
+    } else {
+        client_close(request->client);
+        request_destroy(request);
+    }
+}
+
 void forward_fail(struct request *request, const char *why)
 {
+    if (request->selects &&
+        conn_is_refused(forward_lane(request->worker, request->db, request->road))) {
+        fail_select(request);
+        return;
+    }
+    if (request->selects) {
+        request->client->selecting = false;
+    }
     char text[256];
     snprintf(text, sizeof(text), "%s: %s", node_name(request->worker->server->node), why);
     answer_error(request, text);
@@ -293,15 +364,18 @@ static void on_lost(struct call *call, enum call_loss loss)
         request_destroy(request);
         return;
     }
-    if (request->released) {
-        /* half of the reply is with the client already: there is no way to take it back */
+    if (request->released ||
+        (request->road == ROAD_PINNED && (c->expects_multi || c->expects_watch))) {
+        /* half of the reply is with the client already, and there is no way to take it back; or a
+         * transaction broke in the middle, and what comes next must not be executed outside it */
         client_close(c);
         request_destroy(request);
         return;
     }
     chain_fini(&request->reply);
-    if (request->readonly && request->attempts == 0 && !has_later_write(request) &&
-        conn_accepts(forward_lane(request->worker, request->road))) {
+    if (request->readonly && request->attempts == 0 && request->road != ROAD_PINNED &&
+        !has_later_write(request) &&
+        conn_accepts(forward_lane(request->worker, request->db, request->road))) {
         request->attempts++;
         COUNT(request->worker, resends, 1);
         forward_request(request, request->raw, request->raw_blob);
@@ -341,13 +415,18 @@ static void count_forwarded(struct request *request)
 
 void forward_request(struct request *request, struct slice raw, struct blob *owner)
 {
-    struct conn *lane = forward_lane(request->worker, request->road);
+    bool pinned = request->road == ROAD_PINNED;
+    struct conn *lane = pinned ? pinned_conn(request->client)
+                               : forward_lane(request->worker, request->db, request->road);
     begin(request);
     request->call.ops = &lane_ops;
     request->call.replies = 1;
     enum conn_status status = conn_submit(lane, &request->call, raw, owner);
     if (status == CONN_OK) {
         count_forwarded(request);
+        if (pinned) {
+            pinned_mark_dirty(request->client);
+        }
         return;
     }
     settle(request, NULL);

@@ -149,6 +149,8 @@ char *info_section(struct worker *worker, size_t *length)
     add_number(&text, "clients_refused",
                atomic_load_explicit(&server->clients_refused, memory_order_relaxed));
     add_number(&text, "client_memory", sums.client_memory);
+    add_number(&text, "pinned_connections",
+               atomic_load_explicit(&server->pinned, memory_order_relaxed));
 #define COUNTER(name, prose) add_number(&text, #name, sums.name);
 #include "counters.def"
 #undef COUNTER

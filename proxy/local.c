@@ -4,7 +4,7 @@
  * connection they would change it for everybody. Texts are Redis 7's.
  *
  * One function per command; local_answer checks nothing but which one it is. Each appends exactly one
- * reply. Only db upstream.db exists so far, and only RESP2.
+ * reply. Only RESP2 so far.
  */
 #include "local.h"
 
@@ -214,9 +214,8 @@ static bool client_info(const struct locally *l)
                      "omem=%zu cmd=client|info resp=2 lib-name=%.*s lib-ver=%.*s\n",
                      (unsigned long long)c->id, c->fd, name_n > 256 ? 256 : name_n, name,
                      (long long)((c->worker->now - c->since) / 1000),
-                     (long long)((c->worker->now - c->heard) / 1000),
-                     c->worker->server->conf->upstream_db, c->out.bytes, lib_n > 256 ? 256 : lib_n,
-                     lib, ver_n > 128 ? 128 : ver_n, ver);
+                     (long long)((c->worker->now - c->heard) / 1000), c->db, c->out.bytes,
+                     lib_n > 256 ? 256 : lib_n, lib, ver_n > 128 ? 128 : ver_n, ver);
     return n > 0 && (size_t)n < sizeof(line) && resp_bulk(l->out, slice_of(line, (size_t)n));
 }
 
@@ -259,31 +258,9 @@ static bool answer_ping(const struct locally *l)
     return l->view->argc == 2 ? resp_bulk(l->out, l->view->argv[1]) : resp_status(l->out, "PONG");
 }
 
-static bool answer_select(const struct locally *l)
-{
-    uint32_t ours = l->c->worker->server->conf->upstream_db;
-    int64_t db;
-    if (!slice_to_int64(l->view->argv[1], &db)) {
-        return resp_error(l->out, "ERR value is not an integer or out of range");
-    }
-    if (db < INT32_MIN || db > INT32_MAX) {
-        return resp_errorf(l->out, "ERR value is out of range, value must between %d and %d",
-                           INT32_MIN, INT32_MAX);
-    }
-    if (db < 0) {
-        return resp_error(l->out, "ERR DB index is out of range");
-    }
-    if (db != (int64_t)ours) {
-        return resp_errorf(l->out,
-                           "ERR SELECT: only database %u is available through this Nearside "
-                           "(upstream.db)",
-                           ours);
-    }
-    return resp_status(l->out, "OK");
-}
-
 static bool answer_reset(const struct locally *l)
 {
+    l->c->db = l->c->worker->server->conf->upstream_db;
     if (l->c->profile != NULL) {
         blob_unref(l->c->profile->name);
         l->c->profile->name = NULL;
@@ -331,9 +308,7 @@ void local_answer(struct client *c, const struct cmd *cmd, const struct request_
     case LOCAL_RESET:
         ok = answer_reset(&l);
         break;
-    case LOCAL_SELECT:
-        ok = answer_select(&l);
-        break;
+    case LOCAL_SELECT: /* dispatch.c: it takes a road of its own */
     case LOCAL_HTTP:
         /* a browser was made to send this: closed without a word, as Redis does; forwarded, it would
          * make Redis close the shared connection */
@@ -369,6 +344,30 @@ bool local_info_wants_section(const struct request_view *view)
             if (arg_is(view, i, words[w])) {
                 return true;
             }
+        }
+    }
+    return false;
+}
+
+bool local_select(struct client *c, const struct request_view *view, int64_t *db)
+{
+    struct chain *out;
+    bool ok;
+    if (!slice_to_int64(view->argv[1], db)) {
+        client_reply_error(c, "ERR value is not an integer or out of range");
+    } else if (*db < INT32_MIN || *db > INT32_MAX) {
+        client_reply_error(c, "ERR value is out of range, value must between %d and %d", INT32_MIN,
+                           INT32_MAX);
+    } else if (*db < 0) {
+        client_reply_error(c, "ERR DB index is out of range");
+    } else if (*db != (int64_t)c->db) {
+        return true;
+    } else if ((out = client_reply_begin(c)) != NULL) {
+        ok = resp_status(out, "OK");
+        if (ok) {
+            client_reply_end(c);
+        } else {
+            client_close(c);
         }
     }
     return false;

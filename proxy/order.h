@@ -19,8 +19,9 @@ enum road {
     ROAD_FILL = 1,
     ROAD_LANE = 2,
     ROAD_BULK = 4,
+    ROAD_PINNED = 8,
 };
-#define ROADS 3
+#define ROADS 4
 
 /* One key of one unanswered request; lives in the request. */
 struct order_link {

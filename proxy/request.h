@@ -17,6 +17,7 @@
 #include "worker.h"
 
 struct mget;
+struct pinned;
 
 /* What happens to L1 when the reply arrives, before any byte of it is released. */
 enum request_kind {
@@ -38,11 +39,17 @@ struct request {
     enum request_kind kind;
     enum cmd_class class;
     enum road road;
-    bool readonly;       /* may be sent once more if its connection dies (D16) */
-    bool answered;       /* the reply is complete */
-    bool settled;        /* its effect on L1 has been applied */
-    bool released;       /* bytes of the reply are in the client's output */
-    bool is_get;         /* a GET beside L1: R7 compares the value */
+    uint32_t db;           /* whose lane it is on */
+    const struct cmd *cmd; /* on a pinned connection: what it was */
+    bool queued;           /* inside MULTI: the reply should be QUEUED */
+    bool unbegun;  /* a blocking write: no write-begin, its keys are dropped when it answers */
+    bool refused;  /* answered with an error whatever the server says (session.c) */
+    bool selects;  /* a SELECT: its client is in request->db once the reply says so */
+    bool readonly; /* may be sent once more if its connection dies (D16) */
+    bool answered; /* the reply is complete */
+    bool settled;  /* its effect on L1 has been applied */
+    bool released; /* bytes of the reply are in the client's output */
+    bool is_get;   /* a GET beside L1: R7 compares the value */
     bool completes_info; /* INFO: our section is appended */
     bool fencing;        /* its reply is held until a fence is through (fence.h) */
     bool complete;       /* fencing, and all of the reply is here */

@@ -83,7 +83,7 @@ static void fit_descriptors(struct server *server)
 {
     struct rlimit limit;
     rlim_t own = DESCRIPTORS_OWN + server->nworkers * (rlim_t)DESCRIPTORS_PER_WORKER;
-    rlim_t needed = own + server->conf->proxy_max_clients;
+    rlim_t needed = own + server->conf->proxy_max_clients + server->conf->upstream_max_pinned;
     server->max_clients = server->conf->proxy_max_clients;
     if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= needed) {
         return;

@@ -35,6 +35,7 @@ struct server {
     uint32_t max_clients;             /* as the limit on descriptors allows */
     _Atomic uint64_t next_client_id;  /* relaxed: unique ids are all that is asked */
     _Atomic uint32_t clients;         /* connected now; relaxed */
+    _Atomic uint32_t pinned;          /* connections of one client alone; relaxed */
     _Atomic uint64_t clients_refused; /* over max_clients; relaxed */
 };
 

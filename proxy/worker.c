@@ -17,6 +17,7 @@
 #include "client.h"
 #include "fence.h"
 #include "forward.h"
+#include "pinned.h"
 
 #include "../conf/log.h"
 #include "../conf/mem.h"
@@ -229,8 +230,8 @@ static void flush_upstream(struct worker *worker)
         feed_flush(worker->feed);
     }
     upstream_flush(worker->upstream);
-    if (worker->waits_for_room && !forward_is_full(worker, ROAD_LANE) &&
-        !forward_is_full(worker, ROAD_BULK) && !forward_is_full(worker, ROAD_FILL)) {
+    pinned_flush(worker);
+    if (worker->waits_for_room && !forward_is_full(worker, worker->full_db, worker->full_road)) {
         wake_stalled(worker);
     }
 }
@@ -278,6 +279,7 @@ static void on_turn_end(struct ev_loop *loop, struct ev_prepare *prepare, int ev
     if (has_more_to_do(worker)) {
         ev_async_send(loop, &worker->wakeup); /* not done: poll without waiting */
     } else {
+        pinned_reap(worker);
         free_dead(worker);
     }
 }
@@ -337,6 +339,7 @@ static void on_tick(struct ev_loop *loop, struct ev_timer *timer, int events)
         feed_tick(worker->feed, now);
     }
     upstream_tick(worker->upstream, now);
+    pinned_tick(worker);
     fence_tick(worker);
     publish_lanes(worker);
     sweep_clients(worker);
@@ -416,8 +419,10 @@ static void *run(void *arg)
     if (worker->feed != NULL) {
         feed_start(worker->feed);
     }
-    (void)forward_lane(worker, ROAD_LANE); /* opened now: the first request finds it up */
+    (void)forward_lane(worker, worker->server->conf->upstream_db,
+                       ROAD_LANE); /* opened now: the first request finds it up */
     ev_run(worker->loop, 0);
+    pinned_fini(worker);
     free_dead(worker);
     upstream_destroy(worker->upstream);
     feed_stop(worker->feed); /* freed later: other workers' INFO still asks for its stats */

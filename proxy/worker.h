@@ -19,6 +19,7 @@
 
 struct client;
 struct fence;
+struct pinned;
 struct request;
 
 /* Something to be run on a worker's thread; embedded in what it is about. */
@@ -68,10 +69,17 @@ struct worker {
     struct client_queue runnable; /* whose stalled input may go on */
     struct client_queue dead;     /* closed, to be freed at the end of this turn */
     struct client *sweep_at;      /* where the next look at deadlines goes on */
-    struct fence *gathering;      /* starts at the end of this turn */
-    struct fence *fences;         /* under way */
-    bool waits_for_room;          /* a client stalled because a lane was full */
-    bool own_post;                /* posted to itself since the mailbox was last emptied */
+    struct pinned *pinned_busy, *pinned_idle, *pinned_retired, *pinned_dirty; /* pinned.c */
+    unsigned npinned_idle;
+    struct call heartbeat;
+    bool heartbeat_sent;
+
+    struct fence *gathering; /* starts at the end of this turn */
+    struct fence *fences;    /* under way */
+    bool waits_for_room;     /* a client stalled because a road was full: the last one that was */
+    uint32_t full_db;
+    enum road full_road;
+    bool own_post; /* posted to itself since the mailbox was last emptied */
     struct log_limit closed_log;
     int64_t last_tick;
     bool draining;

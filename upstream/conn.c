@@ -213,3 +213,8 @@ const char *conn_error(const struct conn *conn)
 {
     return conn->error;
 }
+
+bool conn_is_refused(const struct conn *conn)
+{
+    return conn->refused != NULL;
+}

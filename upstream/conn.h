@@ -128,3 +128,5 @@ size_t conn_pending(const struct conn *conn);
 /* The last reason why it was not up ("Connection refused", or the server's own text when it refused
  * the handshake); "" when it never failed. Valid until the next failure. */
 const char *conn_error(const struct conn *conn);
+/* Was that the server's own text, because it refused the handshake? */
+bool conn_is_refused(const struct conn *conn);

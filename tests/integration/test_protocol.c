@@ -356,7 +356,7 @@ static void mixed(int i, FILE *out, const char **want)
         *want = cleanup_printf("[$fire $value%d nil]", i - 7);
         break;
     default:
-        snprintf(line, sizeof(line), "SELECT 1");
+        snprintf(line, sizeof(line), "SUBSCRIBE a");
         *want = "-ERR ...";
         break;
     }
@@ -433,6 +433,26 @@ SCENARIO(protocol, hello_speaks_version_2)
     expect(c, "-ERR Syntax error in HELLO option 'nonsense'", "HELLO 2 nonsense");
     expect(c, "+PONG", "PING");
     expect(c, "$somebody", "CLIENT GETNAME");
+}
+
+SCENARIO(protocol, a_number_that_cannot_be_a_database_is_refused_in_the_words_of_redis)
+{
+    static const char *const words[] = {
+        "-1",  "-2147483648", "-2147483649",          "2147483648", "99999999999999",
+        "abc", "1x",          "99999999999999999999", "''",         "' 0'"};
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+
+    expect(c, "-ERR DB index is out of range", "SELECT -1");
+    expect(c, "-ERR value is out of range, value must between -2147483648 and 2147483647",
+           "SELECT 99999999999999");
+    expect(c, "-ERR value is not an integer or out of range", "SELECT abc");
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+        const char *want = cleanup_printf("%s", ask(r->direct, "SELECT %s", words[i]));
+        expect(c, want, "SELECT %s", words[i]);
+    }
+    expect(c, "+OK", "SELECT 0");
 }
 
 SCENARIO(protocol, commands_with_thousands_of_keys_work)

@@ -7,8 +7,10 @@
 #include "../support/await.h"
 #include "../support/nearside.h"
 #include "../support/redis.h"
+#include "../support/relay.h"
 #include "../support/scenario.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -92,6 +94,80 @@ SCENARIO(single, mget_is_answered_whole_and_fills_the_cache)
     expect(c, "$2", "GET b");
     expect(c, "[$3 $1 nil $3]", "MGET c a none c");
     cr_assert_eq(redis_calls(r, "get") + redis_calls(r, "mget"), gets);
+}
+
+/* A command over that many keys; owned by the test. */
+static const char *wide(const char *name, int count)
+{
+    char *line = cleanup_alloc((size_t)count * 16 + strlen(name) + 1);
+    size_t n = (size_t)sprintf(line, "%s", name);
+
+    for (int i = 0; i < count; i++) {
+        n += (size_t)sprintf(line + n, " key%d", i);
+    }
+    return line;
+}
+
+/* Is a key that was never asked for kept from its first GET on? */
+static void expect_kept(struct redis *r, struct nearside *n, struct client *c, const char *after)
+{
+    nearside_await_info(n, "l1_writes_in_flight", 0, 0, 2000);
+    const char *key = cleanup_printf("after %s", after);
+    expect(c, "nil", "GET '%s'", key);
+    long long gets = redis_calls(r, "get");
+    for (int i = 0; i < 5; i++) {
+        expect(c, "nil", "GET '%s'", key);
+    }
+    cr_assert(redis_calls(r, "get") == gets, "after %s nothing is kept any more", after);
+}
+
+SCENARIO(single, a_read_of_more_keys_than_are_listed_does_not_keep_l1_from_filling)
+{
+    static const char *const reads[] = {"EXISTS", "TOUCH", "MGET"};
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+
+    nearside_await_fills(n);
+    expect(c, "+OK", "MSET key0 a key1499 b");
+    for (size_t i = 0; i < sizeof(reads) / sizeof(reads[0]); i++) {
+        const char *got = ask(c, "%s", wide(reads[i], 1500));
+        cr_assert(matches(got, i < 2 ? ":2" : "[$a nil nil ..."), "%s: '%.100s'", reads[i], got);
+        expect_kept(r, n, c, reads[i]);
+    }
+}
+
+/* Redis's announcements are held back, so that only the proxy itself can have dropped them. */
+SCENARIO(single, a_write_of_more_keys_than_are_listed_drops_them_and_l1_fills_again)
+{
+    enum { KEYS = 2000 };
+    static const char *const writes[] = {"DEL", "UNLINK"};
+    static const char *const keys[] = {"key0", "key1000", "key1999"};
+    struct redis *r = redis_start(NULL);
+    struct relay *link = relay_start(r->port, "TRACKING");
+    struct nearside *n =
+        nearside_start(relay_port(link), "proxy.workers=1", "invalidation.link_lease=10s", NULL);
+    struct client *a = nearside_connect(n);
+    struct client *b = nearside_connect(n);
+
+    nearside_await_fills(n);
+    for (size_t i = 0; i < sizeof(writes) / sizeof(writes[0]); i++) {
+        expect(a, "+OK", "MSET key0 v key1000 v key1999 v");
+        for (int again = 0; again < 2; again++) {
+            expect(a, "[$v $v $v]", "MGET key0 key1000 key1999");
+        }
+        relay_hold(link, RELAY_DOWN, true);
+        expect(a, ":3", "%s", wide(writes[i], KEYS));
+        for (int k = 0; k < 3; k++) {
+            cr_assert(client_command(b, "GET %s", keys[k]));
+        }
+        cr_assert(!client_readable(b, 20), "after %s a key is still there", writes[i]);
+        relay_release(link);
+        for (int k = 0; k < 3; k++) {
+            expect_next(b, "nil");
+        }
+        expect_kept(r, n, b, writes[i]);
+    }
 }
 
 SCENARIO(single, keys_and_values_may_hold_any_byte)
@@ -185,25 +261,9 @@ SCENARIO(single, replies_equal_those_of_redis_byte_for_byte)
 
 SCENARIO(single, what_is_not_supported_gets_one_clear_error)
 {
-    static const char *const lines[] = {"MULTI",
-                                        "SUBSCRIBE a b",
-                                        "PSUBSCRIBE a*",
-                                        "SSUBSCRIBE a",
-                                        "BLPOP a 0",
-                                        "BRPOP a 0",
-                                        "BLMOVE a b LEFT LEFT 0",
-                                        "BRPOPLPUSH a b 0",
-                                        "BLMPOP 0 1 a LEFT",
-                                        "BZPOPMIN a 0",
-                                        "BZPOPMAX a 0",
-                                        "BZMPOP 0 1 a MIN",
-                                        "MONITOR",
-                                        "WAIT 1 0",
-                                        "WATCH a",
-                                        "XREAD BLOCK 0 STREAMS a $",
-                                        "SYNC",
-                                        "PSYNC ? -1",
-                                        "REPLCONF ACK 0"};
+    static const char *const lines[] = {"SUBSCRIBE a b", "PSUBSCRIBE a*", "SSUBSCRIBE a",
+                                        "MONITOR",       "WAIT 1 0",      "SYNC",
+                                        "PSYNC ? -1",    "REPLCONF ACK 0"};
     struct redis *r = redis_start(NULL);
     struct nearside *n = nearside_start(r->port, NULL);
     struct client *c = nearside_connect(n);
@@ -214,20 +274,6 @@ SCENARIO(single, what_is_not_supported_gets_one_clear_error)
         /* exactly one reply, and the connection goes on */
         expect(c, cleanup_printf("$after %zu", i), "ECHO 'after %zu'", i);
     }
-}
-
-SCENARIO(single, database_0_may_be_selected_and_others_may_not)
-{
-    struct redis *r = redis_start(NULL);
-    struct nearside *n = nearside_start(r->port, NULL);
-    struct client *c = nearside_connect(n);
-
-    expect(c, "+OK", "SELECT 0");
-    expect(c, "-ERR ...", "SELECT 1");
-    expect(c, "-ERR ...", "SELECT x");
-    expect(c, "+OK", "SET k v");
-    expect(c, "$v", "GET k");
-    expect(r->direct, "$v", "GET k");
 }
 
 SCENARIO(single, commands_about_the_connection_are_answered)

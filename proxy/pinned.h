@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * pinned.h: connections of one client alone, for what cannot share one: transactions (MULTI, WATCH) and
+ * commands that block or could stall others (D8).
+ *
+ * A client is pinned from the first such command until its session is provably clean again: no MULTI
+ * open, nothing watched, nothing unanswered. Then the connection goes back to the worker's pool. A
+ * client that leaves before that takes its connection with it, so that Redis forgets the rest. When a
+ * pinned connection dies its client is closed: as with a direct connection, the session is gone.
+ * upstream.max_pinned bounds them. Worker's thread only.
+ */
+#pragma once
+
+#include "client.h"
+
+struct pinned;
+
+/* Gives the client a connection in its db. False: upstream.max_pinned are in use. */
+MUST_CHECK bool pinned_take(struct client *c);
+/* The connection; conn_accepts tells whether it takes commands. */
+struct conn *pinned_conn(struct client *c);
+/* Something was submitted: flushed at the end of the turn. */
+void pinned_mark_dirty(struct client *c);
+
+/* The first byte of the reply to `cmd` (by its name) says what became of the session. */
+void pinned_follow(struct client *c, const struct cmd *cmd, char reply_type);
+/* Everything on it has been answered: back to the pool if the session is clean. */
+void pinned_settle(struct client *c);
+/* The client leaves, or says RESET: closed at the end of the turn. */
+void pinned_drop(struct client *c);
+
+/* For the worker. */
+void pinned_flush(struct worker *worker);
+void pinned_tick(struct worker *worker);
+/* Frees what was dropped; from outside all callbacks. */
+void pinned_reap(struct worker *worker);
+/* Ends all of them. */
+void pinned_fini(struct worker *worker);

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * session.c: what a pinned client sends, and what it means for L1.
+ *
+ *   MULTI, SET, ... ─► queued: no effect yet (should the server execute it after all: a fence)
+ *   EXEC            ─► unknown effect: a fence, or L1 emptied if a flush was queued
+ *   WATCH, then GET ─► read beside L1 (R8): an old value read after WATCH would let EXEC succeed on it
+ *   BLPOP ...       ─► its keys are dropped when it answers; no write-begin, it may wait for ever (Kb)
+ *
+ * Two views of the session are kept. `expects_multi` and `expects_watch` follow the requests as they are
+ * dispatched, since a whole transaction may be pipelined; pinned.c follows the replies, and decides
+ * when the session is over. Roads are changed only when nothing is unanswered (D14).
+ *
+ * What cannot be queued here (SELECT, CLIENT, SUBSCRIBE ... inside MULTI) is answered with an error, and
+ * the server is sent a request it refuses in its place, so that EXEC aborts as it should.
+ */
+#include "session.h"
+
+#include "forward.h"
+#include "pinned.h"
+
+/* Refused by every server, with or without MULTI: one argument short. */
+static const struct slice poison = {"*1\r\n$3\r\nGET\r\n", 13};
+
+static bool is_named(const struct cmd *cmd, const char *name)
+{
+    return strcmp(cmd->name, name) == 0;
+}
+
+static bool ends_multi(const struct cmd *cmd)
+{
+    return is_named(cmd, "exec") || is_named(cmd, "discard");
+}
+
+/* Commands whose replies do not pair with requests, or whose meaning is that of one connection. */
+static bool is_streaming(const struct cmd *cmd)
+{
+    static const char *const names[] = {"subscribe",   "psubscribe",   "ssubscribe",
+                                        "unsubscribe", "punsubscribe", "sunsubscribe",
+                                        "monitor",     "wait",         "waitaof"};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        if (is_named(cmd, names[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+bool session_takes(const struct client *c, const struct cmd *cmd, enum cmd_class class)
+{
+    if (c->expects_multi) {
+        return cmd->local != LOCAL_QUIT && cmd->local != LOCAL_RESET && cmd->local != LOCAL_HTTP;
+    }
+    if (class == CMD_PINNED) {
+        return !is_streaming(cmd);
+    }
+    return c->pinned != NULL && class != CMD_LOCAL && class != CMD_REFUSED;
+}
+
+/* Inside MULTI: may the server queue it? */
+static bool can_queue(const struct cmd *cmd, enum cmd_class class)
+{
+    if (class == CMD_LOCAL) {
+        return cmd->local == LOCAL_PING || cmd->local == LOCAL_ECHO || cmd->local == LOCAL_INFO;
+    }
+    return class != CMD_REFUSED && !is_streaming(cmd);
+}
+
+static void foresee(struct client *c, const struct cmd *cmd, enum cmd_class class)
+{
+    if (is_named(cmd, "multi")) {
+        c->expects_multi = true;
+    } else if (ends_multi(cmd)) {
+        c->expects_multi = c->expects_watch = c->multi_flushes = false;
+    } else if (is_named(cmd, "watch")) {
+        c->expects_watch = true;
+    } else if (is_named(cmd, "unwatch") && !c->expects_multi) {
+        c->expects_watch = false;
+    } else if (c->expects_multi && (class == CMD_FLUSH || cmd->effect == CMD_FLUSH)) {
+        c->multi_flushes = true;
+    }
+}
+
+/* The class to act on when the reply comes. */
+static enum cmd_class class_of(const struct client *c, const struct cmd *cmd, enum cmd_class class)
+{
+    if (is_named(cmd, "exec")) {
+        return c->multi_flushes ? CMD_FLUSH : CMD_UNKNOWN;
+    }
+    if (class == CMD_GET || class == CMD_MGET) {
+        return CMD_READ;
+    }
+    return class == CMD_PINNED ? cmd->effect : class;
+}
+
+static bool prepare(struct client *c, struct request *request, const struct cmd *cmd,
+                    enum cmd_class class, const struct request_view *view)
+{
+    request->kind = REQUEST_FORWARD;
+    request->road = ROAD_PINNED;
+    request->cmd = cmd;
+    request->unbegun = class == CMD_PINNED;
+    if (c->expects_multi && !ends_multi(cmd)) {
+        request->class = CMD_NONE;
+        request->queued = true;
+        return true;
+    }
+    request->class = class_of(c, cmd, class);
+    request->is_get = class == CMD_GET && cmd_arity_ok(cmd, view->argc);
+    return dispatch_collect_keys(request, cmd, view);
+}
+
+/* Has the client a connection for it? False: *result says what to do instead. */
+static bool get_ready(struct client *c, enum cmd_class class, enum dispatch *result)
+{
+    *result = DISPATCH_STALL;
+    if (c->pinned != NULL) {
+        /* as far as the requests tell the session is over: wait for the replies to say so too, so
+         * that the client is back on its usual roads */
+        bool over = !c->expects_multi && !c->expects_watch && class != CMD_PINNED;
+        return !over || c->pending == 0;
+    }
+    if (c->pending > 0) {
+        return false;
+    }
+    if (!pinned_take(c)) {
+        client_reply_error(c, "ERR too many clients need a connection of their own "
+                              "(upstream.max_pinned)");
+        *result = DISPATCH_DONE;
+        return false;
+    }
+    return true;
+}
+
+enum dispatch session_request(struct client *c, const struct cmd *cmd, enum cmd_class class,
+                              const struct request_view *view, struct blob *owner)
+{
+    enum dispatch result;
+    bool poisons = c->expects_multi && !can_queue(cmd, class);
+    if (c->pinned == NULL && (ends_multi(cmd) || is_named(cmd, "unwatch"))) {
+        return dispatch_forward(c, cmd, CMD_NONE, view, owner); /* an error, or nothing to do */
+    }
+    if (!get_ready(c, class, &result)) {
+        return result;
+    }
+    struct request *request = request_create(c->worker);
+    if (request == NULL || !prepare(c, request, cmd, class, view)) {
+        request_destroy(request);
+        client_close(c);
+        return DISPATCH_DONE;
+    }
+    request->refused = poisons;
+    if (!poisons) {
+        foresee(c, cmd, class);
+    }
+    if (request->wide && request_writes(request) && !request->unbegun) {
+        request->class = CMD_UNKNOWN; /* fenced: cheaper here than holding everything back */
+        request->unbegun = true;
+    }
+    client_enqueue(c, request);
+    forward_request(request, poisons ? poison : view->raw, poisons ? NULL : owner);
+    return DISPATCH_DONE;
+}

@@ -1,0 +1,17 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * session.h: requests of a client that is pinned or has to be (pinned.h): MULTI and what it queues,
+ * WATCH and the reads behind it, blocking commands. Worker's thread only.
+ */
+#pragma once
+
+#include "dispatch.h"
+
+/* Does this request go on a pinned connection: because the command needs one, or because the client
+ * has one and is in the middle of something? */
+bool session_takes(const struct client *c, const struct cmd *cmd, enum cmd_class class);
+
+/* Sends it there, pinning the client first if need be. */
+MUST_CHECK enum dispatch session_request(struct client *c, const struct cmd *cmd,
+                                         enum cmd_class class, const struct request_view *view,
+                                         struct blob *owner);

@@ -1,0 +1,375 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * test_session.c: what belongs to one connection: transactions, WATCH, blocking commands, SELECT.
+ */
+#include "../support/await.h"
+#include "../support/nearside.h"
+#include "../support/redis.h"
+#include "../support/scenario.h"
+
+#include <string.h>
+
+/* ---- Transactions --------------------------------------------------------------------------- */
+
+SCENARIO(session, a_transaction_answers_as_redis_does)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+
+    expect(c, "+OK", "SET k 1");
+    expect(c, "+OK", "MULTI");
+    expect(c, "-ERR MULTI calls can not be nested", "MULTI");
+    expect(c, "+QUEUED", "INCR k");
+    expect(c, "+QUEUED", "GET k");
+    expect(c, "+QUEUED", "PING");
+    expect(c, "[:2 $2 +PONG]", "EXEC");
+    expect(c, "$2", "GET k");
+    expect(c, "-ERR EXEC without MULTI", "EXEC");
+    expect(c, "-ERR DISCARD without MULTI", "DISCARD");
+    expect(c, "+OK", "MULTI");
+    expect(c, "+QUEUED", "SET k 9");
+    expect(c, "+OK", "DISCARD");
+    expect(c, "$2", "GET k");
+    expect(c, "+OK", "MULTI");
+    expect(c, "-ERR unknown command...", "NOSUCH");
+    expect(c, "+QUEUED", "SET k 9");
+    expect(c, "-EXECABORT...", "EXEC");
+    expect(c, "$2", "GET k");
+    expect(c, "+PONG", "PING");
+}
+
+SCENARIO(session, a_transaction_that_is_pipelined_whole_stays_in_order)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+
+    for (int i = 0; i < 200; i++) {
+        cr_assert(client_command(c, "SET k %d", i));
+        cr_assert(client_command(c, "MULTI"));
+        cr_assert(client_command(c, "INCR k"));
+        cr_assert(client_command(c, "EXEC"));
+        cr_assert(client_command(c, "GET k"));
+    }
+    for (int i = 0; i < 200; i++) {
+        expect_next(c, "+OK");
+        expect_next(c, "+OK");
+        expect_next(c, "+QUEUED");
+        expect_next(c, cleanup_printf("[:%d]", i + 1));
+        expect_next(c, cleanup_printf("$%d", i + 1));
+    }
+}
+
+SCENARIO(session, what_a_transaction_wrote_is_seen_by_all_clients_at_once)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, "proxy.workers=2", NULL);
+    struct client *writer = nearside_connect(n);
+    struct client *readers[4];
+
+    for (int i = 0; i < 4; i++) {
+        readers[i] = nearside_connect(n);
+    }
+    for (int round = 0; round < 100; round++) {
+        for (int i = 0; i < 4; i++) {
+            (void)ask(readers[i], "MGET a b");
+            (void)ask(readers[i], "GET a");
+        }
+        expect(writer, "+OK", "MULTI");
+        expect(writer, "+QUEUED", "SET a %d", round);
+        expect(writer, "+QUEUED", "EVAL 'return redis.call(\"set\",\"b\",ARGV[1])' 0 %d", round);
+        expect(writer, "[+OK +OK]", "EXEC");
+        for (int i = 0; i < 4; i++) {
+            expect(readers[i], cleanup_printf("$%d", round), "GET a");
+            expect(readers[i], cleanup_printf("[$%d $%d]", round, round), "MGET a b");
+        }
+    }
+}
+
+SCENARIO(session, a_flush_or_swap_inside_a_transaction_empties_the_cache)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+    struct client *reader = nearside_connect(n);
+
+    expect(c, "+OK", "SET k 1");
+    expect(reader, "$1", "GET k");
+    expect(c, "+OK", "MULTI");
+    expect(c, "+QUEUED", "SWAPDB 0 1");
+    expect(c, "[+OK]", "EXEC");
+    expect(reader, "nil", "GET k");
+    expect(c, "+OK", "MULTI");
+    expect(c, "+QUEUED", "SWAPDB 0 1");
+    expect(c, "+QUEUED", "FLUSHALL");
+    expect(c, "[+OK +OK]", "EXEC");
+    expect(reader, "nil", "GET k");
+}
+
+SCENARIO(session, watched_keys_abort_the_transaction_and_are_read_past_the_cache)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+
+    expect(c, "+OK", "SET k 1");
+    expect(c, "$1", "GET k");
+    expect(c, "$1", "GET k");
+    long long calls = redis_calls(r, "get");
+    expect(c, "+OK", "WATCH k");
+    expect(c, "$1", "GET k");
+    cr_assert_eq(redis_calls(r, "get"), calls + 1, "a read after WATCH must reach Redis");
+    expect(r->direct, "+OK", "SET k 2");
+    expect(c, "+OK", "MULTI");
+    expect(c, "+QUEUED", "SET k 3");
+    expect(c, "nil array", "EXEC");
+    expect(c, "$2", "GET k");
+
+    expect(c, "+OK", "WATCH k");
+    expect(c, "+OK", "MULTI");
+    expect(c, "+QUEUED", "INCR k");
+    expect(c, "[:3]", "EXEC");
+    expect(c, "+OK", "WATCH k");
+    expect(c, "+OK", "UNWATCH");
+    nearside_await_info(n, "pinned_connections", 0, 0, 2000);
+    expect(c, "$3", "GET k");
+    calls = redis_calls(r, "get");
+    expect(c, "$3", "GET k");
+    cr_assert_eq(redis_calls(r, "get"), calls, "after UNWATCH the cache is used again");
+}
+
+SCENARIO(session, what_cannot_be_queued_aborts_the_transaction)
+{
+    static const char *const lines[] = {"SELECT 1", "CLIENT ID", "SUBSCRIBE a", "HELLO 2",
+                                        "WAIT 0 0"};
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+
+    for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
+        expect(c, "+OK", "MULTI");
+        expect(c, "+QUEUED", "SET k %zu", i);
+        expect(c, "-ERR ...", "%s", lines[i]);
+        expect(c, "-EXECABORT...", "EXEC");
+        expect(c, "nil", "GET k");
+    }
+}
+
+SCENARIO(session, a_client_that_leaves_inside_multi_leaves_nothing_behind)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+
+    for (int i = 0; i < 10; i++) {
+        struct client *c = nearside_connect(n);
+        expect(c, "+OK", "WATCH k");
+        expect(c, "+OK", "MULTI");
+        expect(c, "+QUEUED", "SET k 1");
+        client_close(c);
+    }
+    nearside_await_info(n, "pinned_connections", 0, 0, 2000);
+    expect(r->direct, "nil", "GET k");
+    /* a new client gets a clean session */
+    struct client *c = nearside_connect(n);
+    expect(c, "-ERR EXEC without MULTI", "EXEC");
+    expect(c, "+OK", "MULTI");
+    expect(c, "[]", "EXEC");
+    const char *list = ask(r->direct, "CLIENT LIST");
+    cr_assert_null(strstr(list, "multi=1"), "%s", list);
+}
+
+SCENARIO(session, reset_ends_a_transaction)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+
+    expect(c, "+OK", "MULTI");
+    expect(c, "+QUEUED", "SET k 1");
+    expect(c, "+RESET", "RESET");
+    expect(c, "-ERR EXEC without MULTI", "EXEC");
+    expect(c, "nil", "GET k");
+}
+
+SCENARIO(session, a_transaction_whose_connection_dies_closes_its_client)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+    struct client *other = nearside_connect(n);
+
+    expect(c, "+OK", "MULTI");
+    expect(c, "+QUEUED", "SET k 1");
+    (void)ask(r->direct, "CLIENT KILL TYPE normal SKIPME yes");
+    cr_assert(client_drain_to_end(c), "its session is gone, and it was not told");
+    await_reply(other, "nil", 5000, "GET k");
+    nearside_await_info(n, "pinned_connections", 0, 0, 2000);
+}
+
+SCENARIO(session, pinned_connections_are_bounded)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, "upstream.max_pinned=3", NULL);
+    struct client *c[4];
+
+    for (int i = 0; i < 4; i++) {
+        c[i] = nearside_connect(n);
+        expect(c[i], i < 3 ? "+OK" : "-ERR too many...", "MULTI");
+    }
+    expect(c[0], "[]", "EXEC");
+    expect(c[3], "+OK", "MULTI");
+}
+
+/* ---- Blocking commands ---------------------------------------------------------------------- */
+
+SCENARIO(session, blocking_commands_block_their_client_only)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *waiting = nearside_connect(n);
+    struct client *other = nearside_connect(n);
+
+    cr_assert(client_command(waiting, "BLPOP list 0"));
+    cr_assert(client_command(waiting, "GET k"));
+    for (int i = 0; i < 50; i++) {
+        expect(other, "+OK", "SET k %d", i);
+        expect(other, cleanup_printf("$%d", i), "GET k");
+    }
+    expect(other, ":1", "RPUSH list x");
+    expect_next(waiting, "[$list $x]");
+    expect_next(waiting, "$49");
+    expect(waiting, "nil array", "BLPOP list 0.05");
+    expect(waiting, "nil array", "XREAD BLOCK 10 STREAMS s $");
+    expect(waiting, "nil...", "BLMOVE list list2 LEFT LEFT 0.05");
+    nearside_await_info(n, "pinned_connections", 0, 0, 2000);
+}
+
+SCENARIO(session, a_client_blocks_for_longer_than_a_dead_node_is_waited_for)
+{
+    static const char *const modes[] = {"invalidation.mode=tracking", "invalidation.mode=off"};
+    struct redis *r = redis_start(NULL);
+
+    for (int i = 0; i < 2; i++) {
+        struct nearside *n = nearside_start(r->port, "upstream.dead_after=500ms", modes[i], NULL);
+        struct client *waiting = nearside_connect(n);
+        expect(waiting, "nil array", "BLPOP list 2");
+    }
+}
+
+SCENARIO(session, a_blocked_client_that_leaves_is_forgotten_by_redis)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+
+    for (int i = 0; i < 3; i++) {
+        struct client *c = nearside_connect(n);
+        cr_assert(client_command(c, "BLPOP list 0"));
+        if (i > 0) {
+            cr_assert(client_command(c, "GET k")); /* waits behind it: the socket is not read */
+        }
+        int64_t deadline = now_ms() + 5000;
+        while (redis_info(r, "blocked_clients") < 1 && now_ms() < deadline) {
+        }
+        cr_assert_eq(redis_info(r, "blocked_clients"), 1);
+        if (i == 2) {
+            client_reset(c);
+        } else {
+            client_close(c);
+        }
+        deadline = now_ms() + 5000;
+        while (redis_info(r, "blocked_clients") > 0 && now_ms() < deadline) {
+        }
+        cr_assert_eq(redis_info(r, "blocked_clients"), 0);
+    }
+    expect(r->direct, ":1", "RPUSH list x");
+    expect(r->direct, "$x", "LPOP list");
+    nearside_await_info(n, "pinned_connections", 0, 0, 2000);
+}
+
+SCENARIO(session, what_a_blocking_command_took_is_not_served_any_more)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, "proxy.workers=2", NULL);
+    struct client *c = nearside_connect(n);
+    struct client *reader = nearside_connect(n);
+
+    for (int i = 0; i < 50; i++) {
+        expect(c, ":1", "RPUSH list %d", i);
+        expect(reader, "-WRONGTYPE...", "GET list");
+        expect(c, cleanup_printf("[$list $%d]", i), "BLPOP list 0");
+        expect(reader, "nil", "GET list");
+        expect(c, "+OK", "SET list text");
+        expect(reader, "$text", "GET list");
+        expect(c, ":1", "DEL list");
+    }
+}
+
+/* ---- SELECT ---------------------------------------------------------------------------------- */
+
+SCENARIO(session, select_changes_the_database_of_one_client)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *a = nearside_connect(n);
+    struct client *b = nearside_connect(n);
+
+    expect(a, "+OK", "SET k zero");
+    expect(a, "$zero", "GET k");
+    expect(a, "+OK", "SELECT 5");
+    expect(a, "nil", "GET k");
+    expect(a, "+OK", "SET k five");
+    expect(b, "$zero", "GET k");
+    expect(a, "$five", "GET k");
+    expect(a, "[$five nil]", "MGET k x");
+    expect(a, "+OK", "MULTI");
+    expect(a, "+QUEUED", "GET k");
+    expect(a, "[$five]", "EXEC");
+    expect(a, ":1", "MOVE k 1");
+    expect(a, "+OK", "SELECT 1");
+    expect(a, "$five", "GET k");
+    expect(a, "+OK", "SELECT 0");
+    expect(a, "$zero", "GET k");
+    expect(a, ":0", "MOVE k 1");
+    expect(a, ":1", "COPY k k2 DB 1");
+    expect(a, "+RESET", "RESET");
+    expect(a, "$zero", "GET k");
+}
+
+SCENARIO(session, select_is_refused_in_the_words_of_redis)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+    static const char *const dbs[] = {"16", "99", "-1", "abc", "99999999999999"};
+
+    for (size_t i = 0; i < sizeof(dbs) / sizeof(dbs[0]); i++) {
+        const char *want = cleanup_printf("%s", ask(r->direct, "SELECT %s", dbs[i]));
+        expect(c, want, "SELECT %s", dbs[i]);
+        expect(c, want, "SELECT %s", dbs[i]);
+        expect(c, "+OK", "SET k %zu", i);
+        expect(r->direct, cleanup_printf("$%zu", i), "GET k");
+    }
+}
+
+SCENARIO(session, a_pipeline_keeps_its_order_across_select)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+
+    for (int i = 0; i < 50; i++) {
+        for (int db = 0; db < 4; db++) {
+            cr_assert(client_command(c, "SELECT %d", db));
+            cr_assert(client_command(c, "SET k %d-%d", db, i));
+            cr_assert(client_command(c, "GET k"));
+        }
+    }
+    for (int i = 0; i < 50; i++) {
+        for (int db = 0; db < 4; db++) {
+            expect_next(c, "+OK");
+            expect_next(c, "+OK");
+            expect_next(c, cleanup_printf("$%d-%d", db, i));
+        }
+    }
+}
