@@ -241,10 +241,11 @@ Test(conf, swapped_letters_are_one_mistake_and_case_is_none)
 
 Test(conf, unknown_names_without_a_near_one_get_a_list)
 {
-    expect_errors("[server]\n[invalidation]\nfoo = 1\n", NONE,
-                  "f.ini:1: [server]: unknown section; there is [proxy], [upstream], [l1], "
-                  "[invalidation]\n"
-                  "f.ini:3: [invalidation] foo: unknown key; there is mode, unknown_writes, link_lease\n");
+    expect_errors(
+        "[server]\n[invalidation]\nfoo = 1\n", NONE,
+        "f.ini:1: [server]: unknown section; there is [proxy], [upstream], [l1], "
+        "[invalidation]\n"
+        "f.ini:3: [invalidation] foo: unknown key; there is mode, unknown_writes, link_lease\n");
 }
 
 Test(conf, unknown_overrides_get_the_nearest)
