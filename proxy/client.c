@@ -2,19 +2,15 @@
  *
  * client.c: life, queue and output of a client; its input is client_input.c.
  *
- *   on_readable ─► read once ─► run_requests ─► dispatch_request ┬─► reply into out (nothing waits)
- *                                   ▲                            └─► a request in the queue
- *   client_run (stalled input) ─────┘
- *   client_arrived / client_answered ─► replies leave the queue in order ─► out
+ *   client_reply_begin/_end ────────────► out, or behind what still waits, as a held request
+ *   client_enqueue ─► ... ─► client_arrived, client_answered ─► release: replies leave in order ─► out
  *   end of turn: client_flush ─► writev
  *
- * Input is read into the worker's buffer and served from there; only what is left over is kept, in a
- * blob of the client's own, so that idle clients hold none. A large request grows that blob as its
- * bytes arrive (never on the word of its length alone) and is then handed on by reference.
+ * Replies are never held back for a slow reader: Redis does not either, and clients that write a whole
+ * pipeline before reading would deadlock. They are bounded instead: output_is_over closes a client
+ * whose unread replies are over proxy.max_output, client_check_deadlines one that has stopped moving.
  *
- * A client that may not go on (window full, order, lane full) is `stalled`: its socket is not read
- * until something was answered. Replies are never held back for a slow reader: Redis does not either,
- * and clients that write a whole pipeline before reading would deadlock. They are bounded instead.
+ * Everything a client holds is charged to worker->client_memory (client_charge).
  */
 #include "client.h"
 
@@ -34,10 +30,8 @@
 #include <unistd.h>
 
 #define MAX_IOV 64
-/* Room a read into a client's own blob should find at least. */
-#define READ_ROOM ((size_t)16 * 1024)
-/* Up to this much unserved input is moved into the worker's buffer before reading on. */
-#define SHORT_REST ((size_t)16 * 1024)
+/* Below this, a client that had produced much output goes on. */
+#define OUTPUT_RESUME ((size_t)512 * 1024)
 
 static void on_writable(struct ev_loop *loop, struct ev_io *io, int events);
 
@@ -296,6 +290,9 @@ void client_flush(struct client *c)
         }
     }
     client_charge(c);
+    if (c->stalled_output && c->out.bytes < OUTPUT_RESUME) {
+        client_mark_runnable(c);
+    }
     close_if_finished(c);
 }
 

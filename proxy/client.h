@@ -33,7 +33,8 @@ struct client {
     bool stalled;       /* input waits for an answer to an earlier request, or for room */
     bool stalled_large; /* and it is a large request: not looked at before everything is answered */
     bool selecting;     /* a SELECT is unanswered: what follows waits for its db */
-    bool wants_write;   /* the writable watcher is active */
+    bool stalled_output; /* or it has produced much output, and is to take some of it first */
+    bool wants_write;    /* the writable watcher is active */
     bool is_dirty, is_runnable; /* in the worker's queue of that name */
     struct ev_io readable;
     struct ev_io writable;

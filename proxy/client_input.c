@@ -9,7 +9,8 @@
  *
  * A client that may not go on (window full, order, lane full) is `stalled`: its socket is not read and
  * its rest not looked at until something was answered (client_run). So is one that produced much
- * output in one go: others get their turn first.
+ * output in one go, until most of that has been written, or until the next tick: one that reads nothing
+ * before it has sent everything must get on too.
  */
 #include "client.h"
 
@@ -26,23 +27,24 @@
 #define SHORT_REST ((size_t)16 * 1024)
 /* A request above this that has to wait is parsed again only when nothing is unanswered. */
 #define LARGE_REQUEST ((size_t)64 * 1024)
-/* Output produced in one go before other clients get their turn. */
-#define OUTPUT_SHARE ((size_t)1024 * 1024)
+/* Output produced in one go. Then others get their turn, and the client some time to take it. */
+#define OUTPUT_SHARE ((size_t)2 * 1024 * 1024)
 
 /* Serves the requests at the start of `in` and returns how many bytes they took. */
 static size_t run_requests(struct client *c, struct slice in, struct blob *owner)
 {
     size_t used = 0;
     size_t before = c->out.bytes;
-    c->stalled = c->stalled_large = false;
+    c->stalled = c->stalled_large = c->stalled_output = false;
     while (used < in.n && c->state == CLIENT_OPEN) {
         if (c->queued >= c->worker->server->conf->proxy_window) {
             c->stalled = true;
             break;
         }
         if (c->out.bytes > before + OUTPUT_SHARE) {
-            c->stalled = true;
-            client_mark_runnable(c);
+            c->stalled = c->stalled_output = true;
+            c->worker->output_stalled = true;
+            client_mark_dirty(c);
             break;
         }
         struct request_view view;

@@ -106,8 +106,7 @@ static void end_write(struct request *request)
 /* Inside MULTI; executed at once all the same if the server did not take the MULTI. */
 static bool was_executed(const struct request *request, const struct reply_piece *piece)
 {
-    return request->queued && piece != NULL && piece->type != '-' &&
-           !slice_eq(piece->bytes, SLICE("+QUEUED\r\n"));
+    return request->queued && piece->type != '-' && !slice_eq(piece->bytes, SLICE("+QUEUED\r\n"));
 }
 
 /* piece is the first of the reply, or NULL when it was lost. */
@@ -130,9 +129,8 @@ static void settle(struct request *request, const struct reply_piece *piece)
     }
     if (request->class == CMD_FLUSH) {
         l1_drop_all(l1);
-    } else if (was_executed(request, piece) && request->client != NULL) {
-        settle_unknown(request);
-    } else if (request->class == CMD_UNKNOWN && piece != NULL && request->client != NULL) {
+    } else if (piece != NULL && request->client != NULL &&
+               (request->class == CMD_UNKNOWN || was_executed(request, piece))) {
         /* lost, or nobody there to be told: its pushes do, in their time */
         settle_unknown(request);
     }

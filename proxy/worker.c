@@ -306,6 +306,20 @@ static void publish_lanes(struct worker *worker)
     upstream_each(worker->upstream, add_lane, worker);
 }
 
+/* Whoever has not taken its output by now may not be reading before it has sent everything. */
+static void run_output_stalled(struct worker *worker)
+{
+    if (!worker->output_stalled) {
+        return;
+    }
+    worker->output_stalled = false;
+    for (struct client *c = worker->clients.head; c != NULL; c = c->next) {
+        if (c->stalled_output) {
+            client_mark_runnable(c);
+        }
+    }
+}
+
 /* Looks at a share of the clients, so that each is looked at about once a second. */
 static void sweep_clients(struct worker *worker)
 {
@@ -321,7 +335,7 @@ static void sweep_clients(struct worker *worker)
 /* A stopped or starved process: its clients are not to be blamed for the silence. */
 static void excuse_standstill(struct worker *worker, int64_t now)
 {
-    int64_t gap = worker->last_tick == 0 ? 0 : now - worker->last_tick;
+    int64_t gap = now - worker->last_tick;
     worker->last_tick = now;
     for (struct client *c = worker->clients.head; gap > STANDSTILL_MS && c != NULL; c = c->next) {
         client_excuse(c, gap);
@@ -342,6 +356,7 @@ static void on_tick(struct ev_loop *loop, struct ev_timer *timer, int events)
     pinned_tick(worker);
     fence_tick(worker);
     publish_lanes(worker);
+    run_output_stalled(worker);
     sweep_clients(worker);
     check_memory(worker);
     if (worker->index == 0) {
@@ -415,7 +430,7 @@ static void *run(void *arg)
     struct worker *worker = arg;
     pthread_mutex_lock(&worker->mailbox_lock); /* worker->thread has been written */
     pthread_mutex_unlock(&worker->mailbox_lock);
-    worker_read_clock(worker);
+    worker->last_tick = worker_read_clock(worker);
     if (worker->feed != NULL) {
         feed_start(worker->feed);
     }

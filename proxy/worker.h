@@ -79,7 +79,8 @@ struct worker {
     bool waits_for_room;     /* a client stalled because a road was full: the last one that was */
     uint32_t full_db;
     enum road full_road;
-    bool own_post; /* posted to itself since the mailbox was last emptied */
+    bool output_stalled; /* some client is stalled_output */
+    bool own_post;       /* posted to itself since the mailbox was last emptied */
     struct log_limit closed_log;
     int64_t last_tick;
     bool draining;

@@ -8,6 +8,7 @@
 #include "../support/redis.h"
 #include "../support/scenario.h"
 
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -164,6 +165,47 @@ SCENARIO(info, our_section_is_there_while_redis_is_not)
     int64_t asked = now_ms();
     (void)nearside_info_text(n);
     cr_assert(now_ms() - asked < 200 * slowdown());
+}
+
+/* Workers end one by one while others still write INFO, which asks all of them. */
+SCENARIO(info, info_asked_for_before_the_end_is_answered_while_workers_end)
+{
+    enum { CLIENTS = 24, EACH = 10 };
+    struct redis *r = redis_start(NULL);
+    struct nearside *n =
+        nearside_start(r->port, "proxy.workers=4", "proxy.drain_timeout=20s", NULL);
+    struct client *c[CLIENTS];
+
+    nearside_await_fills(n);
+    for (int i = 0; i < CLIENTS; i++) {
+        c[i] = nearside_connect(n);
+        expect(c[i], "+PONG", "PING");
+    }
+    redis_freeze(r);
+    for (int i = 0; i < CLIENTS * EACH; i++) {
+        cr_assert(client_command(c[i % CLIENTS], "INFO"));
+    }
+    /* so that they are on their way: a drain serves what has been read */
+    nearside_await_info(n, "pending", CLIENTS * EACH, 2 * CLIENTS * EACH, 3000);
+    n->expected_end = true;
+    process_signal(n->process, SIGTERM);
+    struct client *late;
+    int64_t deadline = now_ms() + 5000;
+    while ((late = client_try(n->port)) != NULL && now_ms() < deadline) {
+        client_close(late);
+        pass_time(1);
+    }
+    redis_thaw(r);
+    for (int i = 0; i < CLIENTS * EACH; i++) {
+        const struct reply *reply = client_reply(c[i % CLIENTS]);
+        cr_assert(reply->type == '$' && !reply->null, "reply %d is of type %c", i, reply->type);
+        cr_assert_not_null(strstr(reply->text, "# Nearside\r\n"));
+    }
+    for (int i = 0; i < CLIENTS; i++) {
+        expect_next(c[i], "closed");
+    }
+    cr_assert(process_wait(n->process, 5000 * slowdown()), "still runs; log:\n%s", nearside_log(n));
+    cr_assert_eq(process_status(n->process), 0);
 }
 
 SCENARIO(info, clients_are_counted)

@@ -253,6 +253,92 @@ SCENARIO(limits, slow_readers_together_cannot_exceed_the_memory_for_clients)
     nearside_await_info(n, "client_memory", 0, (long long)MB, 5000);
 }
 
+/* An MGET of about 60 KB whose keys nobody else names; owned by the caller. */
+static char *long_mget(int client, int i, size_t *size)
+{
+    enum { KEYS = 120, KEY = 500 };
+    char *line = cleanup_alloc(KEYS * (KEY + 1) + 8);
+    size_t n = (size_t)sprintf(line, "MGET");
+
+    for (int k = 0; k < KEYS; k++) {
+        int head = sprintf(line + n, " %d:%d:%d:", client, i, k);
+        memset(line + n + head, 'x', (size_t)(KEY - head));
+        n += KEY;
+    }
+    return command_bytes(line, size);
+}
+
+SCENARIO(limits, long_reads_that_redis_does_not_answer_stay_within_bounds)
+{
+    enum { COUNT = 4, EACH = 300 };
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, "proxy.workers=1", "upstream.dead_after=30s",
+                                        "proxy.max_client_memory=64mb", NULL);
+    struct client *c[COUNT];
+    char *bytes[COUNT];
+    size_t size[COUNT] = {0};
+    size_t sent[COUNT];
+
+    nearside_await_fills(n);
+    for (int i = 0; i < COUNT; i++) {
+        c[i] = nearside_connect(n);
+        expect(c[i], "+PONG", "PING");
+        bytes[i] = cleanup_alloc(EACH * 64 * 1024);
+        for (int m = 0; m < EACH; m++) {
+            size_t one;
+            char *mget = long_mget(i, m, &one);
+            memcpy(bytes[i] + size[i], mget, one);
+            size[i] += one;
+            free(mget);
+        }
+    }
+    int64_t before = process_rss_kb(n->process);
+    redis_freeze(r);
+    for (int i = 0; i < COUNT; i++) {
+        sent[i] = client_send_some(c[i], bytes[i], size[i], 200);
+    }
+    int64_t grown = process_rss_kb(n->process) - before;
+    /* 74 MB were offered, which on their way to Redis are twice as much */
+    cr_assert(is_sanitized() || grown < 115 * 1024, "grew by %lld kB", (long long)grown);
+    cr_assert(nearside_info(n, "client_memory") < 65 * (long long)MB);
+    redis_thaw(r);
+    for (int i = 0; i < COUNT; i++) {
+        cr_assert(client_send(c[i], bytes[i] + sent[i], size[i] - sent[i]));
+        for (int m = 0; m < EACH; m++) {
+            expect_next(c[i], "[nil nil ...");
+        }
+    }
+}
+
+SCENARIO(limits, names_of_clients_count_as_their_memory)
+{
+    enum { COUNT = 24, SIZE = 8 * 1024 * 1024 };
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, "proxy.max_client_memory=32mb", NULL);
+    struct client *c[COUNT];
+    char *name = cleanup_alloc(SIZE);
+
+    memset(name, 'n', SIZE);
+    int64_t before = process_rss_kb(n->process);
+    for (int i = 0; i < COUNT; i++) {
+        c[i] = nearside_connect(n);
+        (void)client_command_big(c[i], "CLIENT SETNAME", name, SIZE);
+        const char *got = client_read(c[i]);
+        cr_assert(i > 2 || strcmp(got, "+OK") == 0, "got '%s'", got);
+        if (i == 1) {
+            nearside_await_info(n, "client_memory", 2 * SIZE, 32 * (long long)MB, 2000);
+        }
+    }
+    nearside_await_info(n, "client_memory", 0, 33 * (long long)MB, 2000);
+    cr_assert(nearside_info(n, "clients_closed_memory") >= COUNT - 5);
+    int64_t grown = process_rss_kb(n->process) - before;
+    cr_assert(is_sanitized() || grown < 110 * 1024, "grew by %lld kB", (long long)grown);
+    for (int i = 0; i < COUNT; i++) {
+        client_close(c[i]);
+    }
+    nearside_await_info(n, "client_memory", 0, 64 * 1024, 2000);
+}
+
 SCENARIO(limits, a_request_over_the_limit_closes_its_client)
 {
     struct redis *r = redis_start(NULL);

@@ -323,7 +323,7 @@ SCENARIO(races, readers_and_writers_on_all_workers)
     race_for(RUN_MS, false, NULL);
 }
 
-/* Apart from the others, because each script empties the cache: nothing would ever grow old. */
+/* Apart from the others, because each script is fenced and holds its client up. */
 SCENARIO(races, readers_and_scripts_on_all_workers)
 {
     race_for(RUN_MS, true, NULL);
