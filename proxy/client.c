@@ -143,6 +143,23 @@ void client_close(struct client *c)
     atomic_fetch_sub_explicit(&worker->server->clients, 1, memory_order_relaxed);
 }
 
+void client_expel(struct client *c, _Atomic uint64_t *counter, const char *fmt, ...)
+{
+    struct worker *worker = c->worker;
+    uint64_t more = 0;
+    counter_add(counter, 1);
+    if (log_allow(&worker->closed_log, worker->now, 1000, &more)) {
+        char why[256];
+        va_list args;
+        va_start(args, fmt);
+        vsnprintf(why, sizeof(why), fmt, args);
+        va_end(args);
+        log_event(LOG_WARN, "client %llu closed: %s (%llu more closed since the last line)",
+                  (unsigned long long)c->id, why, (unsigned long long)more);
+    }
+    client_close(c);
+}
+
 void client_free(struct client *c)
 {
     request_destroy(c->opening);
@@ -216,15 +233,10 @@ static bool output_is_over(struct client *c, size_t own)
     if (queued <= limit || queued - limit <= spared) {
         return false;
     }
-    COUNT(c->worker, clients_closed_output, 1);
-    uint64_t more = 0;
-    if (log_allow(&c->worker->closed_log, c->worker->now, 1000, &more)) {
-        log_event(LOG_WARN,
-                  "client %llu closed: %zu bytes of replies unread, over proxy.max_output; it "
-                  "sends requests without reading the replies (%llu more lines like this)",
-                  (unsigned long long)c->id, queued, (unsigned long long)more);
-    }
-    client_close(c);
+    client_expel(c, &c->worker->counters.clients_closed_output,
+                 "%zu bytes of replies unread, over proxy.max_output; it sends requests without "
+                 "reading the replies",
+                 queued);
     return true;
 }
 
@@ -477,17 +489,10 @@ void client_check_deadlines(struct client *c, int64_t now)
     int64_t moved = c->heard > c->drained ? c->heard : c->drained;
     if (conf->proxy_stalled_output > 0 && c->out.bytes > 0 &&
         now - moved > conf->proxy_stalled_output) {
-        COUNT(c->worker, clients_closed_output, 1);
-        uint64_t more = 0;
-        if (log_allow(&c->worker->closed_log, now, 1000, &more)) {
-            log_event(
-                LOG_WARN,
-                "client %llu closed: it has %zu bytes of replies to read and has not moved for "
-                "%lld ms (proxy.stalled_output; %llu more lines like this)",
-                (unsigned long long)c->id, c->out.bytes, (long long)(now - moved),
-                (unsigned long long)more);
-        }
-        client_close(c);
+        client_expel(c, &c->worker->counters.clients_closed_output,
+                     "it has %zu bytes of replies to read and has not moved for %lld ms "
+                     "(proxy.stalled_output)",
+                     c->out.bytes, (long long)(now - moved));
     } else if (conf->proxy_timeout > 0 && c->head == NULL && c->out.bytes == 0 &&
                now - moved > conf->proxy_timeout) {
         COUNT(c->worker, clients_closed_idle, 1);

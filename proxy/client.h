@@ -106,6 +106,11 @@ void client_end(struct client *c);
 /* Closes now; unanswered requests become ghosts. Idempotent. */
 void client_close(struct client *c);
 
+/* Closes a client that is over a limit: counted in `counter`, and logged with why, but not more than
+ * once a second. */
+void client_expel(struct client *c, _Atomic uint64_t *counter, const char *fmt, ...)
+    PRINTF_LIKE(3, 4);
+
 /* For the worker. */
 void client_run(struct client *c);
 void client_flush(struct client *c);

@@ -16,8 +16,6 @@
 
 #include "dispatch.h"
 
-#include "../conf/log.h"
-
 #include <errno.h>
 #include <unistd.h>
 
@@ -133,15 +131,8 @@ static bool make_room(struct client *c)
 {
     size_t limit = c->worker->server->conf->proxy_max_query;
     if (c->in_n >= limit) {
-        COUNT(c->worker, clients_closed_query, 1);
-        uint64_t more = 0;
-        if (log_allow(&c->worker->closed_log, c->worker->now, 1000, &more)) {
-            log_event(LOG_WARN,
-                      "client %llu closed: its request is over proxy.max_query (%zu bytes; %llu "
-                      "more lines like this)",
-                      (unsigned long long)c->id, limit, (unsigned long long)more);
-        }
-        client_close(c);
+        client_expel(c, &c->worker->counters.clients_closed_query,
+                     "its request is over proxy.max_query (%zu bytes)", limit);
         return false;
     }
     size_t wanted = parse_wanted(&c->parser);

@@ -151,17 +151,10 @@ static void close_largest(struct worker *worker)
         }
     }
     if (largest != NULL && size > 0) {
-        COUNT(worker, clients_closed_memory, 1);
-        uint64_t more = 0;
-        if (log_allow(&worker->closed_log, worker->now, 1000, &more)) {
-            log_event(
-                LOG_WARN,
-                "client %llu closed: it held %llu bytes, the most, and all clients together are "
-                "over proxy.max_client_memory (%llu more lines like this)",
-                (unsigned long long)largest->id, (unsigned long long)size,
-                (unsigned long long)more);
-        }
-        client_close(largest);
+        client_expel(largest, &worker->counters.clients_closed_memory,
+                     "it held %llu bytes, the most, and all clients together are over "
+                     "proxy.max_client_memory",
+                     (unsigned long long)size);
         atomic_store_explicit(&worker->largest_client, 0, memory_order_relaxed);
     }
 }

@@ -18,30 +18,6 @@ TestSuite(limits);
 
 #define MB ((size_t)1024 * 1024)
 
-/* `times` times the same command, as one block of bytes; owned by the test. */
-static char *repeat(const char *line, size_t times, size_t *size)
-{
-    size_t n;
-    char *one = command_bytes(line, &n);
-    char *all = cleanup_alloc(n * times);
-
-    for (size_t i = 0; i < times; i++) {
-        memcpy(all + i * n, one, n);
-    }
-    free(one);
-    *size = n * times;
-    return all;
-}
-
-static void store(struct client *c, const char *key, size_t size)
-{
-    char *value = cleanup_alloc(size);
-
-    memset(value, 'v', size);
-    cr_assert(client_command_big(c, cleanup_printf("SET %s", key), value, size));
-    expect_next(c, "+OK");
-}
-
 /* ---- Long pipelines ------------------------------------------------------------------------- */
 
 SCENARIO(limits, a_pipeline_of_100_mb_may_be_written_before_anything_is_read)
@@ -72,7 +48,7 @@ SCENARIO(limits, a_pipeline_of_a_million_small_requests_may_be_written_before_an
     size_t size;
 
     expect(c, "+OK", "SET key v");
-    char *block = repeat("GET key", BLOCK, &size);
+    char *block = command_repeated("GET key", BLOCK, &size);
     for (int i = 0; i < BLOCKS; i++) {
         cr_assert(client_send(c, block, size), "stuck after %d blocks", i);
     }
@@ -95,9 +71,9 @@ SCENARIO(limits, replies_of_many_megabytes_may_wait_while_more_is_written)
     size_t gets_n;
     size_t reads_n;
 
-    store(c, "k", SIZE);
-    char *gets = repeat("GET k", COUNT, &gets_n);
-    char *reads = repeat("GETRANGE k 0 -1", COUNT, &reads_n);
+    store_value(c, "k", SIZE);
+    char *gets = command_repeated("GET k", COUNT, &gets_n);
+    char *reads = command_repeated("GETRANGE k 0 -1", COUNT, &reads_n);
     cr_assert(client_send(c, gets, gets_n));
     cr_assert(client_send(c, reads, reads_n));
     for (int i = 0; i < 2 * COUNT; i++) {
@@ -135,7 +111,7 @@ SCENARIO(limits, requests_beyond_the_window_wait_in_the_clients_socket)
     expect(c, "+OK", "SET k v");
     char *value = cleanup_alloc(10001);
     memset(value, 'v', 10000);
-    char *sets = repeat(cleanup_printf("SET k %s", value), 8000, &size);
+    char *sets = command_repeated(cleanup_printf("SET k %s", value), 8000, &size);
     int64_t before = process_rss_kb(n->process);
     redis_freeze(r);
     size_t sent = client_send_some(c, sets, size, 500);
@@ -159,9 +135,9 @@ SCENARIO(limits, a_client_that_never_reads_is_closed_and_others_do_not_notice)
     struct client *lazy = client_connect_small(n->port, 4096);
     size_t size;
 
-    store(other, "k", 100 * 1024);
+    store_value(other, "k", 100 * 1024);
     expect(other, "+OK", "SET small v");
-    char *gets = repeat("GET k", 1000, &size);
+    char *gets = command_repeated("GET k", 1000, &size);
     (void)client_send_some(lazy, gets, size, 1000);
     int64_t deadline = now_ms() + 5000;
     while (nearside_info(n, "clients_closed_output") == 0 && now_ms() < deadline) {
@@ -184,8 +160,8 @@ SCENARIO(limits, a_client_that_never_reads_replies_of_redis_is_closed_too)
     struct client *lazy = client_connect_small(n->port, 4096);
     size_t size;
 
-    store(other, "k", 100 * 1024);
-    char *reads = repeat("GETRANGE k 0 -1", 1000, &size);
+    store_value(other, "k", 100 * 1024);
+    char *reads = command_repeated("GETRANGE k 0 -1", 1000, &size);
     (void)client_send_some(lazy, reads, size, 1000);
     nearside_await_info(n, "clients_closed_output", 1, 1, 5000);
     cr_assert(client_drain_to_end(lazy));
@@ -202,8 +178,8 @@ SCENARIO(limits, a_client_that_stops_reading_is_closed_after_stalled_output)
     struct client *other = nearside_connect(n);
     size_t size;
 
-    store(other, "k", MB);
-    char *gets = repeat("GET k", 20, &size);
+    store_value(other, "k", MB);
+    char *gets = command_repeated("GET k", 20, &size);
     cr_assert(client_send(lazy, gets, size) && client_send(slow, gets, size));
     /* one reads a little now and then and is left alone */
     static char some[512 * 1024];
@@ -226,9 +202,9 @@ SCENARIO(limits, slow_readers_together_cannot_exceed_the_memory_for_clients)
     struct client *lazy[COUNT];
     size_t size;
 
-    store(other, "k", 256 * 1024);
+    store_value(other, "k", 256 * 1024);
     expect(other, "+OK", "SET small v");
-    char *reads = repeat("GETRANGE k 0 -1", 60, &size);
+    char *reads = command_repeated("GETRANGE k 0 -1", 60, &size);
     int64_t before = process_rss_kb(n->process);
     int64_t worst = 0;
     for (int i = 0; i < COUNT; i++) {
@@ -500,8 +476,8 @@ SCENARIO(limits, a_value_over_the_item_limit_is_served_and_not_kept)
     struct client *c = nearside_connect(n);
 
     nearside_await_fills(n);
-    store(c, "large", 2000);
-    store(c, "fits", 500);
+    store_value(c, "large", 2000);
+    store_value(c, "fits", 500);
     for (int i = 0; i < 10; i++) {
         expect(c, "$(2000 bytes)", "GET large");
         expect(c, "$vvv...", "GET fits");

@@ -14,30 +14,6 @@
 
 TestSuite(turns);
 
-/* `times` times the same command, as one block of bytes; owned by the test. */
-static char *repeat(const char *line, size_t times, size_t *size)
-{
-    size_t n;
-    char *one = command_bytes(line, &n);
-    char *all = cleanup_alloc(n * times);
-
-    for (size_t i = 0; i < times; i++) {
-        memcpy(all + i * n, one, n);
-    }
-    free(one);
-    *size = n * times;
-    return all;
-}
-
-static void store(struct client *c, const char *key, size_t size)
-{
-    char *value = cleanup_alloc(size);
-
-    memset(value, 'v', size);
-    cr_assert(client_command_big(c, cleanup_printf("SET %s", key), value, size));
-    expect_next(c, "+OK");
-}
-
 /* ---- What piles up within a turn ------------------------------------------------------------ */
 
 SCENARIO(turns, a_pipeline_of_large_hits_is_answered_to_a_client_that_reads)
@@ -49,12 +25,12 @@ SCENARIO(turns, a_pipeline_of_large_hits_is_answered_to_a_client_that_reads)
     size_t size;
 
     nearside_await_fills(n);
-    store(c, "hot", SIZE);
+    store_value(c, "hot", SIZE);
     for (int i = 0; i < 2; i++) {
         expect(c, cleanup_printf("$(%d bytes)", SIZE), "GET hot");
     }
     long long hits = nearside_info(n, "l1_hits");
-    char *gets = repeat("GET hot", COUNT, &size);
+    char *gets = command_repeated("GET hot", COUNT, &size);
     cr_assert(client_send(c, gets, size));
     const size_t one = (size_t)SIZE + sizeof("$900000\r\n\r\n") - 1;
     char *got = cleanup_alloc(one);
@@ -78,7 +54,7 @@ SCENARIO(turns, replies_that_wait_behind_a_slow_command_are_bounded_and_all_answ
     size_t size;
 
     expect(c, "+OK", "SET k v");
-    char *pings = repeat("PING", COUNT, &size);
+    char *pings = command_repeated("PING", COUNT, &size);
     int64_t before = process_rss_kb(n->process);
     redis_freeze(r);
     cr_assert(client_command(c, "SET k w"));
@@ -108,9 +84,9 @@ SCENARIO(turns, a_standstill_of_the_proxy_is_not_held_against_its_clients)
     struct client *setter = nearside_connect(n);
     size_t size;
 
-    store(setter, "k", SIZE);
+    store_value(setter, "k", SIZE);
     struct client *reader = client_connect_small(n->port, 64 * 1024);
-    char *gets = repeat("GET k", COUNT, &size);
+    char *gets = command_repeated("GET k", COUNT, &size);
     cr_assert(client_send(reader, gets, size));
     nearside_await_info(n, "client_memory", SIZE, 100LL * SIZE, 3000);
     struct client *idle = nearside_connect(n);

@@ -570,3 +570,26 @@ void await_reply_at(const char *file, int line, struct client *c, const char *wa
         pass_time(2);
     }
 }
+
+char *command_repeated(const char *line, size_t times, size_t *size)
+{
+    size_t n;
+    char *one = command_bytes(line, &n);
+    char *all = cleanup_alloc(n * times);
+
+    for (size_t i = 0; i < times; i++) {
+        memcpy(all + i * n, one, n);
+    }
+    free(one);
+    *size = n * times;
+    return all;
+}
+
+void store_value(struct client *c, const char *key, size_t size)
+{
+    char *value = cleanup_alloc(size);
+
+    memset(value, 'v', size);
+    cr_assert(client_command_big(c, cleanup_printf("SET %s", key), value, size));
+    expect_next(c, "+OK");
+}

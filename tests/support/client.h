@@ -52,6 +52,9 @@ bool client_command_big(struct client *c, const char *line, const void *last, si
 /* A line as the bytes of a command; owned by the caller. */
 char *command_bytes(const char *line, size_t *n);
 
+/* `times` times the same command, as one block of bytes; freed by the test's cleanup. */
+char *command_repeated(const char *line, size_t times, size_t *size);
+
 /* ---- Receiving ------------------------------------------------------------------------------ */
 
 /* The next reply. Valid until the next call that reads from this client, like those below. */
@@ -91,3 +94,6 @@ void expect_next_at(const char *file, int line, struct client *c, const char *wa
 #define await_reply(c, want, ms, ...) await_reply_at(__FILE__, __LINE__, c, want, ms, __VA_ARGS__)
 void await_reply_at(const char *file, int line, struct client *c, const char *want, int64_t ms,
                     const char *fmt, ...) FORMAT(6, 7);
+
+/* SETs the key to `size` bytes of 'v' (main thread). */
+void store_value(struct client *c, const char *key, size_t size);
