@@ -411,6 +411,7 @@ void client_enqueue(struct client *c, struct request *request)
     unsigned road = road_index(request->road);
     c->on_road[road]++;
     c->unknown_on[road] += request_is_unordered(request);
+    c->nblocked += request->blocks;
     order_add(&c->worker->order, request);
 }
 
@@ -445,6 +446,7 @@ void client_answered(struct client *c, struct request *request)
     c->pending--;
     c->on_road[road]--;
     c->unknown_on[road] -= request_is_unordered(request);
+    c->nblocked -= request->blocks;
     order_remove(&c->worker->order, request);
     request->answered = true;
     client_charge_request(c, request);
@@ -475,7 +477,7 @@ static void look_for_progress(struct client *c, int64_t now)
 }
 
 /* A client that waits behind a blocked command is not read, so its end would go unnoticed for as long
- * as the command blocks. */
+ * as the command blocks, and what it then took would be lost. */
 static bool has_hung_up(const struct client *c)
 {
     struct pollfd fd = {.fd = c->fd, .events = POLLRDHUP};
@@ -498,7 +500,7 @@ void client_check_deadlines(struct client *c, int64_t now)
         COUNT(c->worker, clients_closed_idle, 1);
         client_close(c);
     }
-    if (c->stalled && c->pinned != NULL && has_hung_up(c)) {
+    if (c->nblocked > 0 && (c->stalled || c->state == CLIENT_ENDING) && has_hung_up(c)) {
         client_close(c);
         return;
     }

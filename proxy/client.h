@@ -64,6 +64,8 @@ struct client {
     struct pinned *pinned; /* its own connection, or NULL (pinned.h) */
     /* the session as the requests so far will leave it (session.c) */
     bool expects_multi, expects_watch, multi_flushes;
+    bool multi_refused; /* an error was the answer to MULTI, and EXEC has not come yet */
+    uint32_t nblocked;  /* unanswered requests that may wait for ever */
 
     struct client_profile *profile;
     struct client *next, *prev; /* worker->clients */

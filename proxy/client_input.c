@@ -227,7 +227,7 @@ void client_on_readable(struct ev_loop *loop, struct ev_io *io, int events)
         return;
     }
     if (n == 0) {
-        if (c->pinned != NULL) {
+        if (c->nblocked > 0) {
             client_close(c); /* it may be blocked for ever: Redis, too, forgets it at once */
             return;
         }

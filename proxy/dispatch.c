@@ -487,7 +487,7 @@ enum dispatch dispatch_request(struct client *c, const struct request_view *view
     if (c->selecting) {
         return DISPATCH_STALL;
     }
-    if (session_takes(c, cmd, class)) {
+    if (session_takes(c, cmd, class, view)) {
         return session_request(c, cmd, class, view, owner);
     }
     switch (class) {
@@ -505,11 +505,12 @@ enum dispatch dispatch_request(struct client *c, const struct request_view *view
         if (cmd->local == LOCAL_INFO && !local_info_is_ours(view)) {
             return dispatch_forward(c, cmd, CMD_NONE, view, owner);
         }
-        if (cmd->local == LOCAL_RESET && c->pinned != NULL) {
+        if (cmd->local == LOCAL_RESET && cmd_arity_ok(cmd, view->argc)) {
             if (c->pending > 0) {
-                return DISPATCH_STALL;
+                return DISPATCH_STALL; /* it changes the db, and ends the session */
             }
             pinned_drop(c);
+            c->multi_refused = false;
         }
         if (cmd->local == LOCAL_SELECT && cmd_arity_ok(cmd, view->argc)) {
             return select_db(c, view, owner);

@@ -76,7 +76,12 @@ static void settle_read(struct request *request, const struct reply_piece *piece
 static void settle_unknown(struct request *request)
 {
     struct worker *worker = request->worker;
-    switch ((enum conf_unknown_writes)worker->server->conf->invalidation_unknown_writes) {
+    enum conf_unknown_writes mode =
+        (enum conf_unknown_writes)worker->server->conf->invalidation_unknown_writes;
+    if (mode == CONF_UNKNOWN_DECLARED && request->road == ROAD_PINNED) {
+        mode = CONF_UNKNOWN_FENCE; /* EXEC names no keys; what is trusted is scripts */
+    }
+    switch (mode) {
     case CONF_UNKNOWN_FENCE:
         if (!fence_join(worker, request)) {
             l1_drop_all(worker->server->l1);
@@ -86,7 +91,7 @@ static void settle_unknown(struct request *request)
         l1_drop_all(worker->server->l1);
         return;
     case CONF_UNKNOWN_DECLARED:
-        return;
+        break;
     }
 }
 
@@ -127,8 +132,10 @@ static void settle(struct request *request, const struct reply_piece *piece)
                request->db == worker->server->conf->upstream_db) {
         settle_read(request, piece); /* L1 holds nothing of other dbs */
     }
-    if (request->class == CMD_FLUSH) {
+    if (request->class == CMD_FLUSH ||
+        (piece != NULL && request->queued_flush && was_executed(request, piece))) {
         l1_drop_all(l1);
+        worker->flush_lost = piece == NULL ? worker->now : worker->flush_lost;
     } else if (piece != NULL && request->client != NULL &&
                (request->class == CMD_UNKNOWN || was_executed(request, piece))) {
         /* lost, or nobody there to be told: its pushes do, in their time */
@@ -307,6 +314,9 @@ void forward_fail(struct request *request, const char *why)
     if (request->selects) {
         request->client->selecting = false;
     }
+    if (request->road == ROAD_PINNED && request->client->expects_multi) {
+        request->client->multi_refused = true;
+    }
     char text[256];
     snprintf(text, sizeof(text), "%s: %s", node_name(request->worker->server->node), why);
     answer_error(request, text);
@@ -429,6 +439,9 @@ void forward_request(struct request *request, struct slice raw, struct blob *own
     }
     settle(request, NULL);
     if (status == CONN_NO_MEMORY) {
+        if (pinned) {
+            client_end(request->client); /* the session has a hole now */
+        }
         forward_fail(request, "out of memory");
         return;
     }

@@ -22,6 +22,7 @@ struct pinned {
     struct conn *conn;
     uint32_t db;
     bool multi, watching;
+    bool tainted; /* something else was done on it: never anybody else's */
     bool is_dirty;
     struct pinned *next, *prev;
     struct pinned *next_dirty;
@@ -135,13 +136,19 @@ void pinned_follow(struct client *c, const struct cmd *cmd, char reply_type)
         p->multi = p->multi || reply_type == '+';
     } else if (strcmp(cmd->name, "watch") == 0) {
         p->watching = p->watching || reply_type == '+';
-    } else if (strcmp(cmd->name, "exec") == 0 || strcmp(cmd->name, "discard") == 0) {
-        /* without MULTI both are errors that change nothing; with it any reply ends the transaction */
+    } else if (strcmp(cmd->name, "exec") == 0 ||
+               (strcmp(cmd->name, "discard") == 0 && reply_type == '+')) {
+        /* EXEC: without MULTI an error that changes nothing, with it any reply ends the transaction */
         p->watching = p->watching && !p->multi;
         p->multi = false;
-    } else if (strcmp(cmd->name, "unwatch") == 0) {
+    } else if (strcmp(cmd->name, "unwatch") == 0 && reply_type == '+') {
         p->watching = p->watching && p->multi; /* inside MULTI it is only queued */
     }
+}
+
+void pinned_taint(struct client *c)
+{
+    c->pinned->tainted = true;
 }
 
 static struct pinned *detach(struct client *c)
@@ -163,7 +170,7 @@ void pinned_settle(struct client *c)
     }
     struct worker *worker = p->worker;
     detach(c);
-    if (worker->npinned_idle < IDLE_MAX && conn_state(p->conn) == CONN_UP) {
+    if (worker->npinned_idle < IDLE_MAX && conn_state(p->conn) == CONN_UP && !p->tainted) {
         push(&worker->pinned_idle, p);
         worker->npinned_idle++;
     } else {

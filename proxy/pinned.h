@@ -24,6 +24,8 @@ void pinned_mark_dirty(struct client *c);
 
 /* The first byte of the reply to `cmd` (by its name) says what became of the session. */
 void pinned_follow(struct client *c, const struct cmd *cmd, char reply_type);
+/* It is used for more than transactions and blocking: closed when the client is through with it. */
+void pinned_taint(struct client *c);
 /* Everything on it has been answered: back to the pool if the session is clean. */
 void pinned_settle(struct client *c);
 /* The client leaves, or says RESET: closed at the end of the turn. */

@@ -41,6 +41,8 @@ struct request {
     enum road road;
     uint32_t db;           /* whose lane it is on */
     const struct cmd *cmd; /* on a pinned connection: what it was */
+    bool queued_flush;     /* a command of class F among them */
+    bool blocks;           /* may wait for other clients */
     bool queued;           /* inside MULTI: the reply should be QUEUED */
     bool unbegun;  /* a blocking write: no write-begin, its keys are dropped when it answers */
     bool refused;  /* answered with an error whatever the server says (session.c) */

@@ -19,6 +19,9 @@
 #include "forward.h"
 #include "pinned.h"
 
+/* With so much unsent and something unanswered, the client's input waits. */
+#define PINNED_FULL ((size_t)4 * 1024 * 1024)
+
 /* Refused by every server, with or without MULTI: one argument short. */
 static const struct slice poison = {"*1\r\n$3\r\nGET\r\n", 13};
 
@@ -27,17 +30,24 @@ static bool is_named(const struct cmd *cmd, const char *name)
     return strcmp(cmd->name, name) == 0;
 }
 
-static bool ends_multi(const struct cmd *cmd)
+static bool ends_multi(const struct cmd *cmd, const struct request_view *view)
 {
-    return is_named(cmd, "exec") || is_named(cmd, "discard");
+    return is_named(cmd, "exec") || (is_named(cmd, "discard") && view->argc == 1);
+}
+
+/* Commands that leave nothing behind once MULTI and WATCH are over. */
+static bool is_harmless(const struct cmd *cmd)
+{
+    return cmd->blocking || is_named(cmd, "multi") || is_named(cmd, "exec") ||
+           is_named(cmd, "discard") || is_named(cmd, "watch") || is_named(cmd, "unwatch");
 }
 
 /* Commands whose replies do not pair with requests, or whose meaning is that of one connection. */
 static bool is_streaming(const struct cmd *cmd)
 {
-    static const char *const names[] = {"subscribe",   "psubscribe",   "ssubscribe",
-                                        "unsubscribe", "punsubscribe", "sunsubscribe",
-                                        "monitor",     "wait",         "waitaof"};
+    static const char *const names[] = {"subscribe",    "psubscribe",   "ssubscribe", "unsubscribe",
+                                        "punsubscribe", "sunsubscribe", "monitor",    "wait",
+                                        "waitaof",      "script|debug"};
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         if (is_named(cmd, names[i])) {
             return true;
@@ -46,10 +56,12 @@ static bool is_streaming(const struct cmd *cmd)
     return false;
 }
 
-bool session_takes(const struct client *c, const struct cmd *cmd, enum cmd_class class)
+bool session_takes(const struct client *c, const struct cmd *cmd, enum cmd_class class,
+                   const struct request_view *view)
 {
-    if (c->expects_multi) {
-        return cmd->local != LOCAL_QUIT && cmd->local != LOCAL_RESET && cmd->local != LOCAL_HTTP;
+    if (c->expects_multi || c->multi_refused) {
+        return cmd->local != LOCAL_QUIT && cmd->local != LOCAL_HTTP &&
+               (cmd->local != LOCAL_RESET || view->argc > 1);
     }
     if (class == CMD_PINNED) {
         return !is_streaming(cmd);
@@ -61,20 +73,22 @@ bool session_takes(const struct client *c, const struct cmd *cmd, enum cmd_class
 static bool can_queue(const struct cmd *cmd, enum cmd_class class)
 {
     if (class == CMD_LOCAL) {
-        return cmd->local == LOCAL_PING || cmd->local == LOCAL_ECHO || cmd->local == LOCAL_INFO;
+        return cmd->local == LOCAL_PING || cmd->local == LOCAL_ECHO || cmd->local == LOCAL_INFO ||
+               cmd->local == LOCAL_RESET; /* RESET: its arity is wrong */
     }
     return class != CMD_REFUSED && !is_streaming(cmd);
 }
 
-static void foresee(struct client *c, const struct cmd *cmd, enum cmd_class class)
+static void foresee(struct client *c, const struct cmd *cmd, enum cmd_class class,
+                    const struct request_view *view)
 {
     if (is_named(cmd, "multi")) {
         c->expects_multi = true;
-    } else if (ends_multi(cmd)) {
+    } else if (ends_multi(cmd, view)) {
         c->expects_multi = c->expects_watch = c->multi_flushes = false;
     } else if (is_named(cmd, "watch")) {
         c->expects_watch = true;
-    } else if (is_named(cmd, "unwatch") && !c->expects_multi) {
+    } else if (is_named(cmd, "unwatch") && !c->expects_multi && view->argc == 1) {
         c->expects_watch = false;
     } else if (c->expects_multi && (class == CMD_FLUSH || cmd->effect == CMD_FLUSH)) {
         c->multi_flushes = true;
@@ -100,9 +114,11 @@ static bool prepare(struct client *c, struct request *request, const struct cmd 
     request->road = ROAD_PINNED;
     request->cmd = cmd;
     request->unbegun = class == CMD_PINNED;
-    if (c->expects_multi && !ends_multi(cmd)) {
+    request->blocks = class == CMD_PINNED && cmd->blocking && !c->expects_multi;
+    if (c->expects_multi && !ends_multi(cmd, view)) {
         request->class = CMD_NONE;
         request->queued = true;
+        request->queued_flush = class == CMD_FLUSH || cmd->effect == CMD_FLUSH;
         return true;
     }
     request->class = class_of(c, cmd, class);
@@ -111,14 +127,16 @@ static bool prepare(struct client *c, struct request *request, const struct cmd 
 }
 
 /* Has the client a connection for it? False: *result says what to do instead. */
-static bool get_ready(struct client *c, enum cmd_class class, enum dispatch *result)
+static bool get_ready(struct client *c, const struct cmd *cmd, enum cmd_class class,
+                      enum dispatch *result)
 {
     *result = DISPATCH_STALL;
     if (c->pinned != NULL) {
         /* as far as the requests tell the session is over: wait for the replies to say so too, so
          * that the client is back on its usual roads */
         bool over = !c->expects_multi && !c->expects_watch && class != CMD_PINNED;
-        return !over || c->pending == 0;
+        bool full = conn_queued_bytes(pinned_conn(c)) > PINNED_FULL;
+        return c->pending == 0 || (!over && !full);
     }
     if (c->pending > 0) {
         return false;
@@ -126,10 +144,23 @@ static bool get_ready(struct client *c, enum cmd_class class, enum dispatch *res
     if (!pinned_take(c)) {
         client_reply_error(c, "ERR too many clients need a connection of their own "
                               "(upstream.max_pinned)");
+        c->multi_refused = is_named(cmd, "multi");
         *result = DISPATCH_DONE;
         return false;
     }
     return true;
+}
+
+/* MULTI could not be had, but what it was to hold is on its way: none of it may be executed. */
+static void answer_after_refusal(struct client *c, const struct cmd *cmd)
+{
+    if (is_named(cmd, "exec")) {
+        client_reply_error(c, "EXECABORT Transaction discarded because MULTI was refused");
+        c->multi_refused = false;
+    } else {
+        client_reply_error(c, "ERR MULTI was refused: '%s' is not executed", cmd->name);
+        c->multi_refused = !is_named(cmd, "discard");
+    }
 }
 
 enum dispatch session_request(struct client *c, const struct cmd *cmd, enum cmd_class class,
@@ -137,11 +168,20 @@ enum dispatch session_request(struct client *c, const struct cmd *cmd, enum cmd_
 {
     enum dispatch result;
     bool poisons = c->expects_multi && !can_queue(cmd, class);
-    if (c->pinned == NULL && (ends_multi(cmd) || is_named(cmd, "unwatch"))) {
+    if (c->multi_refused && !is_named(cmd, "multi")) {
+        answer_after_refusal(c, cmd);
+        return DISPATCH_DONE;
+    }
+    if (c->pinned == NULL &&
+        (is_named(cmd, "exec") || is_named(cmd, "discard") || is_named(cmd, "unwatch"))) {
         return dispatch_forward(c, cmd, CMD_NONE, view, owner); /* an error, or nothing to do */
     }
-    if (!get_ready(c, class, &result)) {
+    c->multi_refused = false;
+    if (!get_ready(c, cmd, class, &result)) {
         return result;
+    }
+    if (class == CMD_PINNED && !is_harmless(cmd)) {
+        pinned_taint(c);
     }
     struct request *request = request_create(c->worker);
     if (request == NULL || !prepare(c, request, cmd, class, view)) {
@@ -151,7 +191,7 @@ enum dispatch session_request(struct client *c, const struct cmd *cmd, enum cmd_
     }
     request->refused = poisons;
     if (!poisons) {
-        foresee(c, cmd, class);
+        foresee(c, cmd, class, view);
     }
     if (request->wide && request_writes(request) && !request->unbegun) {
         request->class = CMD_UNKNOWN; /* fenced: cheaper here than holding everything back */

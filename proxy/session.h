@@ -9,7 +9,8 @@
 
 /* Does this request go on a pinned connection: because the command needs one, or because the client
  * has one and is in the middle of something? */
-bool session_takes(const struct client *c, const struct cmd *cmd, enum cmd_class class);
+bool session_takes(const struct client *c, const struct cmd *cmd, enum cmd_class class,
+                   const struct request_view *view);
 
 /* Sends it there, pinning the client first if need be. */
 MUST_CHECK enum dispatch session_request(struct client *c, const struct cmd *cmd,

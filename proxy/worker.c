@@ -33,6 +33,8 @@
 #define TURN_ROUNDS 8
 /* Ticks further apart than this mean that the process stood still. */
 #define STANDSTILL_MS 1000
+/* A server heard so long after a loss has executed what had reached it before. */
+#define FLUSH_SETTLED_MS 500
 
 int64_t clock_ms(void)
 {
@@ -335,6 +337,20 @@ static void excuse_standstill(struct worker *worker, int64_t now)
     }
 }
 
+/* A SWAPDB whose connection died may be executed after what was dropped then, and nothing announces
+ * it. L1 is emptied again until the server has surely come to it: it has answered somebody some time
+ * after the loss, and reads what arrived before it answers what came later. */
+static void finish_lost_flush(struct worker *worker)
+{
+    if (worker->flush_lost == 0) {
+        return;
+    }
+    l1_drop_all(worker->server->l1);
+    if (node_last_heard(worker->server->node) - worker->flush_lost > FLUSH_SETTLED_MS) {
+        worker->flush_lost = 0;
+    }
+}
+
 static void on_tick(struct ev_loop *loop, struct ev_timer *timer, int events)
 {
     (void)loop;
@@ -347,6 +363,7 @@ static void on_tick(struct ev_loop *loop, struct ev_timer *timer, int events)
     }
     upstream_tick(worker->upstream, now);
     pinned_tick(worker);
+    finish_lost_flush(worker);
     fence_tick(worker);
     publish_lanes(worker);
     run_output_stalled(worker);
@@ -486,6 +503,10 @@ static void on_drain(struct worker *worker, struct post *post)
         worker->now + atomic_load_explicit(&worker->drain_timeout_ms, memory_order_relaxed);
     for (struct client *c = worker->clients.head, *next; c != NULL; c = next) {
         next = c->next;
+        if (c->nblocked > 0) {
+            client_close(c); /* nothing says when its answer comes */
+            continue;
+        }
         client_end(c);
     }
 }

@@ -79,6 +79,7 @@ struct worker {
     bool waits_for_room;     /* a client stalled because a road was full: the last one that was */
     uint32_t full_db;
     enum road full_road;
+    int64_t flush_lost;  /* ms: when a flush was lost that the server may execute yet; 0: none */
     bool output_stalled; /* some client is stalled_output */
     bool own_post;       /* posted to itself since the mailbox was last emptied */
     struct log_limit closed_log;

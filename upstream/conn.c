@@ -216,5 +216,5 @@ const char *conn_error(const struct conn *conn)
 
 bool conn_is_refused(const struct conn *conn)
 {
-    return conn->refused != NULL;
+    return conn->was_refused;
 }

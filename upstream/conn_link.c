@@ -168,6 +168,7 @@ struct lost_calls conn_take_down(struct conn *conn)
 static void lose_attempt(struct conn *conn, const char *why, int64_t now)
 {
     const char *refused = conn->refused;
+    conn->was_refused = refused != NULL;
     keep_text(conn->error, why); /* first: why may be part of what is taken down */
     struct lost_calls lost = conn_take_down(conn);
     conn->hopeful = false;
@@ -349,6 +350,7 @@ static void come_up(struct conn *conn)
     conn->up_since = now;
     conn->quiet_since = now;
     conn_set_state(conn, CONN_UP);
+    conn->was_refused = false;
     if (conn->down_logged || conn->error[0] == '\0') {
         char version[64];
         node_version(conn->options.node, version, sizeof(version));

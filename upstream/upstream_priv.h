@@ -97,6 +97,7 @@ struct conn {
     struct log_limit lost_log;
     struct log_limit failed_log;
     const char *refused;  /* step of the refusal that ends this link; NULL: another reason */
+    bool was_refused;     /* the last attempt ended so; until one succeeds */
     char reason[ERR_MAX]; /* for given_up */
     char error[ERR_MAX];
 };

@@ -5,6 +5,7 @@
 #include "../support/await.h"
 #include "../support/nearside.h"
 #include "../support/redis.h"
+#include "../support/relay.h"
 #include "../support/scenario.h"
 
 #include <string.h>
@@ -221,6 +222,132 @@ SCENARIO(session, pinned_connections_are_bounded)
     expect(c[3], "+OK", "MULTI");
 }
 
+SCENARIO(session, a_session_that_was_not_ended_is_nobody_elses)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, "proxy.workers=1", NULL);
+    struct client *a = nearside_connect(n);
+    struct client *b = nearside_connect(n);
+
+    expect(a, "+OK", "MULTI");
+    expect(a, "-ERR wrong number...", "DISCARD foo");
+    expect(b, "nil array", "BLPOP list 0.01");
+    expect(a, "-EXECABORT...", "EXEC");
+    expect(a, "+OK", "WATCH k");
+    expect(a, "-ERR wrong number...", "UNWATCH foo");
+    expect(r->direct, "+OK", "SET k 1");
+    expect(b, "+OK", "MULTI");
+    expect(b, "+QUEUED", "SET k 2");
+    expect(b, "[+OK]", "EXEC");
+    expect(a, "+OK", "MULTI");
+    expect(a, "nil array", "EXEC");
+    expect(a, "-ERR ...", "SCRIPT DEBUG YES");
+    expect(a, "+PONG", "PING");
+}
+
+SCENARIO(session, nothing_of_a_transaction_is_executed_outside_it)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, "upstream.max_pinned=1", NULL);
+    struct client *holder = nearside_connect(n);
+    struct client *c = nearside_connect(n);
+
+    expect(holder, "+OK", "MULTI");
+    expect(c, "-ERR too many...", "MULTI");
+    expect(c, "-ERR MULTI was refused...", "SET k 1");
+    expect(c, "-EXECABORT...", "EXEC");
+    expect(c, "nil", "GET k");
+    expect(c, "-ERR too many...", "MULTI");
+    expect(c, "-ERR MULTI was refused...", "DISCARD");
+    expect(c, "+OK", "SET k 2");
+    expect(holder, "[]", "EXEC");
+    expect(c, "+OK", "MULTI");
+    expect(c, "+QUEUED", "SET k 3");
+    expect(c, "-ERR wrong number...", "RESET foo");
+    expect(c, "-EXECABORT...", "EXEC");
+    expect(c, "$2", "GET k");
+}
+
+SCENARIO(session, a_flush_that_a_failed_multi_did_not_hold_empties_the_cache)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+    struct client *reader = nearside_connect(n);
+
+    for (int i = 0; i < 20; i++) {
+        expect(c, "+OK", "SET k %d", i);
+        expect(reader, cleanup_printf("$%d", i), "GET k");
+        cr_assert(client_send_text(c, "MULTI foo\r\nSWAPDB 0 1\r\n"));
+        expect_next(c, "-ERR wrong number...");
+        expect_next(c, "+OK");
+        const char *want = cleanup_printf("%s", ask(r->direct, "GET k"));
+        expect(reader, want, "GET k");
+    }
+}
+
+SCENARIO(session, transactions_are_seen_whatever_is_trusted_of_scripts)
+{
+    struct redis *r = redis_start(NULL);
+    struct relay *relay = relay_start(r->port, "TRACKING");
+    struct nearside *n =
+        nearside_start(relay_port(relay), "invalidation.unknown_writes=declared", NULL);
+    struct client *c = nearside_connect(n);
+    struct client *reader = nearside_connect(n);
+
+    nearside_await_fills(n);
+    for (int i = 0; i < 5; i++) {
+        expect(r->direct, "+OK", "SET k old%d", i);
+        await_reply(reader, cleanup_printf("$old%d", i), 3000, "GET k");
+        expect(c, "+OK", "MULTI");
+        expect(c, "+QUEUED", "SET k new%d", i);
+        relay_hold(relay, RELAY_DOWN, true); /* no announcement gets through */
+        expect(c, "[+OK]", "EXEC");
+        cr_assert(client_command(reader, "GET k"));
+        relay_release(relay);
+        expect_next(reader, cleanup_printf("$new%d", i));
+    }
+}
+
+SCENARIO(session, replies_to_what_was_sent_before_a_half_close_arrive)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+
+    for (int i = 1; i <= 10; i++) {
+        struct client *c = nearside_connect(n);
+        cr_assert(client_send_text(c, "MULTI\r\nINCR k\r\nEXEC\r\n"));
+        client_shutdown(c);
+        expect_next(c, "+OK");
+        expect_next(c, "+QUEUED");
+        expect_next(c, cleanup_printf("[:%d]", i));
+        expect_next(c, "closed");
+    }
+    nearside_await_info(n, "pinned_connections", 0, 0, 2000);
+}
+
+SCENARIO(session, a_transaction_that_piles_up_makes_its_client_wait)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, "upstream.dead_after=30s", NULL);
+    struct client *c = nearside_connect(n);
+    char *value = cleanup_alloc(10001);
+    size_t size;
+
+    memset(value, 'v', 10000);
+    expect(c, "+OK", "MULTI");
+    char *sets = command_repeated(cleanup_printf("SET k %s", value), 10000, &size);
+    redis_freeze(r);
+    size_t sent = client_send_some(c, sets, size, 500);
+    cr_assert(sent < size, "100 MB were taken while nothing was answered");
+    redis_thaw(r);
+    cr_assert(client_send(c, sets + sent, size - sent));
+    for (int i = 0; i < 10000; i++) {
+        expect_next(c, "+QUEUED");
+    }
+    expect(c, "+OK", "DISCARD");
+}
+
 /* ---- Blocking commands ---------------------------------------------------------------------- */
 
 SCENARIO(session, blocking_commands_block_their_client_only)
@@ -262,17 +389,17 @@ SCENARIO(session, a_blocked_client_that_leaves_is_forgotten_by_redis)
     struct redis *r = redis_start(NULL);
     struct nearside *n = nearside_start(r->port, NULL);
 
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 4; i++) {
         struct client *c = nearside_connect(n);
         cr_assert(client_command(c, "BLPOP list 0"));
-        if (i > 0) {
-            cr_assert(client_command(c, "GET k")); /* waits behind it: the socket is not read */
+        if (i > 0) { /* waits behind it: the socket is not read */
+            cr_assert(client_command(c, i == 1 ? "GET k" : "QUIT"));
         }
         int64_t deadline = now_ms() + 5000;
         while (redis_info(r, "blocked_clients") < 1 && now_ms() < deadline) {
         }
         cr_assert_eq(redis_info(r, "blocked_clients"), 1);
-        if (i == 2) {
+        if (i == 3) {
             client_reset(c);
         } else {
             client_close(c);
@@ -371,5 +498,25 @@ SCENARIO(session, a_pipeline_keeps_its_order_across_select)
             expect_next(c, "+OK");
             expect_next(c, cleanup_printf("$%d-%d", db, i));
         }
+    }
+}
+
+SCENARIO(session, reset_waits_for_what_was_asked_in_another_database)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+
+    for (int i = 0; i < 100; i++) {
+        cr_assert(
+            client_send_text(c, "SELECT 1\r\nSET k 1\r\nMOVE k 0\r\nRESET\r\nGET k\r\nDEL k\r\n"));
+    }
+    for (int i = 0; i < 100; i++) {
+        expect_next(c, "+OK");
+        expect_next(c, "+OK");
+        expect_next(c, ":1");
+        expect_next(c, "+RESET");
+        expect_next(c, "$1");
+        expect_next(c, ":1");
     }
 }
