@@ -372,8 +372,8 @@ static void on_lost(struct call *call, enum call_loss loss)
         request_destroy(request);
         return;
     }
-    if (request->released ||
-        (request->road == ROAD_PINNED && (c->expects_multi || c->expects_watch))) {
+    if (request->released || (request->road == ROAD_PINNED && loss == LOSS_SENT &&
+                              (c->expects_multi || c->expects_watch))) {
         /* half of the reply is with the client already, and there is no way to take it back; or a
          * transaction broke in the middle, and what comes next must not be executed outside it */
         client_close(c);

@@ -268,6 +268,24 @@ SCENARIO(session, nothing_of_a_transaction_is_executed_outside_it)
     expect(c, "$2", "GET k");
 }
 
+SCENARIO(session, a_transaction_without_a_server_gets_errors)
+{
+    struct nearside *n = nearside_start(free_port(), NULL);
+    struct client *c = nearside_connect(n);
+
+    for (int i = 0; i < 3; i++) {
+        expect(c, "-UPSTREAM ...", "MULTI");
+        expect(c, "-ERR MULTI was refused...", "SET k 1");
+        expect(c, "-EXECABORT...", "EXEC");
+        expect(c, "+PONG", "PING");
+    }
+    cr_assert(client_send_text(c, "MULTI\r\nSET k 1\r\nEXEC\r\nPING\r\n"));
+    expect_next(c, "-UPSTREAM ...");
+    expect_next(c, "-...");
+    expect_next(c, "-...");
+    expect_next(c, "+PONG");
+}
+
 SCENARIO(session, a_flush_that_a_failed_multi_did_not_hold_empties_the_cache)
 {
     struct redis *r = redis_start(NULL);
