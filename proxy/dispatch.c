@@ -7,7 +7,9 @@
  *                 │                              ├─ joined ► parked
  *                 │                              └─ pass ──► lane, beside L1 (R7)
  *                 ├► MGET  ─► order free? ─► all hit? ─► reply, otherwise whole on F
- *                 ├► local, refused, pinned ─► reply
+ *                 ├► needs a connection of its own, or has one ─► session.c
+ *                 ├► SELECT ─► nothing unanswered? ─► a lane in the new db
+ *                 ├► local, refused ─► reply
  *                 └► the rest ─► road by size ─► order ─► lane
  *
  * Order (D14, R6): `roads_of` says on which upstream connections this client has unanswered requests

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * dispatch.h: what becomes of one parsed request: answered from L1, answered here, put on a lease or
- * a lane, refused, or made to wait (D14). Worker's thread only.
+ * dispatch.h: what becomes of one parsed request: answered from L1, answered here, put on a lease, a
+ * lane or a connection of its own, refused, or made to wait (D14). Worker's thread only.
  */
 #pragma once
 
