@@ -304,6 +304,40 @@ SCENARIO(session, a_flush_that_a_failed_multi_did_not_hold_empties_the_cache)
     }
 }
 
+/* Redis has the EXEC when its client leaves, and executes it after a fetch that was sent later: nothing
+ * announces a SWAPDB. */
+SCENARIO(session, a_swap_whose_client_left_before_it_was_executed_is_seen)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n =
+        nearside_start(r->port, "proxy.workers=1", "invalidation.link_lease=10s", NULL);
+    struct client *c = nearside_connect(n);
+    struct client *first = nearside_connect(n);
+    struct client *second = nearside_connect(n);
+
+    nearside_await_fills(n);
+    expect(r->direct, "+OK", "SET k zero");
+    expect(c, "+OK", "MULTI");
+    expect(c, "+QUEUED", "SWAPDB 0 1");
+    redis_freeze(r);
+    cr_assert(client_command(first, "GET k"));
+    nearside_await_info(n, "l1_leases", 1, 1, 2000);
+    cr_assert(client_command(c, "EXEC"));
+    nearside_await_info(n, "commands_processed", 6, 1000, 2000);
+    client_reset(c);
+    nearside_await_info(n, "pinned_connections", 0, 0, 2000);
+    cr_assert(client_command(second, "GET k"));
+    nearside_await_info(n, "l1_leases", 1, 2, 2000);
+    redis_thaw(r);
+    (void)client_read(first);
+    (void)client_read(second);
+    await_reply(r->direct, "nil", 3000, "GET k");
+    await_reply(second, "nil", 5000, "GET k");
+    for (int i = 0; i < 100; i++) {
+        expect(first, "nil", "GET k");
+    }
+}
+
 SCENARIO(session, transactions_are_seen_whatever_is_trusted_of_scripts)
 {
     struct redis *r = redis_start(NULL);
