@@ -14,7 +14,6 @@
  */
 #include "client.h"
 
-#include "dispatch.h"
 #include "pinned.h"
 #include "../resp/write.h"
 

@@ -26,8 +26,6 @@
 #include "session.h"
 #include "../resp/write.h"
 
-#include "../conf/log.h"
-
 /* Requests above this go on the bulk lane, so that they do not hold up the others (D8). */
 #define BULK_REQUEST ((size_t)64 * 1024)
 
@@ -64,8 +62,7 @@ static struct earlier roads_of(const struct client *c, const uint64_t *hashes, s
 
 static bool is_large(struct worker *worker, uint64_t hash)
 {
-    return atomic_load_explicit(&worker->server->large.slot[hash % LARGE_KEYS],
-                                memory_order_relaxed) == hash;
+    return large_keys_has(&worker->server->large, hash);
 }
 
 static bool can_fetch(const struct worker *worker)
@@ -90,13 +87,10 @@ static bool has_no_room(struct worker *worker, uint32_t db, enum road road)
 /* Settles the road for a request that may only go on lanes. ROAD_NONE: it has to wait. */
 static enum road lane_road(unsigned conflicts, enum road wanted)
 {
-    enum road road = wanted;
-    if (conflicts == ROAD_LANE || conflicts == ROAD_BULK) {
-        road = (enum road)conflicts;
-    } else if (conflicts != 0) {
-        return ROAD_NONE;
+    if (conflicts == 0) {
+        return wanted;
     }
-    return road;
+    return conflicts == ROAD_LANE || conflicts == ROAD_BULK ? (enum road)conflicts : ROAD_NONE;
 }
 
 /* Fills hashes, links and `wide` of a request from the keys the row finds. False: out of memory. */
@@ -139,14 +133,8 @@ static void begin_wide(struct request *request, const struct cmd *cmd,
                        const struct request_view *view)
 {
     struct l1 *l1 = request->worker->server->l1;
-    struct cmd_key_walk walk;
-    struct slice key;
     l1_write_begin_wide(l1);
-    if (cmd_keys_init(&walk, cmd, view)) {
-        while (cmd_keys_next(&walk, &key)) {
-            l1_invalidate(l1, l1_hash(l1, key));
-        }
-    }
+    (void)request_each_key(l1, cmd, view, l1_invalidate);
 }
 
 /* Puts a prepared request into the queue and on its lane. */

@@ -31,8 +31,7 @@ static const struct call_ops mget_ops = {on_mget_reply, on_mget_lost};
 
 static void remember_large(struct worker *worker, uint64_t hash)
 {
-    atomic_store_explicit(&worker->server->large.slot[hash % LARGE_KEYS], hash,
-                          memory_order_relaxed);
+    large_keys_add(&worker->server->large, hash);
 }
 
 /* Most bytes that put_command writes besides the key. */

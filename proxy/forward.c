@@ -60,14 +60,8 @@ static void settle_read(struct request *request, const struct reply_piece *piece
         l1_observe(l1, request->hashes[i]);
     }
     struct request_view view;
-    struct cmd_key_walk walk;
-    struct slice key;
-    if (request->wide && request_reparse(request, &view) &&
-        cmd_keys_init(&walk, cmd_find(&view), &view)) {
-        while (cmd_keys_next(&walk, &key)) {
-            l1_observe(l1, l1_hash(l1, key));
-        }
-    } else if (request->wide) {
+    if (request->wide && (!request_reparse(request, &view) ||
+                          !request_each_key(l1, cmd_find(&view), &view, l1_observe))) {
         l1_drop_all(l1); /* its keys are not known any more */
     }
 }
@@ -146,11 +140,8 @@ static void settle(struct request *request, const struct reply_piece *piece)
 static void begin(struct request *request)
 {
     request->settled = false;
-    if (!request->worker->server->caching || !request_writes(request) || request->wide ||
-        request->unbegun) {
-        return;
-    }
-    if (request->nkeys > 0) {
+    bool begins = request_writes(request) && !request->wide && !request->unbegun;
+    if (begins && request->nkeys > 0 && request->worker->server->caching) {
         l1_write_begin(request->worker->server->l1, request->hashes, request->nkeys);
     }
 }
@@ -201,13 +192,9 @@ static bool complete_info(struct request *request)
 static void remember_size(struct request *request, const struct reply_piece *piece)
 {
     struct server *server = request->worker->server;
-    if (request->is_get && piece->size >= 0 && server->caching) {
-        uint64_t hash = request->hashes[0];
-        _Atomic uint64_t *slot = &server->large.slot[hash % LARGE_KEYS];
-        if ((size_t)piece->size <= server->conf->l1_max_item_size &&
-            atomic_load_explicit(slot, memory_order_relaxed) == hash) {
-            atomic_store_explicit(slot, 0, memory_order_relaxed); /* it has become small */
-        }
+    if (request->is_get && server->caching && piece->size >= 0 &&
+        (size_t)piece->size <= server->conf->l1_max_item_size) {
+        large_keys_remove(&server->large, request->hashes[0]); /* if it was one */
     }
 }
 

@@ -4,7 +4,7 @@
  *
  * Who frees it: its client when it leaves the queue answered; request_orphan when the client closed
  * first and nothing else holds it; otherwise whatever ends last: the lane's reply or loss
- * (forward.c, fetch.c) or the post of a wake that was on its way (on_woken_elsewhere).
+ * (forward.c, fetch.c) or the post of a wake that was on its way (on_woken).
  */
 #include "request.h"
 
@@ -15,22 +15,30 @@
 
 #include "../conf/mem.h"
 
-static void answer_woken(struct request *request, enum l1_wake how, struct slice encoded)
+/* Large replies are shared with the other waiters, small ones copied. */
+static bool append_reply(struct request *request, struct blob *blob)
 {
-    if (how == L1_WAKE_RETRY) {
+    return blob->n >= CHAIN_REF_MIN ? chain_append_blob(&request->reply, blob, 0, blob->n)
+                                    : chain_append(&request->reply, slice_of(blob->p, blob->n));
+}
+
+/* blob is NULL unless there is a reply; also if memory was out when it was to be kept. */
+static void answer_woken(struct request *request, enum l1_wake how, struct blob *blob)
+{
+    request->kind = REQUEST_HELD;
+    if (how == L1_WAKE_RETRY || (how == L1_WAKE_REPLY && blob == NULL)) {
         dispatch_again(request);
         return;
     }
-    bool ok = how == L1_WAKE_NULL ? resp_null(&request->reply, false)
-                                  : chain_append(&request->reply, encoded);
-    if (!ok) {
+    bool ok = how == L1_WAKE_NULL ? resp_null(&request->reply, false) : append_reply(request, blob);
+    if (ok) {
+        client_finish(request->client, request);
+    } else {
         client_close(request->client);
-        return;
     }
-    client_finish(request->client, request);
 }
 
-static void on_woken_elsewhere(struct worker *worker, struct post *post)
+static void on_woken(struct worker *worker, struct post *post)
 {
     (void)worker;
     struct request *request = container_of(post, struct request, post);
@@ -39,19 +47,7 @@ static void on_woken_elsewhere(struct worker *worker, struct post *post)
     if (request->client == NULL) {
         request_destroy(request);
     } else {
-        enum l1_wake how = request->woken;
-        request->kind = REQUEST_HELD;
-        if (how == L1_WAKE_REPLY && blob != NULL && blob->n >= CHAIN_REF_MIN) {
-            if (!chain_append_blob(&request->reply, blob, 0, blob->n)) {
-                client_close(request->client);
-            } else {
-                answer_woken(request, how, SLICE(""));
-            }
-        } else if (how == L1_WAKE_REPLY && blob == NULL) {
-            answer_woken(request, L1_WAKE_RETRY, SLICE(""));
-        } else {
-            answer_woken(request, how, blob == NULL ? SLICE("") : slice_of(blob->p, blob->n));
-        }
+        answer_woken(request, request->woken, blob);
     }
     blob_unref(blob);
 }
@@ -63,7 +59,7 @@ static void on_wake(struct l1_waiter *waiter, enum l1_wake how, struct l1_reply 
     struct request *request = container_of(waiter, struct request, waiter);
     request->woken = how;
     request->woken_reply = how == L1_WAKE_REPLY ? l1_reply_blob(reply) : NULL;
-    request->post.run = on_woken_elsewhere;
+    request->post.run = on_woken;
     worker_post(request->worker, &request->post);
 }
 
@@ -153,6 +149,20 @@ void request_add_key(struct request *request, uint64_t hash)
     request->hashes[request->nkeys] = hash;
     request->keys[request->nkeys].hash = hash;
     request->nkeys++;
+}
+
+bool request_each_key(struct l1 *l1, const struct cmd *cmd, const struct request_view *view,
+                      void (*visit)(struct l1 *l1, uint64_t hash))
+{
+    struct cmd_key_walk walk;
+    struct slice key;
+    if (!cmd_keys_init(&walk, cmd, view)) {
+        return false;
+    }
+    while (cmd_keys_next(&walk, &key)) {
+        visit(l1, l1_hash(l1, key));
+    }
+    return true;
 }
 
 void request_orphan(struct request *request)

@@ -108,6 +108,11 @@ MUST_CHECK bool request_reparse(const struct request *request, struct request_vi
 MUST_CHECK bool request_reserve_keys(struct request *request, uint32_t n);
 void request_add_key(struct request *request, uint64_t hash);
 
+/* Calls visit with the hash of each key of a command; for commands with too many keys to remember.
+ * False: their positions make no sense. */
+bool request_each_key(struct l1 *l1, const struct cmd *cmd, const struct request_view *view,
+                      void (*visit)(struct l1 *l1, uint64_t hash));
+
 /* The client is going: forgets the waiter, or leaves the request behind as a ghost. The request is
  * out of the client's queue already; do not touch it afterwards. */
 void request_orphan(struct request *request);

@@ -21,6 +21,23 @@ struct large_keys {
     _Atomic uint64_t slot[LARGE_KEYS];
 };
 
+static inline bool large_keys_has(const struct large_keys *large, uint64_t hash)
+{
+    return atomic_load_explicit(&large->slot[hash % LARGE_KEYS], memory_order_relaxed) == hash;
+}
+
+static inline void large_keys_add(struct large_keys *large, uint64_t hash)
+{
+    atomic_store_explicit(&large->slot[hash % LARGE_KEYS], hash, memory_order_relaxed);
+}
+
+static inline void large_keys_remove(struct large_keys *large, uint64_t hash)
+{
+    if (large_keys_has(large, hash)) {
+        atomic_store_explicit(&large->slot[hash % LARGE_KEYS], 0, memory_order_relaxed);
+    }
+}
+
 /* What workers share. Plain fields are set before the workers start and never change. */
 struct server {
     const struct conf *conf;
