@@ -78,6 +78,7 @@ struct worker {
     struct fence *fences;    /* under way */
     bool waits_for_room;     /* a client stalled because a road was full: the last one that was */
     uint32_t full_db;
+    bool full_resp3;
     enum road full_road;
     int64_t flush_lost;  /* ms: when a flush was lost that the server may execute yet; 0: none */
     bool output_stalled; /* some client is stalled_output */

@@ -38,6 +38,7 @@ enum row_flag {
 #define CMD(n, a, c, flags, k, f, l, s) ROW(n, a, CMD_##c, CMD_##c, LOCAL_NO, flags, k, f, l, s)
 #define PIN(n, a, c, flags, k, f, l, s) ROW(n, a, CMD_PINNED, CMD_##c, LOCAL_NO, flags, k, f, l, s)
 #define LOC(n, a, where) ROW(n, a, CMD_LOCAL, CMD_LOCAL, LOCAL_##where, 0, NONE, 0, 0, 0)
+#define LOCSUB(n, a, where) ROW(n, a, CMD_LOCAL, CMD_LOCAL, LOCAL_##where, SUB, NONE, 0, 0, 0)
 /* clang-format on */
 static const struct cmd rows[] = {
 #include "commands.def"
@@ -45,6 +46,7 @@ static const struct cmd rows[] = {
 #undef CMD
 #undef PIN
 #undef LOC
+#undef LOCSUB
 #undef ROW
 
 static const struct cmd unknown_row = {

@@ -24,7 +24,7 @@ enum cmd_class {
 };
 
 /* Which local command a CMD_LOCAL row is; proxy/local.c has one function for each. INFO is relayed
- * and then completed here. CLIENT has one row for all of its subcommands. */
+ * and then completed here. */
 enum cmd_local {
     LOCAL_NO,
     LOCAL_AUTH,

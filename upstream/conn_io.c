@@ -125,7 +125,17 @@ static void on_piece(void *ctx, const struct reply_piece *piece)
         conn_handshake_piece(conn, piece);
         return;
     }
+    if (conn->events->stray == NULL || !conn->events->stray(conn, piece, conn->options.ctx)) {
+        conn_answer(conn, piece);
+    }
+}
+
+void conn_answer(struct conn *conn, const struct reply_piece *piece)
+{
     struct call *call = conn->head;
+    if (conn->given_up) {
+        return;
+    }
     if (call == NULL || conn->answered >= conn_bytes_sent(conn)) {
         conn_give_up(conn, "protocol error: a reply nobody asked for");
         return;
@@ -156,6 +166,19 @@ static void on_push(void *ctx, const struct push *push)
     bug_on(conn->magic != CONN_MAGIC);
     if (!conn->given_up && conn->state == CONN_UP && conn->events->push != NULL) {
         conn->events->push(conn, push, conn->options.ctx);
+    }
+}
+
+void conn_hold(struct conn *conn, bool on)
+{
+    if (conn->state != CONN_UP || conn->held == on) {
+        return;
+    }
+    conn->held = on;
+    if (on) {
+        ev_io_stop(conn->options.loop, &conn->readable);
+    } else {
+        ev_io_start(conn->options.loop, &conn->readable);
     }
 }
 

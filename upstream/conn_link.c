@@ -103,6 +103,7 @@ static void close_socket(struct conn *conn)
     conn->handshake = NULL;
     conn->given_up = false;
     conn->mute = false;
+    conn->held = false;
     conn->deadline = 0;
 }
 
@@ -343,6 +344,7 @@ static void come_up(struct conn *conn)
         conn_give_up(conn, CONN_ANOTHER_SERVER);
         return;
     }
+    conn->peer_id = handshake_peer_id(conn->handshake);
     handshake_destroy(conn->handshake);
     conn->handshake = NULL;
     conn->deadline = 0;
@@ -351,7 +353,7 @@ static void come_up(struct conn *conn)
     conn->quiet_since = now;
     conn_set_state(conn, CONN_UP);
     conn->was_refused = false;
-    if (conn->down_logged || conn->error[0] == '\0') {
+    if (conn->down_logged || (conn->error[0] == '\0' && !conn->options.quiet)) {
         char version[64];
         node_version(conn->options.node, version, sizeof(version));
         log_event(LOG_INFO, "connected to %s (%s, db %" PRIu32 "), server version %s",
