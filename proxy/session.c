@@ -122,6 +122,7 @@ static bool prepare(struct client *c, struct request *request, const struct cmd 
         return true;
     }
     request->class = class_of(c, cmd, class);
+    request->relearns = learn_is_due(cmd, request->class == CMD_FLUSH);
     request->is_get = class == CMD_GET && cmd_arity_ok(cmd, view->argc);
     return dispatch_collect_keys(request, cmd, view);
 }
