@@ -348,7 +348,7 @@ static bool is_same_row(const struct cmd *a, const struct cmd *b)
 /* ---- names and rows ---- */
 
 #define SLOTS ((size_t)8192)
-_Static_assert(LEARNT_ROWS_MAX * 2 <= SLOTS, "a search must come to an empty slot");
+_Static_assert(LEARNT_ROWS_MAX <= SLOTS / 2, "a search must come to an empty slot");
 
 struct made {
     struct cmd row;

@@ -184,20 +184,24 @@ SCENARIO(learn, a_module_that_was_loaded_elsewhere_is_learnt_at_a_reconnect)
     expect(c, "$w", "GET k");
 }
 
+/* Not even until it has told its own commands. */
 SCENARIO(learn, another_server_without_the_module_is_not_taken_for_the_first)
 {
     struct redis *r = start_with_module();
-    struct nearside *n = nearside_start(r->port, NULL);
+    struct relay *link = relay_start(r->port, "$7\r\nCOMMAND\r\n");
+    struct nearside *n = nearside_start(relay_port(link), NULL);
     struct client *c = nearside_connect(n);
 
     nearside_await_fills(n);
     await_learnt(n, NAMES);
+    relay_hold(link, RELAY_DOWN, true); /* what it tells is on its way */
     r->extra = NULL;
     redis_restart(r);
     await_learnt(n, 0);
     nearside_await_fills(n);
     await_reply(c, "-ERR unknown command...", 10000 * slowdown(), "near.set k v");
     cr_assert_eq(growth(n, "fences", c, "-ERR unknown command...", "near.set k v"), 1);
+    relay_release(link);
 }
 
 /* ---- Servers that say other things ---------------------------------------------------------- */
