@@ -294,14 +294,8 @@ Test(learnt, subcommands_have_rows_of_their_own)
 
 Test(learnt, names_that_could_be_taken_for_others_are_refused)
 {
-    static const char *const names[] = {"script!debug",
-                                        "a b",
-                                        "tab\there",
-                                        "",
-                                        "\x7f"
-                                        "del",
-                                        "h\xc3\xa9",
-                                        "nul!"};
+    static const char *const names[] = {"script!debug", "a b",       "tab\there", "",
+                                        "\177del",      "h\xc3\xa9", "nul!"};
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         learn(one(names[i], 1, "readonly", 0, 0, 0));
         cr_expect_eq(learnt_count(), 0, "case %zu", i);
