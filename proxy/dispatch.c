@@ -180,7 +180,9 @@ enum dispatch dispatch_forward(struct client *c, const struct cmd *cmd, enum cmd
         return DISPATCH_STALL;
     }
     request->road = road;
+    request->cmd = cmd;
     request->readonly = cmd->readonly;
+    request->relearns = learn_is_due(cmd, false);
     request->completes_info = cmd->local == LOCAL_INFO && local_info_wants_section(view);
     send_on_lane(c, request, cmd, view, owner);
     return DISPATCH_DONE;

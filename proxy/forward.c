@@ -65,8 +65,8 @@ static void settle_read(struct request *request, const struct reply_piece *piece
         l1_observe(l1, request->hashes[i]);
     }
     struct request_view view;
-    if (request->wide && (!request_reparse(request, &view) ||
-                          !request_each_key(l1, cmd_find(&view), &view, l1_observe))) {
+    if (request->wide && (request->cmd == NULL || !request_reparse(request, &view) ||
+                          !request_each_key(l1, request->cmd, &view, l1_observe))) {
         l1_drop_all(l1); /* its keys are not known any more */
     }
 }
@@ -122,6 +122,9 @@ static void settle(struct request *request, const struct reply_piece *piece)
         return;
     }
     request->settled = true;
+    if (request->relearns) {
+        learn_again();
+    }
     if (!worker->server->caching) {
         return;
     }

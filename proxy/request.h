@@ -43,7 +43,7 @@ struct request {
     uint32_t db;           /* whose lane it is on */
     bool resp3;            /* so is its reply */
     bool silent;           /* and nobody wants to see it (CLIENT REPLY) */
-    const struct cmd *cmd; /* on a pinned connection: what it was */
+    const struct cmd *cmd; /* what it was; NULL for GETs and MGETs that began on F */
     bool queued_flush;     /* a command of class F among them */
     bool blocks;           /* may wait for other clients */
     bool queued;           /* inside MULTI: the reply should be QUEUED */
@@ -60,6 +60,7 @@ struct request {
     bool released;   /* bytes of the reply are in the client's output */
     bool is_get;     /* a GET beside L1: R7 compares the value */
     bool completes_info; /* INFO: our section is appended */
+    bool relearns;       /* when it has been executed, the server may have other commands */
     bool fencing;        /* its reply is held until a fence is through (fence.h) */
     bool complete;       /* fencing, and all of the reply is here */
     bool wide;           /* more than L1_WRITE_KEYS keys: counted as unknown for order */

@@ -8,6 +8,7 @@
 
 #include "listen.h"
 #include "worker.h"
+#include "../resp/learnt.h"
 
 #include "../conf/log.h"
 #include "../conf/mem.h"
@@ -115,6 +116,7 @@ static void on_other_server(void *ctx)
     for (unsigned i = 0; i < server->nworkers; i++) {
         l1_cover_down(server->l1, (uint16_t)i);
     }
+    learnt_forget(); /* it may have other modules */
 }
 
 static bool load_password(struct server *server, char err[ERR_MAX])

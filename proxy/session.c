@@ -140,6 +140,7 @@ static bool prepare(struct client *c, struct request *request, const struct cmd 
         return true;
     }
     request->class = class_of(c, cmd, class);
+    request->relearns = learn_is_due(cmd, request->class == CMD_FLUSH);
     request->any_db = c->any_db;
     request->is_get = class == CMD_GET && cmd_arity_ok(cmd, view->argc) && !c->any_db;
     request->streams = is_streaming(cmd);

@@ -10,6 +10,7 @@
 
 #include "../invalidation/feed.h"
 #include "../upstream/upstream.h"
+#include "learn.h"
 #include "order.h"
 #include "server.h"
 
@@ -73,6 +74,7 @@ struct worker {
     unsigned npinned_idle;
     struct call heartbeat;
     bool heartbeat_sent;
+    struct learner learner; /* of worker 0 */
 
     struct fence *gathering; /* starts at the end of this turn */
     struct fence *fences;    /* under way */
