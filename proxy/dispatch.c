@@ -14,7 +14,7 @@
  *
  * Order (D14, R6): `roads_of` says on which upstream connections this client has unanswered requests
  * that must not be overtaken: those that name a key of the new one, or any if one of the two has
- * unknown effect. None: go. One road that the new request can take too: take it (a read is then
+ * unknown effect, or with proxy.order = strict any but fetches before a read. None: go. One road that the new request can take too: take it (a read is then
  * beside L1). Otherwise: stall until something was answered.
  */
 #include "dispatch.h"
@@ -45,14 +45,25 @@ static unsigned roads_in_use(const uint32_t count[ROADS])
            (count[2] ? (unsigned)ROAD_BULK : 0);
 }
 
+/* What the new request is to the order rule. */
+enum new_request {
+    NEW_L1_READ, /* may be answered from L1 or by a fetch for it */
+    NEW_KEYED,   /* its keys say what it can conflict with */
+    NEW_UNKNOWN, /* it conflicts with everything */
+};
+
 static struct earlier roads_of(const struct client *c, const uint64_t *hashes, size_t n,
-                               bool unknown_effect, uint64_t before)
+                               enum new_request what, uint64_t before)
 {
     struct earlier earlier = {0, NULL};
+    bool strict = c->worker->server->conf->proxy_order == CONF_ORDER_STRICT;
     if (c->pending == 0) {
         return earlier;
     }
-    earlier.roads = roads_in_use(unknown_effect ? c->on_road : c->unknown_on);
+    earlier.roads = roads_in_use(what == NEW_UNKNOWN || strict ? c->on_road : c->unknown_on);
+    if (what == NEW_L1_READ) {
+        earlier.roads &= ~(unsigned)ROAD_FILL; /* fetches of other keys hold no read up (R6b) */
+    }
     for (size_t i = 0; i < n; i++) {
         struct request *last = order_find(&c->worker->order, c, hashes[i], before);
         if (last != NULL) {
@@ -172,7 +183,8 @@ enum dispatch dispatch_forward(struct client *c, const struct cmd *cmd, enum cmd
         return DISPATCH_DONE;
     }
     struct earlier earlier =
-        roads_of(c, request->hashes, request->nkeys, request_is_unordered(request), c->next_seq);
+        roads_of(c, request->hashes, request->nkeys,
+                 request_is_unordered(request) ? NEW_UNKNOWN : NEW_KEYED, c->next_seq);
     enum road road = lane_road(earlier.roads, view->raw.n > BULK_REQUEST ? ROAD_BULK : ROAD_LANE);
     request_take_spare(worker, request);
     if (road == ROAD_NONE || has_no_room(c, road)) {
@@ -302,7 +314,7 @@ static enum dispatch get(struct client *c, const struct cmd *cmd, const struct r
 {
     struct worker *worker = c->worker;
     uint64_t hash = l1_hash(worker->server->l1, view->argv[1]);
-    struct earlier earlier = roads_of(c, &hash, 1, false, c->next_seq);
+    struct earlier earlier = roads_of(c, &hash, 1, NEW_L1_READ, c->next_seq);
     struct request *request = request_spare(worker);
     if (request == NULL) {
         client_close(c);
@@ -393,7 +405,7 @@ static enum dispatch mget(struct client *c, const struct cmd *cmd, const struct 
         return DISPATCH_DONE;
     }
     request_take_spare(worker, request);
-    struct earlier earlier = roads_of(c, request->hashes, request->nkeys, false, c->next_seq);
+    struct earlier earlier = roads_of(c, request->hashes, request->nkeys, NEW_L1_READ, c->next_seq);
     if (earlier.roads == 0 && mget_hits(c, view, request)) {
         request_destroy(request);
         return DISPATCH_DONE;
@@ -614,7 +626,7 @@ void dispatch_again(struct request *request)
     struct request_view view;
     bug_on(!request_reparse(request, &view) || view.nargv < 2);
     uint64_t hash = request->hashes[0];
-    struct earlier earlier = roads_of(c, &hash, 1, false, request->seq);
+    struct earlier earlier = roads_of(c, &hash, 1, NEW_L1_READ, request->seq);
     request->attempts++;
     if (request->attempts > 1 || is_large(worker, hash) ||
         (earlier.roads != 0 && !may_join_earlier(&earlier))) {
