@@ -144,6 +144,7 @@ bool l1_forget(struct l1 *l1, struct l1_waiter *w);
 
 /* The key a lease is for; borrowed, lives as long as the lease. */
 struct slice l1_lease_key(const struct l1_lease *lease);
+uint32_t l1_lease_db(const struct l1_lease *lease);
 
 /* A lease for a key that is to be fetched as part of something larger (MGET): like l1_get that can
  * only answer L1_OWNER, without a waiter. NULL when the key has an entry or a lease, or may have

@@ -209,14 +209,15 @@ static bool may_join_earlier(const struct earlier *earlier)
            earlier->last->kind == REQUEST_GET;
 }
 
-static struct l1_query query_for(struct worker *worker, struct slice key, uint64_t hash,
+static struct l1_query query_for(const struct client *c, struct slice key, uint64_t hash,
                                  const struct earlier *earlier, struct request *request,
                                  struct chain *out)
 {
+    struct worker *worker = c->worker;
     return (struct l1_query){
         .key = key,
         .hash = hash,
-        .db = worker->server->conf->upstream_db,
+        .db = c->db,
         .cover = can_fetch(worker) ? (uint16_t)worker->index : L1_NO_COVER,
         .out = out,
         .waiter = &request->waiter,
@@ -272,7 +273,7 @@ static enum dispatch get_from_l1(struct client *c, struct request *request, cons
     if (out == NULL) {
         return DISPATCH_DONE;
     }
-    struct l1_query query = query_for(worker, view->argv[1], hash, earlier, request, out);
+    struct l1_query query = query_for(c, view->argv[1], hash, earlier, request, out);
     switch (l1_get(worker->server->l1, &query, worker->now)) {
     case L1_HIT:
         COUNT(worker, l1_hits, 1);
@@ -349,7 +350,7 @@ static bool mget_hits(struct client *c, const struct request_view *view, struct 
         queries[i] = (struct l1_query){
             .key = key,
             .hash = request->hashes[i],
-            .db = worker->server->conf->upstream_db,
+            .db = c->db,
             .cover = L1_NO_COVER,
         };
     }
@@ -388,7 +389,7 @@ static void fetch_whole_mget(struct client *c, struct request *request,
     request->readonly = request_keep_raw(request, view->raw, owner);
     client_enqueue(c, request);
     if (!fetch_mget(request, view)) {
-        dispatch_mget_again(request);
+        dispatch_mget_again(request, true);
     }
 }
 
@@ -549,8 +550,7 @@ static enum dispatch before_login(struct client *c, const struct cmd *cmd,
 static enum dispatch route(struct client *c, const struct cmd *cmd, enum cmd_class class,
                            const struct request_view *view, struct blob *owner)
 {
-    bool cached = c->worker->server->caching && cmd_arity_ok(cmd, view->argc) &&
-                  c->db == c->worker->server->conf->upstream_db;
+    bool cached = c->worker->server->caching && cmd_arity_ok(cmd, view->argc);
     switch (class) {
     case CMD_GET:
         return cached ? get(c, cmd, view, owner) : dispatch_forward(c, cmd, CMD_READ, view, owner);
@@ -633,8 +633,7 @@ void dispatch_again(struct request *request)
         again_on_lane(request, earlier, hash);
         return;
     }
-    struct l1_query query =
-        query_for(worker, view.argv[1], hash, &earlier, request, &request->reply);
+    struct l1_query query = query_for(c, view.argv[1], hash, &earlier, request, &request->reply);
     switch (l1_get(worker->server->l1, &query, worker->now)) {
     case L1_HIT_NULL:
         if (!chain_append(&request->reply, null_reply(c))) {
@@ -658,7 +657,7 @@ void dispatch_again(struct request *request)
     client_finish(c, request);
 }
 
-void dispatch_mget_again(struct request *request)
+void dispatch_mget_again(struct request *request, bool may_fetch)
 {
     struct worker *worker = request->worker;
     struct request_view view;
@@ -667,7 +666,7 @@ void dispatch_mget_again(struct request *request)
         forward_fail(request, "the fill connection was lost");
         return;
     }
-    if (can_fetch(worker) && fetch_mget(request, &view)) {
+    if (may_fetch && can_fetch(worker) && fetch_mget(request, &view)) {
         request->kind = REQUEST_MGET;
         return;
     }

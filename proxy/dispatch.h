@@ -27,5 +27,5 @@ MUST_CHECK bool dispatch_collect_keys(struct request *request, const struct cmd 
 
 /* A parked GET that was woken with L1_WAKE_RETRY looks again, once (R4); after that it takes a lane. */
 void dispatch_again(struct request *request);
-/* The same for an MGET whose fill connection was lost. */
-void dispatch_mget_again(struct request *request);
+/* The same for an MGET whose fill connection was lost, or (may_fetch: false) could not read its db. */
+void dispatch_mget_again(struct request *request, bool may_fetch);
