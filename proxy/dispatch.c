@@ -244,6 +244,7 @@ static enum dispatch get_beside_l1(struct client *c, struct request *request, co
     request->readonly = true;
     request->road = road;
     request_add_key(request, hash);
+    COUNT(worker, l1_misses, 1);
     COUNT(worker, l1_passes, 1);
     send_on_lane(c, request, cmd, view, owner);
     return DISPATCH_DONE;
@@ -306,7 +307,6 @@ static enum dispatch get_from_l1(struct client *c, struct request *request, cons
     if (earlier->roads != 0) {
         return DISPATCH_STALL;
     }
-    COUNT(worker, l1_misses, 1);
     return get_beside_l1(c, request, cmd, hash, 0, view, owner);
 }
 
@@ -422,7 +422,10 @@ static enum dispatch mget(struct client *c, const struct cmd *cmd, const struct 
     }
     request_destroy(request);
     enum dispatch result = dispatch_forward(c, cmd, CMD_READ, view, owner);
-    COUNT(worker, l1_passes, result == DISPATCH_DONE ? view->argc - 1 : 0);
+    if (result == DISPATCH_DONE) {
+        COUNT(worker, l1_misses, view->argc - 1);
+        COUNT(worker, l1_passes, view->argc - 1);
+    }
     return result;
 }
 
