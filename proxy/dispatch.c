@@ -490,7 +490,7 @@ static enum dispatch switch_road(struct client *c, const struct cmd *cmd, struct
     request->class = CMD_NONE;
     request->cmd = cmd;
     request->road = c->pinned == NULL ? ROAD_LANE : ROAD_PINNED;
-    c->switching = true;
+    request->holds = true;
     client_enqueue(c, request);
     forward_request(request, raw, NULL);
     return DISPATCH_DONE;
