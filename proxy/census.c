@@ -100,8 +100,6 @@ static bool has_type(const struct client *c, enum census_type type)
         return !subscribed && !counts.monitoring;
     case CENSUS_PUBSUB:
         return subscribed;
-    case CENSUS_NOBODY:
-        break;
     }
     return false;
 }

@@ -436,6 +436,7 @@ void client_enqueue(struct client *c, struct request *request)
     c->tail = request;
     c->queued++;
     c->pending++;
+    request->retired = upstream_retired(c->worker->upstream);
     unsigned road = road_index(request->road);
     c->on_road[road]++;
     c->unknown_on[road] += request_is_unordered(request);

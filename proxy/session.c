@@ -48,12 +48,6 @@ static bool is_wait(const struct cmd *cmd)
     return is_named(cmd, "wait") || is_named(cmd, "waitaof");
 }
 
-/* Refused: it makes of the connection a debugger's. */
-static bool is_unheard_of(const struct cmd *cmd)
-{
-    return is_named(cmd, "script|debug");
-}
-
 /* What is answered here whatever the state of the session. */
 static bool is_ours_always(const struct cmd *cmd, const struct request_view *view)
 {
@@ -78,7 +72,7 @@ bool session_takes(const struct client *c, const struct cmd *cmd, enum cmd_class
         return !is_ours_always(cmd, view); /* the server refuses most of them, in its words */
     }
     if (class == CMD_PINNED) {
-        return !is_unheard_of(cmd);
+        return true;
     }
     return c->pinned != NULL && class != CMD_LOCAL && class != CMD_REFUSED;
 }
@@ -91,7 +85,7 @@ static bool can_queue(const struct cmd *cmd, enum cmd_class class)
                cmd->local == LOCAL_SELECT ||
                cmd->local == LOCAL_RESET; /* RESET: its arity is wrong */
     }
-    return class != CMD_REFUSED && !is_streaming(cmd) && !is_unheard_of(cmd);
+    return class != CMD_REFUSED && !is_streaming(cmd) && !is_named(cmd, "script|debug");
 }
 
 static void foresee(struct client *c, const struct cmd *cmd, enum cmd_class class,
@@ -146,6 +140,8 @@ static bool prepare(struct client *c, struct request *request, const struct cmd 
     request->relearns = learn_is_due(cmd, request->class == CMD_FLUSH);
     request->any_db = c->any_db;
     request->is_get = class == CMD_GET && cmd_arity_ok(cmd, view->argc) && !c->any_db;
+    request->debugs = is_named(cmd, "script|debug") && view->nargv > 2 &&
+                      !slice_eq_nocase(view->argv[2], SLICE("no"));
     request->streams = request->holds = is_streaming(cmd);
     return dispatch_collect_keys(request, cmd, view);
 }

@@ -65,6 +65,24 @@ enum conn_status conn_submit(struct conn *conn, struct call *call, struct slice 
     return CONN_OK;
 }
 
+void conn_stand_in(struct conn *conn, struct call *(*stand_in)(struct call *call, void *ctx),
+                   void *ctx)
+{
+    struct call *last = NULL;
+    for (struct call **link = &conn->head; *link != NULL; link = &(*link)->next) {
+        struct call *old = *link;
+        struct call *new = stand_in(old, ctx);
+        if (new != old) {
+            new->replies = old->replies;
+            new->end_offset = old->end_offset;
+            new->next = old->next;
+            *link = new;
+        }
+        last = new;
+    }
+    conn->tail = last;
+}
+
 void conn_flush(struct conn *conn)
 {
     if (conn->state != CONN_UP || conn->given_up) {
@@ -93,6 +111,13 @@ static bool is_node_dead(const struct conn *conn, int64_t now)
     int64_t here = later(conn->last_alive, conn->quiet_since);
     int64_t anywhere = later(node_last_heard(conn->options.node), conn->quiet_since);
     return now - here > limit && now - anywhere > limit;
+}
+
+int64_t conn_overdue(const struct conn *conn, int64_t now)
+{
+    int64_t since = later(conn->last_alive, conn->quiet_since);
+    bool heard = node_last_heard(conn->options.node) - since >= (now - since) / 2;
+    return conn->state == CONN_UP && conn->pending > 0 && heard ? now - since : 0;
 }
 
 static void tick_up(struct conn *conn, int64_t now)

@@ -123,6 +123,11 @@ void conn_answer(struct conn *conn, const struct reply_piece *piece);
  * the link; the silence is not held against the node. Bytes that were read already still come. */
 void conn_hold(struct conn *conn, bool on);
 
+/* Offers each call that awaits a reply, oldest first, to `stand_in`, which returns it, or another call
+ * that takes its place: that one gets the reply, and the old one is forgotten. */
+void conn_stand_in(struct conn *conn, struct call *(*stand_in)(struct call *call, void *ctx),
+                   void *ctx);
+
 /* Writes what is queued, as far as the socket takes it. The worker calls it once per loop turn. May
  * find the link lost and then runs callbacks. */
 void conn_flush(struct conn *conn);
@@ -131,6 +136,10 @@ void conn_flush(struct conn *conn);
  * every 50..100 ms. A gap of more than a second between two ticks means that this process stood
  * still: the silence of that time is nobody's fault and is not counted. */
 void conn_tick(struct conn *conn, int64_t now);
+
+/* For how long (ms) it has owed replies and not moved a byte, although the node answered others
+ * meanwhile: what is at its head keeps it waiting. 0: it has not. */
+int64_t conn_overdue(const struct conn *conn, int64_t now);
 
 enum conn_state conn_state(const struct conn *conn);
 /* Would conn_submit accept now? */
