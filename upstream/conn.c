@@ -132,6 +132,7 @@ struct conn *conn_create(const struct conn_options *options)
     conn->magic = CONN_MAGIC;
     conn->fd = -1;
     conn->options = *options;
+    conn->options.vouches = options->vouches || options->tracking;
     conn->events = options->events != NULL ? options->events : &NO_EVENTS;
     conn->framer = framer_create(&CONN_FRAMER_OPS, conn);
     /* Odd, hence not the zero that xorshift never leaves. */
@@ -197,6 +198,11 @@ enum conn_state conn_state(const struct conn *conn)
 int64_t conn_handshake_sent(const struct conn *conn)
 {
     return conn->handshake_sent;
+}
+
+int64_t conn_peer_id(const struct conn *conn)
+{
+    return conn->state == CONN_UP ? conn->peer_id : 0;
 }
 
 size_t conn_queued_bytes(const struct conn *conn)

@@ -69,6 +69,10 @@ struct conn_events {
      * */
     void (*refused)(struct conn *conn, const char *step, const char *text, void *ctx);
     void (*push)(struct conn *conn, const struct push *push, void *ctx);
+    /* Offered every piece of a reply before the call at the head of the queue gets it. True: it was
+     * something else (a message to a subscriber), or is kept until that is known; conn_answer hands
+     * it on later. */
+    bool (*stray)(struct conn *conn, const struct reply_piece *piece, void *ctx);
 };
 
 struct conn_options {
@@ -77,8 +81,13 @@ struct conn_options {
     const char *role; /* "fill", "lane", "bulk": for logs */
     uint32_t db;
     bool resp3;
-    bool tracking;        /* implies resp3 */
-    int priority;         /* of its watchers: fill connections are read first (M5) */
+    bool tracking;    /* implies resp3, unless it is redirected */
+    int64_t redirect; /* with tracking: the client that gets its messages; 0: it gets pushes */
+    bool vouches;     /* L1 relies on it (implied by tracking): a write that fails ends it in that
+                             very step (C10) */
+    bool asks_id;     /* its client id at the server is wanted (conn_peer_id) */
+    bool quiet;       /* its coming and going is logged for debugging only */
+    int priority;     /* of its watchers: fill connections are read first (M5) */
     int64_t (*now)(void); /* ms, CLOCK_BOOTTIME */
     char *read_buffer;    /* shared by all connections of the worker */
     size_t read_size;
@@ -107,6 +116,10 @@ enum conn_status { CONN_OK, CONN_DOWN, CONN_NO_MEMORY };
 MUST_CHECK enum conn_status conn_submit(struct conn *conn, struct call *call, struct slice bytes,
                                         struct blob *blob);
 
+/* The piece belongs to the call at the head of the queue. For the owner's `stray` and `push`, with
+ * pieces those have seen. Without such a call the link is given up. */
+void conn_answer(struct conn *conn, const struct reply_piece *piece);
+
 /* Writes what is queued, as far as the socket takes it. The worker calls it once per loop turn. May
  * find the link lost and then runs callbacks. */
 void conn_flush(struct conn *conn);
@@ -122,6 +135,8 @@ bool conn_accepts(const struct conn *conn);
 /* When the handshake of this link, and the PING at its end, was handed to the socket: a moment at
  * which the link was certainly young enough for what the PONG proves (C6). 0 before the first. */
 int64_t conn_handshake_sent(const struct conn *conn);
+/* What CLIENT ID says at the server; 0: not asked for, refused, or not up yet. */
+int64_t conn_peer_id(const struct conn *conn);
 /* Unsent bytes and unanswered calls: what back-pressure goes by. */
 size_t conn_queued_bytes(const struct conn *conn);
 size_t conn_pending(const struct conn *conn);

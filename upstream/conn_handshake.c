@@ -4,8 +4,10 @@
  * replies are awaited one after the other before the link counts as up.
  *
  *   HELLO 3 [AUTH u p] ─┐
- *   AUTH [u] p ─────────┴─► SELECT ─► CLIENT TRACKING ─► CLIENT NO-EVICT ─► INFO server ─► PING
- *                           db != 0    tracking           tracking           run_id         +PONG
+ *   AUTH [u] p ─────────┴─► SELECT ─► CLIENT TRACKING ─► CLIENT NO-EVICT ─► CLIENT ID ─►
+ *                           db != 0    tracking           vouches            asks_id
+ *                           ─► INFO server ─► PING
+ *                              run_id         +PONG
  *
  * Way through the file: the step table; writing the steps; reading their replies; what may be said
  * about a refusal.
@@ -38,6 +40,7 @@ enum step {
     STEP_SELECT,
     STEP_TRACKING,
     STEP_NO_EVICT,
+    STEP_ID,
     STEP_INFO,
     STEP_PING,
 };
@@ -52,7 +55,8 @@ static const struct step_row {
     [STEP_SELECT] = {"SELECT", "+", false},
     [STEP_TRACKING] = {"CLIENT TRACKING", "+", false},
     [STEP_NO_EVICT] = {"CLIENT NO-EVICT", "+", true}, /* Redis 7.0; may be forbidden by ACL */
-    [STEP_INFO] = {"INFO", "$=", true},               /* may be forbidden: run_id unknown */
+    [STEP_ID] = {"CLIENT ID", ":", true},
+    [STEP_INFO] = {"INFO", "$=", true}, /* may be forbidden: run_id unknown */
     [STEP_PING] = {"PING", "+", false},
 };
 
@@ -62,6 +66,7 @@ struct handshake {
     unsigned nsteps;
     unsigned at; /* whose reply is being read */
     uint64_t generation;
+    int64_t peer_id;
     const char *refused; /* name of the newest step with an error, "" */
 
     char out[OUT_MAX];
@@ -126,17 +131,25 @@ static void put_login(struct handshake *h, bool resp3)
 
 static void put_steps(struct handshake *h, const struct conn_options *options)
 {
-    put_login(h, options->resp3 || options->tracking);
+    put_login(h, options->resp3 || (options->tracking && options->redirect == 0));
     if (options->db != 0) {
         char db[16];
         (void)snprintf(db, sizeof(db), "%" PRIu32, options->db);
         put_step(h, STEP_SELECT, 2, (struct slice[]){SLICE("SELECT"), slice_str(db)});
     }
     if (options->tracking) {
-        put_step(h, STEP_TRACKING, 3,
-                 (struct slice[]){SLICE("CLIENT"), SLICE("TRACKING"), SLICE("ON")});
+        char id[24];
+        (void)snprintf(id, sizeof(id), "%" PRId64, options->redirect);
+        put_step(h, STEP_TRACKING, options->redirect == 0 ? 3 : 5,
+                 (struct slice[]){SLICE("CLIENT"), SLICE("TRACKING"), SLICE("ON"),
+                                  SLICE("REDIRECT"), slice_str(id)});
+    }
+    if (options->vouches) {
         put_step(h, STEP_NO_EVICT, 3,
                  (struct slice[]){SLICE("CLIENT"), SLICE("NO-EVICT"), SLICE("ON")});
+    }
+    if (options->asks_id) {
+        put_step(h, STEP_ID, 2, (struct slice[]){SLICE("CLIENT"), SLICE("ID")});
     }
     put_step(h, STEP_INFO, 2, (struct slice[]){SLICE("INFO"), SLICE("server")});
     put_step(h, STEP_PING, 1, (struct slice[]){SLICE("PING")});
@@ -253,6 +266,12 @@ static enum handshake_result finish_step(struct handshake *h, const struct reply
     case STEP_INFO:
         identify(h);
         break;
+    case STEP_ID:
+        if (piece->type == ':' &&
+            !slice_to_int64(slice_of(piece->bytes.p + 1, piece->bytes.n - 3), &h->peer_id)) {
+            h->peer_id = 0;
+        }
+        break;
     case STEP_PING:
         if (!slice_eq(piece->bytes, SLICE("+PONG\r\n"))) {
             keep_refusal(h, SLICE("-not a PONG"));
@@ -283,6 +302,11 @@ enum handshake_result handshake_piece(struct handshake *h, const struct reply_pi
     }
     h->refused = "";
     return piece->last ? finish_step(h, piece) : HANDSHAKE_MORE;
+}
+
+int64_t handshake_peer_id(const struct handshake *h)
+{
+    return h->peer_id;
 }
 
 uint64_t handshake_generation(const struct handshake *h)

@@ -34,7 +34,7 @@ static void want_write(struct conn *conn, bool on)
  * vouches for L1 ends in this very step (C10). */
 static void on_write_error(struct conn *conn, int error)
 {
-    if ((conn->state == CONN_UP && conn->options.tracking) ||
+    if ((conn->state == CONN_UP && conn->options.vouches) ||
         (error != EPIPE && error != ECONNRESET && error != ETIMEDOUT)) {
         conn_give_up(conn, strerror(error));
         return;
@@ -125,7 +125,17 @@ static void on_piece(void *ctx, const struct reply_piece *piece)
         conn_handshake_piece(conn, piece);
         return;
     }
+    if (conn->events->stray == NULL || !conn->events->stray(conn, piece, conn->options.ctx)) {
+        conn_answer(conn, piece);
+    }
+}
+
+void conn_answer(struct conn *conn, const struct reply_piece *piece)
+{
     struct call *call = conn->head;
+    if (conn->given_up) {
+        return;
+    }
     if (call == NULL || conn->answered >= conn_bytes_sent(conn)) {
         conn_give_up(conn, "protocol error: a reply nobody asked for");
         return;

@@ -106,6 +106,11 @@ static void close_socket(struct conn *conn)
     conn->deadline = 0;
 }
 
+static enum log_level level_of(const struct conn *conn, enum log_level level)
+{
+    return conn->options.quiet ? LOG_DEBUG : level;
+}
+
 static void log_lost(struct conn *conn, size_t ncalls, int64_t now)
 {
     uint64_t more = 0;
@@ -113,11 +118,11 @@ static void log_lost(struct conn *conn, size_t ncalls, int64_t now)
         return;
     }
     conn->down_logged = true;
-    log_event(LOG_WARN,
+    log_event(level_of(conn, LOG_WARN),
               "lost connection to %s (%s, db %" PRIu32 "): %s; commands without reply: %zu%s; "
               "connecting again",
               node_name(conn->options.node), conn->options.role, conn->options.db, conn->error,
-              ncalls, conn->options.tracking ? "; what it filled in L1 is void" : "");
+              ncalls, conn->options.vouches ? "; what it vouches for in L1 is void" : "");
 }
 
 static void log_failed(struct conn *conn, size_t ncalls, int64_t now)
@@ -128,7 +133,7 @@ static void log_failed(struct conn *conn, size_t ncalls, int64_t now)
         return;
     }
     conn->down_logged = true;
-    log_event(LOG_WARN,
+    log_event(level_of(conn, LOG_WARN),
               "cannot connect to %s (%s, db %" PRIu32 "): %s%s%s; commands that waited: %zu; "
               "failed attempts not logged: %" PRIu64 "; trying again",
               node_name(conn->options.node), conn->options.role, conn->options.db,
@@ -343,6 +348,7 @@ static void come_up(struct conn *conn)
         conn_give_up(conn, CONN_ANOTHER_SERVER);
         return;
     }
+    conn->peer_id = handshake_peer_id(conn->handshake);
     handshake_destroy(conn->handshake);
     conn->handshake = NULL;
     conn->deadline = 0;
@@ -354,7 +360,8 @@ static void come_up(struct conn *conn)
     if (conn->down_logged || conn->error[0] == '\0') {
         char version[64];
         node_version(conn->options.node, version, sizeof(version));
-        log_event(LOG_INFO, "connected to %s (%s, db %" PRIu32 "), server version %s",
+        log_event(level_of(conn, LOG_INFO),
+                  "connected to %s (%s, db %" PRIu32 "), server version %s",
                   node_name(conn->options.node), conn->options.role, conn->options.db,
                   version[0] != '\0' ? version : "unknown");
         conn->down_logged = false;

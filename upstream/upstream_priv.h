@@ -39,6 +39,8 @@ MUST_CHECK enum handshake_result handshake_piece(struct handshake *h,
                                                  const struct reply_piece *piece);
 
 uint64_t handshake_generation(const struct handshake *h);
+/* What CLIENT ID answered, or 0. */
+int64_t handshake_peer_id(const struct handshake *h);
 /* The step answered last, if that was with an error, even a tolerated one ("" otherwise), and its
  * text, without anything of the password. A server that hangs up now meant that one. */
 const char *handshake_step(const struct handshake *h);
@@ -80,6 +82,7 @@ struct conn {
     size_t pending;
 
     uint64_t generation;     /* of the node, as this link saw it (C3) */
+    int64_t peer_id;         /* conn_peer_id */
     unsigned address;        /* which of the node's addresses: kept while it works */
     unsigned addresses_left; /* to try in this attempt */
     int64_t backoff_ms;
