@@ -198,7 +198,7 @@ static struct l1_query query_for(struct worker *worker, struct slice key, uint64
         .key = key,
         .hash = hash,
         .db = worker->server->conf->upstream_db,
-        .cover = can_fetch(worker) ? (uint16_t)worker->index : L1_NO_COVER,
+        .cover = worker->feed == NULL ? L1_NO_COVER : feed_cover(worker->feed, key),
         .out = out,
         .waiter = &request->waiter,
         .with = earlier->roads == 0 ? NULL : &earlier->last->waiter,

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "../conf/conf.h"
+#include "../invalidation/feed.h"
 #include "../l1/l1.h"
 #include "../upstream/node.h"
 
@@ -43,12 +44,12 @@ struct server {
     const struct conf *conf;
     struct l1 *l1;
     struct node *node;
-    bool caching; /* invalidation.mode is not off */
+    bool caching;        /* invalidation.mode is not off */
+    struct feeds *feeds; /* NULL unless caching */
     unsigned nworkers;
     struct worker **workers;
     int64_t started_ms;
     struct large_keys large;
-    _Atomic unsigned feeds_refused;   /* by the server; the feeds count it */
     uint32_t max_clients;             /* as the limit on descriptors allows */
     _Atomic uint64_t next_client_id;  /* relaxed: unique ids are all that is asked */
     _Atomic uint32_t clients;         /* connected now; relaxed */
