@@ -211,6 +211,47 @@ SCENARIO(feeds, keyspace_forgets_everything_with_its_link)
     loss_of_the_link_costs_what_it_covered("keyspace");
 }
 
+/* Nothing may be served while nobody vouches for it, however long the link stays away. */
+static void nothing_is_served_without_the_link(const char *mode)
+{
+    struct setup s = start_with(mode, "10s", NULL);
+
+    expect(s.redis->direct, "+OK", "MSET a v b v c v");
+    make_cached(&s, s.c[0], "a");
+    make_cached(&s, s.c[1], "b");
+    make_cached(&s, s.c[2], "c");
+    expect(s.redis->direct, "+OK", "ACL SETUSER default resetchannels");
+    nearside_await_info(s.proxy, "link_losses", 1, 1000, 3000);
+    expect(s.redis->direct, "+OK", "MSET a new b new c new");
+    for (int i = 0; i < CLIENTS; i++) {
+        expect(s.c[i], "$new", "GET a");
+        expect(s.c[i], "$new", "GET b");
+        expect(s.c[i], "[$new $new]", "MGET a c");
+        expect(s.c[i], "$new", "GET c");
+    }
+    await_mode(s.proxy, "refused", 3000);
+    cr_assert_eq(nearside_info(s.proxy, "invalidation_link_up"), 0);
+    expect(s.redis->direct, "+OK", "ACL SETUSER default allchannels");
+    await_mode(s.proxy, mode, 15000);
+    nearside_await_fills(s.proxy);
+    make_cached(&s, s.c[0], "a");
+}
+
+SCENARIO(feeds, redirect_serves_nothing_without_its_link)
+{
+    nothing_is_served_without_the_link("redirect");
+}
+
+SCENARIO(feeds, broadcast_serves_nothing_without_its_link)
+{
+    nothing_is_served_without_the_link("broadcast");
+}
+
+SCENARIO(feeds, keyspace_serves_nothing_without_its_link)
+{
+    nothing_is_served_without_the_link("keyspace");
+}
+
 /* Kills fill connections in the same step as the write: in redirect nobody is told of it. */
 static void loss_of_fills_hides_nothing(const char *mode)
 {
