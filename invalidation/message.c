@@ -85,13 +85,14 @@ struct message message_parse(struct slice bytes)
     if (!take_head(&c, &type, &n) || type != '*' || !take_string(&c, &word)) {
         return m;
     }
-    if (slice_eq(word, SLICE("pong")) && n == 2) {
+    bool is_message = (slice_eq(word, SLICE("message")) && n == 3) ||
+                      (slice_eq(word, SLICE("pmessage")) && n == 4 && take_string(&c, &word));
+    if (is_message) {
+        if (take_string(&c, &m.channel)) {
+            take_payload(&m, c);
+        }
+    } else if (slice_eq(word, SLICE("pong")) && n == 2) {
         m.kind = MESSAGE_PONG;
-    } else if (slice_eq(word, SLICE("message")) && n == 3 && take_string(&c, &m.channel)) {
-        take_payload(&m, c);
-    } else if (slice_eq(word, SLICE("pmessage")) && n == 4 && take_string(&c, &word) &&
-               take_string(&c, &m.channel)) {
-        take_payload(&m, c);
     } else if (slice_eq(word, SLICE("unsubscribe")) || slice_eq(word, SLICE("punsubscribe"))) {
         m.kind = MESSAGE_END;
     } else if (slice_eq(word, SLICE("subscribe")) || slice_eq(word, SLICE("psubscribe"))) {
