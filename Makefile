@@ -85,6 +85,7 @@ LINKS_proxy := proxy invalidation upstream l1 resp conf
 SRC := $(sort $(wildcard $(addsuffix /*.c,$(FOLDERS))))
 SUPPORT_SRC := $(sort $(wildcard tests/support/*.c))
 INTEGRATION_SRC := $(sort $(wildcard tests/integration/*.c tests/integration/regress/*.c))
+MODULE_SRC := tests/module/module.c
 RACE_SRC := $(sort $(wildcard tests/race/race_*.c))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 BENCH_SRC := $(sort $(wildcard tests/bench/bench_*.c))
@@ -94,7 +95,7 @@ unit_src = $(sort $(wildcard tests/unit/$(1)/*.c))
 TEST_SRC := $(SUPPORT_SRC) $(INTEGRATION_SRC) $(RACE_SRC) $(FUZZ_SRC) $(BENCH_SRC) \
             $(foreach d,$(UNIT_FOLDERS),$(call unit_src,$(d)))
 HEADERS := $(sort $(wildcard $(addsuffix /*.h,$(FOLDERS)) tests/*/*.h tests/unit/*/*.h))
-ALL_C := $(SRC) $(TEST_SRC)
+ALL_C := $(SRC) $(TEST_SRC) $(MODULE_SRC)
 
 RACES := $(notdir $(RACE_SRC:.c=))
 FUZZERS := $(notdir $(FUZZ_SRC:.c=))
@@ -166,9 +167,14 @@ $(BUILD)/$(1)/nearside: $(BUILD)/$(1)/obj/proxy/main.o $(call archives,$(1),$(LI
 	$(Q)$(call link,$(1)) -o $$@ $$^ $(LIBS)
 
 $(BUILD)/$(1)/tests/integration: $(call objects,$(1),$(INTEGRATION_SRC) $(SUPPORT_SRC)) \
-        $(call archives,$(1),$(LINKS_proxy))
+        $(call archives,$(1),$(LINKS_proxy)) | $(BUILD)/$(1)/tests/module.so
 	@echo '  LINK    $$@'
 	$(Q)mkdir -p $$(@D) && $(call link,$(1)) -o $$@ $$^ $(LIBS) -lcriterion
+
+# For redis-server to load.
+$(BUILD)/$(1)/tests/module.so: $(MODULE_SRC) $(BUILD)/$(1)/flags
+	@echo '  LINK    $$@'
+	$(Q)mkdir -p $$(@D) && $(call compile,$(1)) -fPIC -shared -o $$@ $$<
 
 $(addprefix $(BUILD)/$(1)/tests/,$(RACES)): $(BUILD)/$(1)/tests/%: \
         $(BUILD)/$(1)/obj/tests/race/%.o $(call archives,$(1),$(LINKS_proxy))

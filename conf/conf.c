@@ -382,27 +382,33 @@ static bool check_password_file(const char *path, char err[ERR_MAX])
     return good;
 }
 
+/* One of the two places a password may come from. */
+static void check_password(struct loader *l, enum option_index word, enum option_index file)
+{
+    const char *path = *conf_string(l->conf, &option_table[file]);
+    const char *password = *conf_string(l->conf, &option_table[word]);
+    char where[TEXT_MAX];
+    char err[ERR_MAX];
+    if (password[0] != '\0' && path[0] != '\0') {
+        complain(l, &option_table[file], "contradicts %s.password %s; expected only one of the two",
+                 option_table[word].section, origin_text(l, word, where));
+    }
+    if (path[0] != '\0' && !check_password_file(path, err)) {
+        complain(l, &option_table[file], "%s", err);
+    }
+}
+
 static void check_login(struct loader *l)
 {
     const struct conf *conf = l->conf;
-    bool has_password = conf->upstream_password[0] != '\0';
-    bool has_file = conf->upstream_password_file[0] != '\0';
-    char where[TEXT_MAX];
-    char err[ERR_MAX];
-    if (has_password && has_file) {
-        complain(l, &option_table[OPTION_upstream_password_file],
-                 "contradicts upstream.password %s; expected only one of the two",
-                 origin_text(l, OPTION_upstream_password, where));
-    }
-    if (conf->upstream_user[0] != '\0' && !has_password && !has_file &&
-        !l->origins[OPTION_upstream_password].refused &&
+    check_password(l, OPTION_proxy_password, OPTION_proxy_password_file);
+    if (conf->upstream_user[0] != '\0' && conf->upstream_password[0] == '\0' &&
+        conf->upstream_password_file[0] == '\0' && !l->origins[OPTION_upstream_password].refused &&
         !l->origins[OPTION_upstream_password_file].refused) {
         complain(l, &option_table[OPTION_upstream_user],
                  "a user needs a password; expected upstream.password or upstream.password_file");
     }
-    if (has_file && !check_password_file(conf->upstream_password_file, err)) {
-        complain(l, &option_table[OPTION_upstream_password_file], "%s", err);
-    }
+    check_password(l, OPTION_upstream_password, OPTION_upstream_password_file);
 }
 
 /* ---- Life ------------------------------------------------------------------------------------- */

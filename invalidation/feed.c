@@ -417,6 +417,13 @@ enum conn_status feed_submit(struct feed *feed, struct call *call, struct slice 
     return feed_is_up(feed) ? conn_submit(feed->conn, call, bytes, NULL) : CONN_DOWN;
 }
 
+void feed_fail(struct feed *feed, const char *why)
+{
+    if (feed->conn != NULL) {
+        conn_fail(feed->conn, why);
+    }
+}
+
 void feed_flush(struct feed *feed)
 {
     if (feed->host != NULL) {

@@ -133,6 +133,8 @@ MUST_CHECK enum feed_fence_result feed_fence(struct feed *feed, struct feed_fenc
 
 /* Once per loop turn. */
 void feed_flush(struct feed *feed);
+/* Its fill connection is in a state it should not be in: as if it had been lost. */
+void feed_fail(struct feed *feed, const char *why);
 /* Every 10..100 ms: notices lapses, links without PONG for max(2L, dead_after), which are then lost
  * ("-BUSY" and "-LOADING" do not renew the lease, but say that somebody is there), and changes of
  * the mode. PINGs go out by timers of the feed's own, every L/4, one at a time. A standstill of this

@@ -314,12 +314,11 @@ static bool put_tracking(struct subscriber *sub, struct chain *out)
 
 static bool put_subscribe(struct subscriber *sub, struct chain *out)
 {
-    char pattern[48];
     if (sub->options.mode != FEED_KEYSPACE) {
         return resp_command(out, 2, (struct slice[]){SLICE("SUBSCRIBE"), INVALIDATE});
     }
-    (void)snprintf(pattern, sizeof(pattern), "__keyevent@%" PRIu32 "__:*", sub->shared->db);
-    return resp_command(out, 2, (struct slice[]){SLICE("PSUBSCRIBE"), slice_str(pattern)});
+    /* of all databases, as every other mode announces them: names are dropped in each */
+    return resp_command(out, 2, (struct slice[]){SLICE("PSUBSCRIBE"), SLICE("__keyevent@*__:*")});
 }
 
 static bool put_step(struct subscriber *sub, struct chain *out)

@@ -15,6 +15,7 @@
 #include "client.h"
 
 #include "pinned.h"
+#include "profile.h"
 #include "../resp/write.h"
 
 #include "../conf/log.h"
@@ -31,24 +32,17 @@
 #define MAX_IOV 64
 /* Below this, a client that had produced much output goes on. */
 #define OUTPUT_RESUME ((size_t)512 * 1024)
+/* Above this, its pinned connection is not read for a while (D15). */
+#define OUTPUT_HOLD ((size_t)4 * 1024 * 1024)
 
 static void on_writable(struct ev_loop *loop, struct ev_io *io, int events);
 
 /* ---- Accounting ---------------------------------------------------------------------------- */
 
-static size_t blob_memory(const struct blob *blob)
-{
-    return blob == NULL ? 0 : blob->n;
-}
-
 size_t client_memory(const struct client *c)
 {
-    size_t n = blob_memory(c->in) + c->out.memory + c->held + c->queued * sizeof(struct request);
-    if (c->profile != NULL) {
-        n += blob_memory(c->profile->name) + blob_memory(c->profile->lib_name) +
-             blob_memory(c->profile->lib_ver);
-    }
-    return n;
+    return (c->in == NULL ? 0 : c->in->n) + c->out.memory + c->held +
+           c->queued * sizeof(struct request) + profile_memory(c);
 }
 
 void client_charge(struct client *c)
@@ -81,6 +75,7 @@ struct client *client_create(struct worker *worker, int fd)
     c->worker = worker;
     c->fd = fd;
     c->db = worker->server->conf->upstream_db;
+    c->authenticated = !worker->server->asks_password;
     c->id = atomic_fetch_add_explicit(&worker->server->next_client_id, 1, memory_order_relaxed);
     c->heard = c->drained = c->since = worker->now;
     parser_init(&c->parser);
@@ -167,13 +162,7 @@ void client_free(struct client *c)
     c->held = 0;
     c->queued = 0;
     chain_fini(&c->out);
-    if (c->profile != NULL) {
-        blob_unref(c->profile->name);
-        blob_unref(c->profile->lib_name);
-        blob_unref(c->profile->lib_ver);
-        mem_free(c->profile);
-        c->profile = NULL;
-    }
+    profile_destroy(c);
     client_charge(c);
     mem_free(c);
 }
@@ -239,14 +228,26 @@ static bool output_is_over(struct client *c, size_t own)
     return true;
 }
 
+/* What nobody wants to see is not kept; but INFO and HELLO are looked at when they are whole. */
+static void drop_silent(struct client *c, struct request *request)
+{
+    if (request->silent && !request->completes_info && !request->greets) {
+        chain_fini(&request->reply);
+        client_charge_request(c, request);
+    }
+}
+
 /* Lets replies leave the queue as far as their turn has come. */
 static void release(struct client *c)
 {
     for (;;) {
         struct request *request = c->head;
         if (request == NULL || request->fencing ||
-            (request->completes_info && !request->answered)) {
+            ((request->completes_info || request->greets) && !request->answered)) {
             return;
+        }
+        if (request->silent) {
+            chain_fini(&request->reply);
         }
         if (request->reply.bytes > 0) {
             if (c->out.bytes == 0) {
@@ -304,6 +305,9 @@ void client_flush(struct client *c)
     if (c->stalled_output && c->out.bytes < OUTPUT_RESUME) {
         client_mark_runnable(c);
     }
+    if (c->pinned != NULL && c->out.bytes < OUTPUT_RESUME) {
+        pinned_hold(c, false);
+    }
     close_if_finished(c);
 }
 
@@ -321,7 +325,7 @@ struct chain *client_reply_begin(struct client *c)
     if (c->state == CLIENT_CLOSED || output_is_over(c, 0)) {
         return NULL;
     }
-    if (c->head == NULL) {
+    if (c->head == NULL && !client_is_silent(c)) {
         if (c->out.bytes == 0) {
             c->drained = c->worker->now;
         }
@@ -343,6 +347,10 @@ void client_reply_end(struct client *c)
         return;
     }
     c->opening = NULL;
+    if (client_is_silent(c)) {
+        request_destroy(request);
+        return;
+    }
     request->kind = REQUEST_HELD;
     request->client = c;
     request->answered = true;
@@ -352,6 +360,25 @@ void client_reply_end(struct client *c)
     c->queued++;
     client_charge_request(c, request);
     client_charge(c);
+}
+
+void client_push(struct client *c, struct slice bytes)
+{
+    if (c->state == CLIENT_CLOSED) {
+        return;
+    }
+    if (c->out.bytes == 0) {
+        c->drained = c->worker->now;
+    }
+    if (!chain_append(&c->out, bytes)) {
+        client_close(c);
+        return;
+    }
+    client_mark_dirty(c);
+    client_charge(c);
+    if (!output_is_over(c, 0) && c->out.bytes > OUTPUT_HOLD && c->pinned != NULL) {
+        pinned_hold(c, true);
+    }
 }
 
 void client_reply_cancel(struct client *c)
@@ -398,6 +425,8 @@ void client_enqueue(struct client *c, struct request *request)
 {
     request->client = c;
     request->db = request->selects ? request->db : c->db;
+    request->resp3 = request->greets ? request->resp3 : c->resp3;
+    request->silent = client_is_silent(c) && !request->streams; /* confirmations always show */
     request->seq = c->next_seq++;
     if (c->tail != NULL) {
         c->tail->next = request;
@@ -424,11 +453,15 @@ void client_move_road(struct client *c, struct request *request, enum road road)
 bool client_arrived(struct client *c, struct request *request, size_t n)
 {
     request->arrived += n;
+    drop_silent(c, request);
     client_charge_request(c, request);
     if (request == c->head) {
         release(c);
     }
     client_charge(c);
+    if (request->road == ROAD_PINNED && c->out.bytes > OUTPUT_HOLD && c->pinned != NULL) {
+        pinned_hold(c, true);
+    }
     return !output_is_over(c, request->arrived);
 }
 
@@ -448,6 +481,7 @@ void client_answered(struct client *c, struct request *request)
     c->nblocked -= request->blocks;
     order_remove(&c->worker->order, request);
     request->answered = true;
+    c->switching = c->switching && !request->selects && !request->greets && !request->streams;
     client_charge_request(c, request);
     if (request->road == ROAD_PINNED && c->on_road[road] == 0 && c->pinned != NULL) {
         pinned_settle(c);
@@ -495,7 +529,7 @@ void client_check_deadlines(struct client *c, int64_t now)
                      "(proxy.stalled_output)",
                      c->out.bytes, (long long)(now - moved));
     } else if (conf->proxy_timeout > 0 && c->head == NULL && c->out.bytes == 0 &&
-               now - moved > conf->proxy_timeout) {
+               !pinned_is_streaming(c) && now - moved > conf->proxy_timeout) {
         COUNT(c->worker, clients_closed_idle, 1);
         client_close(c);
     }

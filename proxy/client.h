@@ -32,7 +32,12 @@ struct client {
     int fd;
     bool stalled;       /* input waits for an answer to an earlier request, or for room */
     bool stalled_large; /* and it is a large request: not looked at before everything is answered */
-    bool selecting;     /* a SELECT is unanswered: what follows waits for its db */
+    bool switching;     /* a SELECT, HELLO or (UN)SUBSCRIBE is unanswered: what follows waits */
+    bool resp3;         /* HELLO 3 */
+    bool authenticated; /* or nothing is asked for */
+    bool replies_off, skips_next, skips_this; /* CLIENT REPLY; this: the request being served */
+    bool no_evict, no_touch;                  /* said by it, shown to it, without effect */
+    bool ends_after_reply;                    /* CLIENT KILL of itself */
     bool stalled_output; /* or it has produced much output, and is to take some of it first */
     bool wants_write;    /* the writable watcher is active */
     bool is_dirty, is_runnable; /* in the worker's queue of that name */
@@ -63,10 +68,13 @@ struct client {
 
     struct pinned *pinned; /* its own connection, or NULL (pinned.h) */
     /* the session as the requests so far will leave it (session.c) */
-    bool expects_multi, expects_watch, multi_flushes;
+    bool expects_multi, expects_watch, multi_flushes, multi_selects;
     bool multi_refused; /* an error was the answer to MULTI, and EXEC has not come yet */
+    bool any_db;        /* SELECT was queued: c->db is not known until the next one */
+    uint32_t nqueued;   /* commands in its MULTI */
     uint32_t nblocked;  /* unanswered requests that may wait for ever */
 
+    const struct cmd *last_cmd; /* for CLIENT LIST; NULL before the first */
     struct client_profile *profile;
     struct client *next, *prev; /* worker->clients */
     struct client *next_dirty, *next_runnable, *next_dead;
@@ -74,6 +82,12 @@ struct client {
 
 /* Takes the socket; returns the client, which the worker owns. NULL when memory is out: closed. */
 struct client *client_create(struct worker *worker, int fd);
+
+/* Is what the request being served answers not to be seen (CLIENT REPLY)? */
+static inline bool client_is_silent(const struct client *c)
+{
+    return c->replies_off || c->skips_this;
+}
 
 /* Where the next reply of this client goes, behind everything it still waits for. NULL when memory
  * is out (the client is closed then). Append one whole reply, then client_reply_end. */
@@ -83,6 +97,10 @@ void client_reply_end(struct client *c);
 void client_reply_cancel(struct client *c);
 /* A whole reply at once; `resp_error` text. */
 void client_reply_error(struct client *c, const char *fmt, ...) PRINTF_LIKE(2, 3);
+
+/* Something the server sent unasked (a message, a line of MONITOR) goes out at once; larger amounts
+ * in pieces that belong together, with nothing in between. May close the client. */
+void client_push(struct client *c, struct slice bytes);
 
 /* Puts the request behind the others; it is unanswered on request->road until client_answered. */
 void client_enqueue(struct client *c, struct request *request);

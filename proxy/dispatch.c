@@ -14,7 +14,7 @@
  *
  * Order (D14, R6): `roads_of` says on which upstream connections this client has unanswered requests
  * that must not be overtaken: those that name a key of the new one, or any if one of the two has
- * unknown effect. None: go. One road that the new request can take too: take it (a read is then
+ * unknown effect, or with proxy.order = strict any but fetches before a read. None: go. One road that the new request can take too: take it (a read is then
  * beside L1). Otherwise: stall until something was answered.
  */
 #include "dispatch.h"
@@ -29,7 +29,10 @@
 /* Requests above this go on the bulk lane, so that they do not hold up the others (D8). */
 #define BULK_REQUEST ((size_t)64 * 1024)
 
-static const struct slice null_reply = {"$-1\r\n", 5};
+static struct slice null_reply(const struct client *c)
+{
+    return c->resp3 ? SLICE("_\r\n") : SLICE("$-1\r\n");
+}
 
 struct earlier {
     unsigned roads;       /* where conflicting requests of the client are unanswered */
@@ -42,14 +45,25 @@ static unsigned roads_in_use(const uint32_t count[ROADS])
            (count[2] ? (unsigned)ROAD_BULK : 0);
 }
 
+/* What the new request is to the order rule. */
+enum new_request {
+    NEW_L1_READ, /* may be answered from L1 or by a fetch for it */
+    NEW_KEYED,   /* its keys say what it can conflict with */
+    NEW_UNKNOWN, /* it conflicts with everything */
+};
+
 static struct earlier roads_of(const struct client *c, const uint64_t *hashes, size_t n,
-                               bool unknown_effect, uint64_t before)
+                               enum new_request what, uint64_t before)
 {
     struct earlier earlier = {0, NULL};
+    bool strict = c->worker->server->conf->proxy_order == CONF_ORDER_STRICT;
     if (c->pending == 0) {
         return earlier;
     }
-    earlier.roads = roads_in_use(unknown_effect ? c->on_road : c->unknown_on);
+    earlier.roads = roads_in_use(what == NEW_UNKNOWN || strict ? c->on_road : c->unknown_on);
+    if (what == NEW_L1_READ) {
+        earlier.roads &= ~(unsigned)ROAD_FILL; /* fetches of other keys hold no read up (R6b) */
+    }
     for (size_t i = 0; i < n; i++) {
         struct request *last = order_find(&c->worker->order, c, hashes[i], before);
         if (last != NULL) {
@@ -73,13 +87,15 @@ static bool can_fetch(const struct worker *worker)
 /* ---- Lanes ---------------------------------------------------------------------------------- */
 
 /* Back-pressure: has the road more waiting than it should? The client's input then waits too. */
-static bool has_no_room(struct worker *worker, uint32_t db, enum road road)
+static bool has_no_room(struct client *c, enum road road)
 {
-    if (!forward_is_full(worker, db, road)) {
+    struct worker *worker = c->worker;
+    if (!forward_is_full(worker, c->db, c->resp3, road)) {
         return false;
     }
     worker->waits_for_room = true;
-    worker->full_db = db;
+    worker->full_db = c->db;
+    worker->full_resp3 = c->resp3;
     worker->full_road = road;
     return true;
 }
@@ -167,15 +183,18 @@ enum dispatch dispatch_forward(struct client *c, const struct cmd *cmd, enum cmd
         return DISPATCH_DONE;
     }
     struct earlier earlier =
-        roads_of(c, request->hashes, request->nkeys, request_is_unordered(request), c->next_seq);
+        roads_of(c, request->hashes, request->nkeys,
+                 request_is_unordered(request) ? NEW_UNKNOWN : NEW_KEYED, c->next_seq);
     enum road road = lane_road(earlier.roads, view->raw.n > BULK_REQUEST ? ROAD_BULK : ROAD_LANE);
     request_take_spare(worker, request);
-    if (road == ROAD_NONE || has_no_room(worker, c->db, road)) {
+    if (road == ROAD_NONE || has_no_room(c, road)) {
         request_destroy(request);
         return DISPATCH_STALL;
     }
     request->road = road;
+    request->cmd = cmd;
     request->readonly = cmd->readonly;
+    request->relearns = learn_is_due(cmd, false);
     request->completes_info = cmd->local == LOCAL_INFO && local_info_wants_section(view);
     send_on_lane(c, request, cmd, view, owner);
     return DISPATCH_DONE;
@@ -214,7 +233,7 @@ static enum dispatch get_beside_l1(struct client *c, struct request *request, co
 {
     struct worker *worker = c->worker;
     enum road road = lane_road(conflicts, is_large(worker, hash) ? ROAD_BULK : ROAD_LANE);
-    if (road == ROAD_NONE || has_no_room(worker, c->db, road)) {
+    if (road == ROAD_NONE || has_no_room(c, road)) {
         return DISPATCH_STALL;
     }
     request_take_spare(worker, request);
@@ -261,7 +280,7 @@ static enum dispatch get_from_l1(struct client *c, struct request *request, cons
         return DISPATCH_DONE;
     case L1_HIT_NULL:
         COUNT(worker, l1_negative_hits, 1);
-        if (!chain_append(query.out, null_reply)) {
+        if (!chain_append(query.out, null_reply(c))) {
             client_close(c);
             return DISPATCH_DONE;
         }
@@ -295,7 +314,7 @@ static enum dispatch get(struct client *c, const struct cmd *cmd, const struct r
 {
     struct worker *worker = c->worker;
     uint64_t hash = l1_hash(worker->server->l1, view->argv[1]);
-    struct earlier earlier = roads_of(c, &hash, 1, false, c->next_seq);
+    struct earlier earlier = roads_of(c, &hash, 1, NEW_L1_READ, c->next_seq);
     struct request *request = request_spare(worker);
     if (request == NULL) {
         client_close(c);
@@ -304,7 +323,7 @@ static enum dispatch get(struct client *c, const struct cmd *cmd, const struct r
     if (is_large(worker, hash) || (earlier.roads != 0 && !may_join_earlier(&earlier))) {
         return get_beside_l1(c, request, cmd, hash, earlier.roads, view, owner);
     }
-    if (has_no_room(worker, c->db, ROAD_FILL)) {
+    if (has_no_room(c, ROAD_FILL)) {
         return DISPATCH_STALL;
     }
     return get_from_l1(c, request, cmd, &earlier, hash, view, owner);
@@ -339,7 +358,7 @@ static bool mget_hits(struct client *c, const struct request_view *view, struct 
         client_close(c);
         return true;
     }
-    if (!l1_get_all(worker->server->l1, queries, request->nkeys, out, null_reply, worker->now)) {
+    if (!l1_get_all(worker->server->l1, queries, request->nkeys, out, null_reply(c), worker->now)) {
         chain_rewind(out, mark);
         client_reply_cancel(c);
         return false;
@@ -386,12 +405,12 @@ static enum dispatch mget(struct client *c, const struct cmd *cmd, const struct 
         return DISPATCH_DONE;
     }
     request_take_spare(worker, request);
-    struct earlier earlier = roads_of(c, request->hashes, request->nkeys, false, c->next_seq);
+    struct earlier earlier = roads_of(c, request->hashes, request->nkeys, NEW_L1_READ, c->next_seq);
     if (earlier.roads == 0 && mget_hits(c, view, request)) {
         request_destroy(request);
         return DISPATCH_DONE;
     }
-    if (has_no_room(worker, c->db, ROAD_FILL)) {
+    if (has_no_room(c, ROAD_FILL)) {
         request_destroy(request);
         return DISPATCH_STALL;
     }
@@ -408,36 +427,26 @@ static enum dispatch mget(struct client *c, const struct cmd *cmd, const struct 
 
 /* ---- All of them ----------------------------------------------------------------------------- */
 
-static void refuse(struct client *c, const struct cmd *cmd, enum cmd_class class)
+/* SELECT and HELLO change the road: what was asked before is answered first, what comes later waits
+ * for the reply, which decides. It comes from a lane in the new db or protocol, or from the client's
+ * own connection. */
+static enum dispatch switch_road(struct client *c, const struct cmd *cmd, struct request *request,
+                                 struct slice raw)
 {
-    if (class == CMD_REFUSED) {
-        client_reply_error(c,
-                           "ERR '%s' is not available through Nearside: it would turn a shared "
-                           "connection into something else",
-                           cmd->name);
-    } else {
-        client_reply_error(c,
-                           "ERR '%s' needs a connection of its own, which Nearside does not "
-                           "offer yet",
-                           cmd->name);
-    }
+    request_take_spare(c->worker, request);
+    request->kind = REQUEST_FORWARD;
+    request->class = CMD_NONE;
+    request->cmd = cmd;
+    request->road = c->pinned == NULL ? ROAD_LANE : ROAD_PINNED;
+    c->switching = true;
+    client_enqueue(c, request);
+    forward_request(request, raw, NULL);
+    return DISPATCH_DONE;
 }
 
-static void answer_locally(struct client *c, const struct cmd *cmd, const struct request_view *view)
+static enum dispatch select_db(struct client *c, const struct cmd *cmd,
+                               const struct request_view *view)
 {
-    if (cmd_arity_ok(cmd, view->argc)) {
-        local_answer(c, cmd, view);
-    } else {
-        client_reply_error(c, "ERR wrong number of arguments for '%s' command", cmd->name);
-    }
-}
-
-/* SELECT: what was asked before is answered first, what comes later waits; then a lane in that db is
- * had, and its reply decides. */
-static enum dispatch select_db(struct client *c, const struct request_view *view,
-                               struct blob *owner)
-{
-    struct worker *worker = c->worker;
     int64_t db;
     if (!local_select(c, view, &db)) {
         return DISPATCH_DONE;
@@ -445,41 +454,103 @@ static enum dispatch select_db(struct client *c, const struct request_view *view
     if (c->pending > 0) {
         return DISPATCH_STALL;
     }
-    if (c->pinned != NULL) {
-        client_reply_error(c,
-                           "ERR SELECT is not available through Nearside while keys are watched");
-        return DISPATCH_DONE;
-    }
-    struct request *request = request_spare(worker);
+    struct request *request = request_spare(c->worker);
     if (request == NULL) {
         client_close(c);
         return DISPATCH_DONE;
     }
-    request_take_spare(worker, request);
-    request->kind = REQUEST_FORWARD;
-    request->class = CMD_NONE;
-    request->road = ROAD_LANE;
     request->db = (uint32_t)db;
     request->selects = true;
-    c->selecting = true;
-    client_enqueue(c, request);
-    forward_request(request, view->raw, owner);
+    return switch_road(c, cmd, request, view->raw);
+}
+
+/* Its options concern this process. What is left, the version and the question who the server is, goes
+ * to a connection of that version. */
+static enum dispatch hello(struct client *c, const struct cmd *cmd, const struct request_view *view)
+{
+    static const struct slice bare = {"*1\r\n$5\r\nHELLO\r\n", 15};
+    static const struct slice to2 = {"*2\r\n$5\r\nHELLO\r\n$1\r\n2\r\n", 22};
+    static const struct slice to3 = {"*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n", 22};
+    bool resp3 = c->resp3;
+    if (c->pending > 0) {
+        return DISPATCH_STALL;
+    }
+    if (!local_hello(c, view, &resp3)) {
+        return DISPATCH_DONE;
+    }
+    struct request *request = request_spare(c->worker);
+    if (request == NULL) {
+        client_close(c);
+        return DISPATCH_DONE;
+    }
+    request->resp3 = resp3;
+    request->greets = true;
+    bool changes = c->pinned != NULL && resp3 != c->resp3;
+    return switch_road(c, cmd, request, !changes ? bare : resp3 ? to3 : to2);
+}
+
+static enum dispatch reset(struct client *c)
+{
+    if (c->pending > 0) {
+        return DISPATCH_STALL; /* it changes the road, and ends the session */
+    }
+    pinned_drop(c);
+    c->multi_refused = false;
+    local_reset(c);
     return DISPATCH_DONE;
 }
 
-enum dispatch dispatch_request(struct client *c, const struct request_view *view,
-                               struct blob *owner)
+static enum dispatch local(struct client *c, const struct cmd *cmd, const struct request_view *view,
+                           struct blob *owner)
 {
-    const struct cmd *cmd = cmd_find(view);
-    enum cmd_class class = cmd_effective_class(cmd, view);
+    if (!cmd_arity_ok(cmd, view->argc)) {
+        client_reply_error(c, "ERR wrong number of arguments for '%s' command", cmd->name);
+        return DISPATCH_DONE;
+    }
+    switch (cmd->local) {
+    case LOCAL_INFO:
+        if (!local_info_is_ours(view)) {
+            return dispatch_forward(c, cmd, CMD_NONE, view, owner);
+        }
+        break;
+    case LOCAL_RESET:
+        return reset(c);
+    case LOCAL_SELECT:
+        return select_db(c, cmd, view);
+    case LOCAL_HELLO:
+        return hello(c, cmd, view);
+    case LOCAL_CLIENT:
+        return local_client(c, cmd, view);
+    default:
+        break;
+    }
+    local_answer(c, cmd, view);
+    return DISPATCH_DONE;
+}
+
+/* Before it has authenticated, a client gets no further than this. */
+static enum dispatch before_login(struct client *c, const struct cmd *cmd,
+                                  const struct request_view *view, struct blob *owner)
+{
+    bool allowed = cmd->local == LOCAL_AUTH || cmd->local == LOCAL_HELLO ||
+                   cmd->local == LOCAL_QUIT || cmd->local == LOCAL_RESET ||
+                   cmd->local == LOCAL_HTTP;
+    if (allowed) {
+        return local(c, cmd, view, owner);
+    }
+    if (!cmd_arity_ok(cmd, view->argc)) {
+        client_reply_error(c, "ERR wrong number of arguments for '%s' command", cmd->name);
+    } else {
+        client_reply_error(c, "NOAUTH Authentication required.");
+    }
+    return DISPATCH_DONE;
+}
+
+static enum dispatch route(struct client *c, const struct cmd *cmd, enum cmd_class class,
+                           const struct request_view *view, struct blob *owner)
+{
     bool cached = c->worker->server->caching && cmd_arity_ok(cmd, view->argc) &&
                   c->db == c->worker->server->conf->upstream_db;
-    if (c->selecting) {
-        return DISPATCH_STALL;
-    }
-    if (session_takes(c, cmd, class, view)) {
-        return session_request(c, cmd, class, view, owner);
-    }
     switch (class) {
     case CMD_GET:
         return cached ? get(c, cmd, view, owner) : dispatch_forward(c, cmd, CMD_READ, view, owner);
@@ -492,27 +563,44 @@ enum dispatch dispatch_request(struct client *c, const struct request_view *view
     case CMD_FLUSH:
         return dispatch_forward(c, cmd, class, view, owner);
     case CMD_LOCAL:
-        if (cmd->local == LOCAL_INFO && !local_info_is_ours(view)) {
-            return dispatch_forward(c, cmd, CMD_NONE, view, owner);
-        }
-        if (cmd->local == LOCAL_RESET && cmd_arity_ok(cmd, view->argc)) {
-            if (c->pending > 0) {
-                return DISPATCH_STALL; /* it changes the db, and ends the session */
-            }
-            pinned_drop(c);
-            c->multi_refused = false;
-        }
-        if (cmd->local == LOCAL_SELECT && cmd_arity_ok(cmd, view->argc)) {
-            return select_db(c, view, owner);
-        }
-        answer_locally(c, cmd, view);
-        return DISPATCH_DONE;
+        return local(c, cmd, view, owner);
     case CMD_PINNED:
     case CMD_REFUSED:
-        refuse(c, cmd, class);
+        client_reply_error(c,
+                           "ERR '%s' is not available through Nearside: it would turn a "
+                           "connection into something else",
+                           cmd->name);
         return DISPATCH_DONE;
     }
     return DISPATCH_DONE;
+}
+
+enum dispatch dispatch_request(struct client *c, const struct request_view *view,
+                               struct blob *owner)
+{
+    const struct cmd *cmd = cmd_find(view);
+    enum cmd_class class = cmd_effective_class(cmd, view);
+    enum dispatch result;
+    if (c->switching) {
+        return DISPATCH_STALL;
+    }
+    bool skips = c->skips_next;
+    c->skips_this = skips;
+    c->skips_next = false;
+    if (!c->authenticated) {
+        result = before_login(c, cmd, view, owner);
+    } else if (session_takes(c, cmd, class, view)) {
+        result = session_request(c, cmd, class, view, owner);
+    } else {
+        result = route(c, cmd, class, view, owner);
+    }
+    if (result == DISPATCH_DONE) {
+        c->last_cmd = cmd;
+    } else {
+        c->skips_next = skips;
+    }
+    c->skips_this = false;
+    return result;
 }
 
 static void again_on_lane(struct request *request, struct earlier earlier, uint64_t hash)
@@ -538,7 +626,7 @@ void dispatch_again(struct request *request)
     struct request_view view;
     bug_on(!request_reparse(request, &view) || view.nargv < 2);
     uint64_t hash = request->hashes[0];
-    struct earlier earlier = roads_of(c, &hash, 1, false, request->seq);
+    struct earlier earlier = roads_of(c, &hash, 1, NEW_L1_READ, request->seq);
     request->attempts++;
     if (request->attempts > 1 || is_large(worker, hash) ||
         (earlier.roads != 0 && !may_join_earlier(&earlier))) {
@@ -549,7 +637,7 @@ void dispatch_again(struct request *request)
         query_for(worker, view.argv[1], hash, &earlier, request, &request->reply);
     switch (l1_get(worker->server->l1, &query, worker->now)) {
     case L1_HIT_NULL:
-        if (!chain_append(&request->reply, null_reply)) {
+        if (!chain_append(&request->reply, null_reply(c))) {
             client_close(c);
             return;
         }

@@ -332,7 +332,7 @@ static bool answer_mget(struct request *request)
     } else {
         ok = resp_array(&request->reply, mget->n);
         for (uint32_t i = 0; ok && i < mget->n; i++) {
-            ok = mget->values[i].n == 0 ? resp_null(&request->reply, false)
+            ok = mget->values[i].n == 0 ? resp_null(&request->reply, request->resp3)
                                         : chain_append(&request->reply, mget->values[i]);
         }
     }

@@ -31,17 +31,22 @@ static void on_lost(struct call *call, enum call_loss loss);
 
 static const struct call_ops lane_ops = {on_reply, on_lost};
 
-struct conn *forward_lane(struct worker *worker, uint32_t db, enum road road)
+struct conn *forward_lane(struct worker *worker, uint32_t db, bool resp3, enum road road)
 {
-    return upstream_lane(worker->upstream, db, false, road == ROAD_BULK ? LANE_BULK : LANE_NORMAL);
+    return upstream_lane(worker->upstream, db, resp3, road == ROAD_BULK ? LANE_BULK : LANE_NORMAL);
 }
 
-bool forward_is_full(struct worker *worker, uint32_t db, enum road road)
+static struct conn *lane_of(const struct request *request)
+{
+    return forward_lane(request->worker, request->db, request->resp3, request->road);
+}
+
+bool forward_is_full(struct worker *worker, uint32_t db, bool resp3, enum road road)
 {
     if (road == ROAD_FILL) {
         return worker->feed != NULL && feed_queued_bytes(worker->feed) > LANE_FULL;
     }
-    struct conn *lane = forward_lane(worker, db, road);
+    struct conn *lane = forward_lane(worker, db, resp3, road);
     return conn_queued_bytes(lane) > LANE_FULL || conn_pending(lane) > LANE_PENDING;
 }
 
@@ -60,8 +65,8 @@ static void settle_read(struct request *request, const struct reply_piece *piece
         l1_observe(l1, request->hashes[i]);
     }
     struct request_view view;
-    if (request->wide && (!request_reparse(request, &view) ||
-                          !request_each_key(l1, cmd_find(&view), &view, l1_observe))) {
+    if (request->wide && (request->cmd == NULL || !request_reparse(request, &view) ||
+                          !request_each_key(l1, request->cmd, &view, l1_observe))) {
         l1_drop_all(l1); /* its keys are not known any more */
     }
 }
@@ -117,13 +122,16 @@ static void settle(struct request *request, const struct reply_piece *piece)
         return;
     }
     request->settled = true;
+    if (request->relearns) {
+        learn_again();
+    }
     if (!worker->server->caching) {
         return;
     }
     if (request_writes(request)) {
         end_write(request);
     } else if (request->class == CMD_READ && piece != NULL &&
-               request->db == worker->server->conf->upstream_db) {
+               (request->any_db || request->db == worker->server->conf->upstream_db)) {
         settle_read(request, piece); /* L1 holds nothing of other dbs */
     }
     if (request->class == CMD_FLUSH ||
@@ -148,33 +156,41 @@ static void begin(struct request *request)
 
 /* ---- Replies --------------------------------------------------------------------------------- */
 
-/* INFO: our section goes behind the server's text, inside the same bulk. */
+/* Takes all of a reply out of its chain. NULL: memory is out. */
+static char *take_reply(struct request *request)
+{
+    char *text = mem_try(request->reply.bytes + 1);
+    size_t at = 0;
+    while (text != NULL && request->reply.bytes > 0) {
+        struct iovec iov[64];
+        int count = chain_iov(&request->reply, iov, 64);
+        size_t taken = 0;
+        for (int i = 0; i < count; i++) {
+            memcpy(text + at + taken, iov[i].iov_base, iov[i].iov_len);
+            taken += iov[i].iov_len;
+        }
+        chain_consume(&request->reply, taken);
+        at += taken;
+    }
+    return text;
+}
+
+/* INFO: our section goes behind the server's text, inside the same bulk (in RESP3 a verbatim string). */
 static bool complete_info(struct request *request)
 {
     size_t n = request->reply.bytes;
-    char *text = mem_try(n);
     size_t ours = 0;
+    char *text = take_reply(request);
     char *section = info_section(request->worker, &ours);
     bool ok = text != NULL && section != NULL;
     if (ok) {
-        struct iovec iov[64];
-        size_t at = 0;
-        while (request->reply.bytes > 0) {
-            int count = chain_iov(&request->reply, iov, 64);
-            size_t taken = 0;
-            for (int i = 0; i < count; i++) {
-                memcpy(text + at, iov[i].iov_base, iov[i].iov_len);
-                at += iov[i].iov_len;
-                taken += iov[i].iov_len;
-            }
-            chain_consume(&request->reply, taken);
-        }
         const char *body = memchr(text, '\n', n);
-        bool is_bulk = text[0] == '$' && body != NULL && n >= (size_t)(body + 1 - text) + 2;
+        bool is_bulk = (text[0] == '$' || text[0] == '=') && body != NULL &&
+                       n >= (size_t)(body + 1 - text) + 2;
         if (is_bulk) {
             struct slice theirs = slice_of(body + 1, n - (size_t)(body + 1 - text) - 2);
             char header[RESP_HEADER_MAX];
-            size_t h = resp_header(header, '$', (int64_t)(theirs.n + 2 + ours));
+            size_t h = resp_header(header, text[0], (int64_t)(theirs.n + 2 + ours));
             ok = chain_append(&request->reply, slice_of(header, h)) &&
                  chain_append(&request->reply, theirs) &&
                  chain_append(&request->reply, SLICE("\r\n")) &&
@@ -186,6 +202,32 @@ static bool complete_info(struct request *request)
     }
     mem_free(text);
     mem_free(section);
+    return ok;
+}
+
+/* HELLO: the id is that of the client here, not that of the connection that asked. */
+static bool complete_hello(struct request *request)
+{
+    static const char label[] = "$2\r\nid\r\n:";
+    size_t n = request->reply.bytes;
+    char *text = take_reply(request);
+    if (text == NULL) {
+        return false;
+    }
+    const char *id = memmem(text, n, label, sizeof(label) - 1);
+    const char *cr =
+        id == NULL ? NULL
+                   : memchr(id + sizeof(label), '\r', n - (size_t)(id + sizeof(label) - text));
+    bool ok;
+    if (cr == NULL) {
+        ok = chain_append(&request->reply, slice_of(text, n)); /* an error: as it is */
+    } else {
+        ok = chain_append(&request->reply, slice_of(text, (size_t)(id - text))) &&
+             chain_append(&request->reply, slice_of(label, sizeof(label) - 2)) &&
+             resp_integer(&request->reply, (int64_t)request->client->id) &&
+             chain_append(&request->reply, slice_of(cr + 2, n - (size_t)(cr + 2 - text)));
+    }
+    mem_free(text);
     return ok;
 }
 
@@ -216,11 +258,15 @@ static void on_reply(struct call *call, const struct reply_piece *piece)
 {
     struct request *request = container_of(call, struct request, call);
     struct client *c = request->client;
+    if (request->preface > 0) {
+        request->preface -= piece->last;
+        return;
+    }
     if (piece->first) {
         settle(request, piece);
         remember_size(request, piece);
         if (request->road == ROAD_PINNED && c != NULL) {
-            pinned_follow(c, request->cmd, piece->type);
+            pinned_follow(c, request, piece);
         }
     }
     if (request->refused && c != NULL) {
@@ -250,10 +296,13 @@ static void on_reply(struct call *call, const struct reply_piece *piece)
         return;
     }
     if (request->selects) {
-        c->selecting = false;
         c->db = piece->type == '+' ? request->db : c->db;
     }
-    if (request->completes_info && !complete_info(request)) {
+    if (request->greets) {
+        c->resp3 = piece->type == '-' ? c->resp3 : request->resp3;
+    }
+    if ((request->completes_info && !complete_info(request)) ||
+        (request->greets && !complete_hello(request))) {
         client_close(c);
         request_destroy(request);
         return;
@@ -276,11 +325,11 @@ static void answer_error(struct request *request, const char *text)
     client_answered(c, request);
 }
 
-/* A SELECT is answered when its road exists; if the server refused that, in the server's words. */
-static void fail_select(struct request *request)
+/* SELECT and HELLO are answered when their road exists; if the server refused that, in the server's
+ * words. */
+static void fail_switch(struct request *request)
 {
-    struct conn *lane = forward_lane(request->worker, request->db, request->road);
-    request->client->selecting = false;
+    struct conn *lane = lane_of(request);
     chain_fini(&request->reply);
     if (resp_error(&request->reply, conn_error(lane))) {
         request->kind = REQUEST_HELD;
@@ -293,13 +342,10 @@ static void fail_select(struct request *request)
 
 void forward_fail(struct request *request, const char *why)
 {
-    if (request->selects &&
-        conn_is_refused(forward_lane(request->worker, request->db, request->road))) {
-        fail_select(request);
+    if ((request->selects || request->greets) && request->road != ROAD_PINNED &&
+        conn_is_refused(lane_of(request))) {
+        fail_switch(request);
         return;
-    }
-    if (request->selects) {
-        request->client->selecting = false;
     }
     if (request->road == ROAD_PINNED && request->client->expects_multi) {
         request->client->multi_refused = true;
@@ -369,8 +415,7 @@ static void on_lost(struct call *call, enum call_loss loss)
     }
     chain_fini(&request->reply);
     if (request->readonly && request->attempts == 0 && request->road != ROAD_PINNED &&
-        !has_later_write(request) &&
-        conn_accepts(forward_lane(request->worker, request->db, request->road))) {
+        !has_later_write(request) && conn_accepts(lane_of(request))) {
         request->attempts++;
         COUNT(request->worker, resends, 1);
         forward_request(request, request->raw, request->raw_blob);
@@ -411,11 +456,10 @@ static void count_forwarded(struct request *request)
 void forward_request(struct request *request, struct slice raw, struct blob *owner)
 {
     bool pinned = request->road == ROAD_PINNED;
-    struct conn *lane = pinned ? pinned_conn(request->client)
-                               : forward_lane(request->worker, request->db, request->road);
+    struct conn *lane = pinned ? pinned_conn(request->client) : lane_of(request);
     begin(request);
     request->call.ops = &lane_ops;
-    request->call.replies = 1;
+    request->call.replies = 1u + request->preface;
     enum conn_status status = conn_submit(lane, &request->call, raw, owner);
     if (status == CONN_OK) {
         count_forwarded(request);

@@ -4,6 +4,8 @@
  */
 #include "info.h"
 
+#include "../resp/learnt.h"
+
 #include "../conf/mem.h"
 
 #include <stdarg.h>
@@ -160,6 +162,7 @@ char *info_section(struct worker *worker, size_t *length)
     add_number(&text, "client_memory", sums.client_memory);
     add_number(&text, "pinned_connections",
                atomic_load_explicit(&server->pinned, memory_order_relaxed));
+    add_number(&text, "commands_learnt", learnt_count());
 #define COUNTER(name, prose) add_number(&text, #name, sums.name);
 #include "counters.def"
 #undef COUNTER

@@ -35,6 +35,7 @@ struct listeners {
     struct ev_timer resume;
     struct log_limit no_descriptors;
     struct log_limit too_many;
+    struct log_limit not_local;
 };
 
 static void set_keepalive(const struct conf *conf, int fd)
@@ -69,10 +70,33 @@ static struct worker *least_loaded(const struct server *server)
     return best;
 }
 
-static void refuse(int fd)
+/* Protected mode: is it somebody on this machine? */
+static bool is_local(int fd)
 {
-    static const char text[] = "-ERR max number of clients reached\r\n";
-    ssize_t ignored = send(fd, text, sizeof(text) - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+    struct sockaddr_storage addr;
+    socklen_t n = sizeof(addr);
+    memset(&addr, 0, sizeof(addr));
+    if (getpeername(fd, (struct sockaddr *)&addr, &n) != 0) {
+        return false;
+    }
+    if (addr.ss_family == AF_INET6) {
+        const struct in6_addr *in6 = &((const struct sockaddr_in6 *)(const void *)&addr)->sin6_addr;
+        return IN6_IS_ADDR_LOOPBACK(in6);
+    }
+    const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)&addr;
+    return addr.ss_family != AF_INET || ntohl(in->sin_addr.s_addr) >> 24 == IN_LOOPBACKNET;
+}
+
+static const char full[] = "-ERR max number of clients reached\r\n";
+static const char protected[] =
+    "-DENIED Nearside is running in protected mode because no password is set (proxy.password). In "
+    "this mode connections are only accepted from the loopback interface. To accept others, set "
+    "proxy.password or proxy.password_file and restart, or, if everybody who can connect may read "
+    "and write everything in Redis, set proxy.protected_mode = no.\r\n";
+
+static void refuse(int fd, const char *text)
+{
+    ssize_t ignored = send(fd, text, strlen(text), MSG_NOSIGNAL | MSG_DONTWAIT);
     (void)ignored; /* it is told if it listens */
     close(fd);
 }
@@ -92,7 +116,14 @@ static void take(struct listeners *ls, int fd)
     if (atomic_load_explicit(&server->clients, memory_order_relaxed) >= server->max_clients) {
         atomic_fetch_add_explicit(&server->clients_refused, 1, memory_order_relaxed);
         say_limited(&ls->too_many, "a client was refused: proxy.max_clients are connected");
-        refuse(fd);
+        refuse(fd, full);
+        return;
+    }
+    if (server->conf->proxy_protected_mode && !server->asks_password && !is_local(fd)) {
+        atomic_fetch_add_explicit(&server->clients_refused, 1, memory_order_relaxed);
+        say_limited(&ls->not_local, "a client was refused: protected mode, it is not on this "
+                                    "machine and there is no proxy.password");
+        refuse(fd, protected);
         return;
     }
     set_keepalive(server->conf, fd);
@@ -128,7 +159,7 @@ static void turn_away(struct listeners *ls, int listening)
         close(ls->reserve);
         int fd = accept4(listening, NULL, NULL, SOCK_CLOEXEC);
         if (fd >= 0) {
-            refuse(fd);
+            refuse(fd, full);
         }
     }
     ls->reserve = open("/dev/null", O_RDONLY | O_CLOEXEC);

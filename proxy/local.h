@@ -1,19 +1,39 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * local.h: commands answered here, in Redis's words: AUTH, CLIENT, ECHO, HELLO, PING, QUIT,
- * READONLY, READWRITE, RESET, SELECT, and INFO's Nearside section.
+ * local.h: commands that concern the client's own connection, answered here in Redis's words: they
+ * are never forwarded, because on a shared connection they would change it for everybody. Arity has
+ * been checked. Worker's thread only.
  */
 #pragma once
 
-#include "client.h"
+#include "dispatch.h"
 
-/* Answers a CMD_LOCAL request (arity checked already), except INFO. */
+/* AUTH, ECHO, PING, QUIT, READONLY, READWRITE, and INFO's Nearside section. */
 void local_answer(struct client *c, const struct cmd *cmd, const struct request_view *view);
+
+/* CLIENT and its subcommands (local_client.c). */
+MUST_CHECK enum dispatch local_client(struct client *c, const struct cmd *cmd,
+                                      const struct request_view *view);
+
+/* RESET: a new client's state, but for what it is connected to (dispatch.c). */
+void local_reset(struct client *c);
 
 /* SELECT: false when it has been answered already (an error, or the client is in that db); otherwise
  * *db is the one it has to go to. */
 MUST_CHECK bool local_select(struct client *c, const struct request_view *view, int64_t *db);
 
+/* HELLO: sees to its options. False when it has been answered already, with an error; otherwise
+ * *resp3 is the protocol to answer in, and who the server is remains to be said. */
+MUST_CHECK bool local_hello(struct client *c, const struct request_view *view, bool *resp3);
+
 /* INFO: does it ask for the Nearside section alone, or for a text it belongs into? */
 bool local_info_is_ours(const struct request_view *view);
 bool local_info_wants_section(const struct request_view *view);
+
+#define LOCAL_BAD_NAME "ERR Client names cannot contain spaces, newlines or special characters."
+
+/* Is argument i this word, in any case? */
+static inline bool local_arg_is(const struct request_view *view, int64_t i, const char *word)
+{
+    return i < view->nargv && slice_eq_nocase(view->argv[i], slice_str(word));
+}

@@ -11,6 +11,8 @@
  */
 #include "pinned.h"
 
+#include "stream.h"
+
 #include "../conf/mem.h"
 
 /* Kept ready per worker; more than that are closed when they become idle. */
@@ -21,7 +23,10 @@ struct pinned {
     struct client *client; /* NULL: idle or retired */
     struct conn *conn;
     uint32_t db;
+    bool resp3;
     bool multi, watching;
+    bool any_db; /* its db is not known: a SELECT was queued */
+    struct stream stream;
     bool tainted; /* something else was done on it: never anybody else's */
     bool is_dirty;
     struct pinned *next, *prev;
@@ -37,7 +42,23 @@ static void on_lost(struct conn *conn, void *ctx)
     }
 }
 
-static const struct conn_events pinned_events = {.lost = on_lost};
+static bool on_stray(struct conn *conn, const struct reply_piece *piece, void *ctx)
+{
+    struct pinned *p = ctx;
+    return stream_stray(&p->stream, conn, p->client, piece);
+}
+
+static void on_push(struct conn *conn, const struct push *push, void *ctx)
+{
+    struct pinned *p = ctx;
+    stream_push(&p->stream, conn, p->client, push);
+}
+
+static const struct conn_events pinned_events = {
+    .lost = on_lost,
+    .push = on_push,
+    .stray = on_stray,
+};
 
 static void push(struct pinned **list, struct pinned *p)
 {
@@ -61,16 +82,20 @@ static void unlink_from(struct pinned **list, struct pinned *p)
     }
 }
 
-static struct pinned *create(struct worker *worker, uint32_t db)
+static struct pinned *create(struct worker *worker, uint32_t db, bool resp3)
 {
     struct pinned *p = mem_zalloc(sizeof(*p));
     p->worker = worker;
     p->db = db;
+    p->resp3 = resp3;
     p->conn = conn_create(&(struct conn_options){
         .loop = worker->loop,
         .node = worker->server->node,
         .role = "pinned",
         .db = db,
+        .resp3 = resp3,
+        .quiet = true,
+        .asks_id = true,
         .now = clock_ms,
         .read_buffer = worker->read_buffer,
         .read_size = WORKER_READ_SIZE,
@@ -81,11 +106,11 @@ static struct pinned *create(struct worker *worker, uint32_t db)
     return p;
 }
 
-/* An idle one in this db whose link is up; others there are of no use. */
-static struct pinned *find_idle(struct worker *worker, uint32_t db)
+/* An idle one in this db and protocol whose link is up; others there are of no use. */
+static struct pinned *find_idle(struct worker *worker, uint32_t db, bool resp3)
 {
     struct pinned *p = worker->pinned_idle;
-    while (p != NULL && (p->db != db || conn_state(p->conn) != CONN_UP)) {
+    while (p != NULL && (p->db != db || p->resp3 != resp3 || conn_state(p->conn) != CONN_UP)) {
         p = p->next;
     }
     return p;
@@ -100,12 +125,12 @@ bool pinned_take(struct client *c)
         atomic_fetch_sub_explicit(&server->pinned, 1, memory_order_relaxed);
         return false;
     }
-    struct pinned *p = find_idle(worker, c->db);
+    struct pinned *p = find_idle(worker, c->db, c->resp3);
     if (p != NULL) {
         unlink_from(&worker->pinned_idle, p);
         worker->npinned_idle--;
     } else {
-        p = create(worker, c->db);
+        p = create(worker, c->db, c->resp3);
     }
     p->client = c;
     p->multi = p->watching = false;
@@ -129,21 +154,88 @@ void pinned_mark_dirty(struct client *c)
     }
 }
 
-void pinned_follow(struct client *c, const struct cmd *cmd, char reply_type)
+static bool is_named(const struct request *request, const char *name)
+{
+    return strcmp(request->cmd->name, name) == 0;
+}
+
+static void follow_exec(struct client *c, struct pinned *p, const struct reply_piece *piece)
+{
+    /* without MULTI an error that changes nothing, with it any reply ends the transaction */
+    bool executed = p->multi && piece->type != '-' && !piece->is_null;
+    if (executed && c->multi_selects) {
+        p->any_db = c->any_db = true;
+    }
+    if (p->multi) {
+        c->multi_selects = false;
+    }
+    p->watching = p->watching && !p->multi;
+    p->multi = false;
+}
+
+void pinned_follow(struct client *c, const struct request *request, const struct reply_piece *piece)
 {
     struct pinned *p = c->pinned;
-    if (strcmp(cmd->name, "multi") == 0) {
-        p->multi = p->multi || reply_type == '+';
-    } else if (strcmp(cmd->name, "watch") == 0) {
-        p->watching = p->watching || reply_type == '+';
-    } else if (strcmp(cmd->name, "exec") == 0 ||
-               (strcmp(cmd->name, "discard") == 0 && reply_type == '+')) {
-        /* EXEC: without MULTI an error that changes nothing, with it any reply ends the transaction */
+    bool ok = piece->type != '-';
+    if (request->selects && ok) {
+        p->db = request->db;
+        p->any_db = c->any_db = false;
+    } else if (request->greets && ok) {
+        p->resp3 = request->resp3;
+    } else if (is_named(request, "multi")) {
+        p->multi = p->multi || ok;
+    } else if (is_named(request, "watch")) {
+        p->watching = p->watching || ok;
+    } else if (is_named(request, "exec")) {
+        follow_exec(c, p, piece);
+    } else if (is_named(request, "discard") && ok) {
         p->watching = p->watching && !p->multi;
-        p->multi = false;
-    } else if (strcmp(cmd->name, "unwatch") == 0 && reply_type == '+') {
+        p->multi = c->multi_selects = false;
+    } else if (is_named(request, "unwatch") && ok) {
         p->watching = p->watching && p->multi; /* inside MULTI it is only queued */
+    } else if (is_named(request, "monitor") && ok) {
+        p->stream.monitoring = true;
     }
+}
+
+void pinned_stream(struct client *c, struct request *request, int64_t argc)
+{
+    c->pinned->tainted = true;
+    if (stream_is_subscription(request->cmd)) {
+        stream_ask(&c->pinned->stream, request, argc);
+    } else {
+        c->pinned->stream.active = true;
+    }
+}
+
+bool pinned_is_streaming(const struct client *c)
+{
+    return c->pinned != NULL && stream_is_on(&c->pinned->stream);
+}
+
+bool pinned_is_subscriber(const struct client *c)
+{
+    struct pinned_counts counts = pinned_counts(c);
+    return !c->resp3 && counts.channels + counts.patterns + counts.shards > 0;
+}
+
+struct pinned_counts pinned_counts(const struct client *c)
+{
+    if (c->pinned == NULL) {
+        return (struct pinned_counts){0};
+    }
+    const struct stream *s = &c->pinned->stream;
+    return (struct pinned_counts){s->channels, s->patterns, s->shards, s->monitoring};
+}
+
+void pinned_hold(struct client *c, bool on)
+{
+    conn_hold(c->pinned->conn, on);
+}
+
+int64_t pinned_peer_id(const struct client *c)
+{
+    return c->pinned == NULL ? 0 : conn_peer_id(c->pinned->conn);
 }
 
 void pinned_taint(struct client *c)
@@ -157,7 +249,9 @@ static struct pinned *detach(struct client *c)
     unlink_from(&p->worker->pinned_busy, p);
     p->client = NULL;
     c->pinned = NULL;
-    c->expects_multi = c->expects_watch = c->multi_flushes = false;
+    c->expects_multi = c->expects_watch = c->multi_flushes = c->multi_selects = false;
+    c->any_db = false;
+    c->nqueued = 0;
     atomic_fetch_sub_explicit(&p->worker->server->pinned, 1, memory_order_relaxed);
     return p;
 }
@@ -165,7 +259,7 @@ static struct pinned *detach(struct client *c)
 void pinned_settle(struct client *c)
 {
     struct pinned *p = c->pinned;
-    if (p->multi || p->watching) {
+    if (p->multi || p->watching || p->any_db || stream_is_on(&p->stream)) {
         return;
     }
     struct worker *worker = p->worker;

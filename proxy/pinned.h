@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * pinned.h: connections of one client alone, for what cannot share one: transactions (MULTI, WATCH) and
- * commands that block or could stall others (D8).
+ * pinned.h: connections of one client alone, for what cannot share one: transactions (MULTI, WATCH),
+ * subscriptions, MONITOR, and commands that block or could stall others (D8).
  *
  * A client is pinned from the first such command until its session is provably clean again: no MULTI
- * open, nothing watched, nothing unanswered. Then the connection goes back to the worker's pool. A
+ * open, nothing watched, nothing subscribed to, nothing unanswered. Then the connection goes back to the worker's pool. A
  * client that leaves before that takes its connection with it, so that Redis forgets the rest. When a
  * pinned connection dies its client is closed: as with a direct connection, the session is gone.
  * upstream.max_pinned bounds them. Worker's thread only.
@@ -15,15 +15,32 @@
 
 struct pinned;
 
-/* Gives the client a connection in its db. False: upstream.max_pinned are in use. */
+/* Gives the client a connection in its db and protocol. False: upstream.max_pinned are in use. */
 MUST_CHECK bool pinned_take(struct client *c);
 /* The connection; conn_accepts tells whether it takes commands. */
 struct conn *pinned_conn(struct client *c);
 /* Something was submitted: flushed at the end of the turn. */
 void pinned_mark_dirty(struct client *c);
 
-/* The first byte of the reply to `cmd` (by its name) says what became of the session. */
-void pinned_follow(struct client *c, const struct cmd *cmd, char reply_type);
+/* The first piece of the reply says what became of the session; the request is on it. */
+void pinned_follow(struct client *c, const struct request *request,
+                   const struct reply_piece *piece);
+/* The request (SUBSCRIBE or the like, of argc arguments; or MONITOR) is about to be sent. */
+void pinned_stream(struct client *c, struct request *request, int64_t argc);
+/* Does the client see things it did not ask for one by one: subscribed, or MONITOR? */
+bool pinned_is_streaming(const struct client *c);
+/* Subscribed in RESP2: the server refuses nearly everything. */
+bool pinned_is_subscriber(const struct client *c);
+/* Stops reading it until further notice: the client has much to take in already. */
+void pinned_hold(struct client *c, bool on);
+/* Its client id at the server; 0 if the client has no connection of its own, or it is not up. */
+int64_t pinned_peer_id(const struct client *c);
+/* For CLIENT LIST: channels, patterns and shard channels, as the confirmations say. */
+struct pinned_counts {
+    int64_t channels, patterns, shards;
+    bool monitoring;
+};
+struct pinned_counts pinned_counts(const struct client *c);
 /* It is used for more than transactions and blocking: closed when the client is through with it. */
 void pinned_taint(struct client *c);
 /* Everything on it has been answered: back to the pool if the session is clean. */

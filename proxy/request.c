@@ -30,7 +30,8 @@ static void answer_woken(struct request *request, enum l1_wake how, struct blob 
         dispatch_again(request);
         return;
     }
-    bool ok = how == L1_WAKE_NULL ? resp_null(&request->reply, false) : append_reply(request, blob);
+    bool ok = how == L1_WAKE_NULL ? resp_null(&request->reply, request->resp3)
+                                  : append_reply(request, blob);
     if (ok) {
         client_finish(request->client, request);
     } else {
@@ -180,6 +181,7 @@ void request_orphan(struct request *request)
         return;
     case REQUEST_MGET:
     case REQUEST_FORWARD:
+    case REQUEST_CENSUS:
         if (request->answered) {
             request_destroy(request);
         }

@@ -25,6 +25,7 @@ enum request_kind {
     REQUEST_GET,     /* parked on a lease */
     REQUEST_MGET,    /* whole MGET on F */
     REQUEST_FORWARD, /* on a lane */
+    REQUEST_CENSUS,  /* on its way round the workers (census.c) */
 };
 
 struct request {
@@ -40,19 +41,26 @@ struct request {
     enum cmd_class class;
     enum road road;
     uint32_t db;           /* whose lane it is on */
-    const struct cmd *cmd; /* on a pinned connection: what it was */
+    bool resp3;            /* so is its reply */
+    bool silent;           /* and nobody wants to see it (CLIENT REPLY) */
+    const struct cmd *cmd; /* what it was; NULL for GETs and MGETs that began on F */
     bool queued_flush;     /* a command of class F among them */
     bool blocks;           /* may wait for other clients */
     bool queued;           /* inside MULTI: the reply should be QUEUED */
-    bool unbegun;  /* a blocking write: no write-begin, its keys are dropped when it answers */
-    bool refused;  /* answered with an error whatever the server says (session.c) */
-    bool selects;  /* a SELECT: its client is in request->db once the reply says so */
-    bool readonly; /* may be sent once more if its connection dies (D16) */
-    bool answered; /* the reply is complete */
-    bool settled;  /* its effect on L1 has been applied */
-    bool released; /* bytes of the reply are in the client's output */
-    bool is_get;   /* a GET beside L1: R7 compares the value */
+    bool unbegun;    /* a blocking write: no write-begin, its keys are dropped when it answers */
+    bool refused;    /* answered with an error whatever the server says (session.c) */
+    bool selects;    /* a SELECT: its client is in request->db once the reply says so */
+    bool greets;     /* a HELLO: its client speaks request->resp3 once the reply says so */
+    bool streams;    /* SUBSCRIBE, MONITOR and the like (stream.c) */
+    bool any_db;     /* on a connection whose db is not known: its keys may be in L1's */
+    uint8_t preface; /* replies to be swallowed first: of what was sent ahead of it */
+    bool readonly;   /* may be sent once more if its connection dies (D16) */
+    bool answered;   /* the reply is complete */
+    bool settled;    /* its effect on L1 has been applied */
+    bool released;   /* bytes of the reply are in the client's output */
+    bool is_get;     /* a GET beside L1: R7 compares the value */
     bool completes_info; /* INFO: our section is appended */
+    bool relearns;       /* when it has been executed, the server may have other commands */
     bool fencing;        /* its reply is held until a fence is through (fence.h) */
     bool complete;       /* fencing, and all of the reply is here */
     bool wide;           /* more than L1_WRITE_KEYS keys: counted as unknown for order */

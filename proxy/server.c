@@ -8,9 +8,11 @@
 
 #include "listen.h"
 #include "worker.h"
+#include "../resp/learnt.h"
 
 #include "../conf/log.h"
 #include "../conf/mem.h"
+#include "../conf/secret.h"
 
 #include <sched.h>
 #include <signal.h>
@@ -114,6 +116,27 @@ static void on_other_server(void *ctx)
     if (server->feeds != NULL) {
         feeds_down(server->feeds);
     }
+    learnt_forget(); /* it may have other modules */
+}
+
+static bool load_password(struct server *server, char err[ERR_MAX])
+{
+    const struct conf *conf = server->conf;
+    if (conf->proxy_password_file[0] != '\0' &&
+        !secret_from_file(conf->proxy_password_file, server->password, sizeof(server->password),
+                          err)) {
+        return false;
+    }
+    if (strlen(conf->proxy_password) >= sizeof(server->password)) {
+        snprintf(err, ERR_MAX, "proxy.password is longer than %zu bytes",
+                 sizeof(server->password) - 1);
+        return false;
+    }
+    if (conf->proxy_password[0] != '\0') {
+        snprintf(server->password, sizeof(server->password), "%s", conf->proxy_password);
+    }
+    server->asks_password = server->password[0] != '\0';
+    return true;
 }
 
 /* The fixed mode; NONE for auto and off. */
@@ -161,6 +184,10 @@ static bool create_shared(struct server *server, const struct conf *conf)
     char host[CONF_HOST_MAX];
     char port[CONF_PORT_MAX];
     server->conf = conf;
+    if (!load_password(server, err)) {
+        log_event(LOG_ERROR, "%s", err);
+        return false;
+    }
     server->caching = conf->invalidation_mode != CONF_INVALIDATION_OFF;
     server->nworkers = conf->proxy_workers == 0 ? auto_workers() : conf->proxy_workers;
     server->started_ms = clock_ms();

@@ -39,6 +39,8 @@ static inline void large_keys_remove(struct large_keys *large, uint64_t hash)
     }
 }
 
+#define SERVER_PASSWORD_MAX 1024
+
 /* What workers share. Plain fields are set before the workers start and never change. */
 struct server {
     const struct conf *conf;
@@ -46,6 +48,8 @@ struct server {
     struct node *node;
     bool caching;        /* invalidation.mode is not off */
     struct feeds *feeds; /* NULL unless caching */
+    bool asks_password;  /* clients have to authenticate with this: */
+    char password[SERVER_PASSWORD_MAX];
     unsigned nworkers;
     struct worker **workers;
     int64_t started_ms;
@@ -54,7 +58,7 @@ struct server {
     _Atomic uint64_t next_client_id;  /* relaxed: unique ids are all that is asked */
     _Atomic uint32_t clients;         /* connected now; relaxed */
     _Atomic uint32_t pinned;          /* connections of one client alone; relaxed */
-    _Atomic uint64_t clients_refused; /* over max_clients; relaxed */
+    _Atomic uint64_t clients_refused; /* over max_clients, or protected mode; relaxed */
 };
 
 /* Listens, starts the workers, serves until SIGTERM or SIGINT, drains. Returns the exit status. */

@@ -11,13 +11,15 @@
  * dispatched, since a whole transaction may be pipelined; pinned.c follows the replies, and decides
  * when the session is over. Roads are changed only when nothing is unanswered (D14).
  *
- * What cannot be queued here (SELECT, CLIENT, SUBSCRIBE ... inside MULTI) is answered with an error, and
- * the server is sent a request it refuses in its place, so that EXEC aborts as it should.
+ * What cannot be queued here (CLIENT, HELLO, SUBSCRIBE ... inside MULTI) is answered with an error, and
+ * the server is sent a request it refuses in its place, so that EXEC aborts as it should. Behind an EXEC
+ * with a SELECT in it nobody knows the connection's db: it stays the client's until the next SELECT.
  */
 #include "session.h"
 
 #include "forward.h"
 #include "pinned.h"
+#include "stream.h"
 
 /* With so much unsent and something unanswered, the client's input waits. */
 #define PINNED_FULL ((size_t)4 * 1024 * 1024)
@@ -35,36 +37,48 @@ static bool ends_multi(const struct cmd *cmd, const struct request_view *view)
     return is_named(cmd, "exec") || (is_named(cmd, "discard") && view->argc == 1);
 }
 
+/* Commands behind which more comes than one reply. */
+static bool is_streaming(const struct cmd *cmd)
+{
+    return stream_is_subscription(cmd) || is_named(cmd, "monitor");
+}
+
+static bool is_wait(const struct cmd *cmd)
+{
+    return is_named(cmd, "wait") || is_named(cmd, "waitaof");
+}
+
+/* Refused: it makes of the connection a debugger's. */
+static bool is_unheard_of(const struct cmd *cmd)
+{
+    return is_named(cmd, "script|debug");
+}
+
+/* What is answered here whatever the state of the session. */
+static bool is_ours_always(const struct cmd *cmd, const struct request_view *view)
+{
+    return cmd->local == LOCAL_QUIT || cmd->local == LOCAL_HTTP ||
+           (cmd->local == LOCAL_RESET && view->argc == 1);
+}
+
 /* Commands that leave nothing behind once MULTI and WATCH are over. */
 static bool is_harmless(const struct cmd *cmd)
 {
-    return cmd->blocking || is_named(cmd, "multi") || is_named(cmd, "exec") ||
+    return cmd->blocking || is_wait(cmd) || is_named(cmd, "multi") || is_named(cmd, "exec") ||
            is_named(cmd, "discard") || is_named(cmd, "watch") || is_named(cmd, "unwatch");
-}
-
-/* Commands whose replies do not pair with requests, or whose meaning is that of one connection. */
-static bool is_streaming(const struct cmd *cmd)
-{
-    static const char *const names[] = {"subscribe",    "psubscribe",   "ssubscribe", "unsubscribe",
-                                        "punsubscribe", "sunsubscribe", "monitor",    "wait",
-                                        "waitaof",      "script|debug"};
-    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-        if (is_named(cmd, names[i])) {
-            return true;
-        }
-    }
-    return false;
 }
 
 bool session_takes(const struct client *c, const struct cmd *cmd, enum cmd_class class,
                    const struct request_view *view)
 {
     if (c->expects_multi || c->multi_refused) {
-        return cmd->local != LOCAL_QUIT && cmd->local != LOCAL_HTTP &&
-               (cmd->local != LOCAL_RESET || view->argc > 1);
+        return !is_ours_always(cmd, view);
+    }
+    if (pinned_is_subscriber(c)) {
+        return !is_ours_always(cmd, view); /* the server refuses most of them, in its words */
     }
     if (class == CMD_PINNED) {
-        return !is_streaming(cmd);
+        return !is_unheard_of(cmd);
     }
     return c->pinned != NULL && class != CMD_LOCAL && class != CMD_REFUSED;
 }
@@ -74,9 +88,10 @@ static bool can_queue(const struct cmd *cmd, enum cmd_class class)
 {
     if (class == CMD_LOCAL) {
         return cmd->local == LOCAL_PING || cmd->local == LOCAL_ECHO || cmd->local == LOCAL_INFO ||
+               cmd->local == LOCAL_SELECT ||
                cmd->local == LOCAL_RESET; /* RESET: its arity is wrong */
     }
-    return class != CMD_REFUSED && !is_streaming(cmd);
+    return class != CMD_REFUSED && !is_streaming(cmd) && !is_unheard_of(cmd);
 }
 
 static void foresee(struct client *c, const struct cmd *cmd, enum cmd_class class,
@@ -84,14 +99,17 @@ static void foresee(struct client *c, const struct cmd *cmd, enum cmd_class clas
 {
     if (is_named(cmd, "multi")) {
         c->expects_multi = true;
+        c->nqueued = 0;
     } else if (ends_multi(cmd, view)) {
         c->expects_multi = c->expects_watch = c->multi_flushes = false;
     } else if (is_named(cmd, "watch")) {
         c->expects_watch = true;
     } else if (is_named(cmd, "unwatch") && !c->expects_multi && view->argc == 1) {
         c->expects_watch = false;
-    } else if (c->expects_multi && (class == CMD_FLUSH || cmd->effect == CMD_FLUSH)) {
-        c->multi_flushes = true;
+    } else if (c->expects_multi) {
+        c->multi_flushes = c->multi_flushes || class == CMD_FLUSH || cmd->effect == CMD_FLUSH;
+        c->multi_selects = c->multi_selects || cmd->local == LOCAL_SELECT;
+        c->nqueued++;
     }
 }
 
@@ -122,7 +140,10 @@ static bool prepare(struct client *c, struct request *request, const struct cmd 
         return true;
     }
     request->class = class_of(c, cmd, class);
-    request->is_get = class == CMD_GET && cmd_arity_ok(cmd, view->argc);
+    request->relearns = learn_is_due(cmd, request->class == CMD_FLUSH);
+    request->any_db = c->any_db;
+    request->is_get = class == CMD_GET && cmd_arity_ok(cmd, view->argc) && !c->any_db;
+    request->streams = is_streaming(cmd);
     return dispatch_collect_keys(request, cmd, view);
 }
 
@@ -131,10 +152,14 @@ static bool get_ready(struct client *c, const struct cmd *cmd, enum cmd_class cl
                       enum dispatch *result)
 {
     *result = DISPATCH_STALL;
+    if (c->pending > 0 && !c->expects_multi && (is_streaming(cmd) || is_wait(cmd))) {
+        return false;
+    }
     if (c->pinned != NULL) {
         /* as far as the requests tell the session is over: wait for the replies to say so too, so
          * that the client is back on its usual roads */
-        bool over = !c->expects_multi && !c->expects_watch && class != CMD_PINNED;
+        bool over = !c->expects_multi && !c->expects_watch && class != CMD_PINNED &&
+                    !pinned_is_streaming(c) && !c->any_db;
         bool full = conn_queued_bytes(pinned_conn(c)) > PINNED_FULL;
         return c->pending == 0 || (!over && !full);
     }
@@ -161,6 +186,23 @@ static void answer_after_refusal(struct client *c, const struct cmd *cmd)
         client_reply_error(c, "ERR MULTI was refused: '%s' is not executed", cmd->name);
         c->multi_refused = !is_named(cmd, "discard");
     }
+}
+
+/* WAIT asks about what was written on its own connection. The PING before it makes that connection's
+ * position the server's, which covers all this client has been told was written. */
+static void send_wait(struct request *request, struct slice raw)
+{
+    static const struct slice ping = {"*1\r\n$4\r\nPING\r\n", 14};
+    struct blob *both = blob_try(ping.n + raw.n);
+    if (both == NULL) {
+        client_close(request->client);
+        return;
+    }
+    memcpy(both->p, ping.p, ping.n);
+    memcpy(both->p + ping.n, raw.p, raw.n);
+    request->preface = 1;
+    forward_request(request, slice_of(both->p, ping.n + raw.n), both);
+    blob_unref(both);
 }
 
 enum dispatch session_request(struct client *c, const struct cmd *cmd, enum cmd_class class,
@@ -198,6 +240,14 @@ enum dispatch session_request(struct client *c, const struct cmd *cmd, enum cmd_
         request->unbegun = true;
     }
     client_enqueue(c, request);
-    forward_request(request, poisons ? poison : view->raw, poisons ? NULL : owner);
+    if (request->streams && !request->queued && !poisons) {
+        pinned_stream(c, request, view->argc);
+        c->switching = true;
+    }
+    if (is_wait(cmd) && !request->queued) {
+        send_wait(request, view->raw);
+    } else {
+        forward_request(request, poisons ? poison : view->raw, poisons ? NULL : owner);
+    }
     return DISPATCH_DONE;
 }

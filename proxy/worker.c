@@ -226,7 +226,8 @@ static void flush_upstream(struct worker *worker)
     }
     upstream_flush(worker->upstream);
     pinned_flush(worker);
-    if (worker->waits_for_room && !forward_is_full(worker, worker->full_db, worker->full_road)) {
+    if (worker->waits_for_room &&
+        !forward_is_full(worker, worker->full_db, worker->full_resp3, worker->full_road)) {
         wake_stalled(worker);
     }
 }
@@ -371,6 +372,7 @@ static void on_tick(struct ev_loop *loop, struct ev_timer *timer, int events)
     check_memory(worker);
     if (worker->index == 0) {
         l1_sweep(worker->server->l1, SWEEP_BUDGET, now);
+        learn_tick(worker);
     }
 }
 
@@ -439,7 +441,7 @@ static void *run(void *arg)
     if (worker->feed != NULL) {
         feed_start(worker->feed);
     }
-    (void)forward_lane(worker, worker->server->conf->upstream_db,
+    (void)forward_lane(worker, worker->server->conf->upstream_db, false,
                        ROAD_LANE); /* opened now: the first request finds it up */
     ev_run(worker->loop, 0);
     pinned_fini(worker);

@@ -10,6 +10,7 @@
 
 #include "../invalidation/feed.h"
 #include "../upstream/upstream.h"
+#include "learn.h"
 #include "order.h"
 #include "server.h"
 
@@ -73,11 +74,13 @@ struct worker {
     unsigned npinned_idle;
     struct call heartbeat;
     bool heartbeat_sent;
+    struct learner learner; /* of worker 0 */
 
     struct fence *gathering; /* starts at the end of this turn */
     struct fence *fences;    /* under way */
     bool waits_for_room;     /* a client stalled because a road was full: the last one that was */
     uint32_t full_db;
+    bool full_resp3;
     enum road full_road;
     int64_t flush_lost;  /* ms: when a flush was lost that the server may execute yet; 0: none */
     bool output_stalled; /* some client is stalled_output */

@@ -21,6 +21,8 @@
  */
 #include "cmd.h"
 
+#include "learnt.h"
+
 #include <endian.h>
 
 /* The flags column of commands.def. */
@@ -38,6 +40,7 @@ enum row_flag {
 #define CMD(n, a, c, flags, k, f, l, s) ROW(n, a, CMD_##c, CMD_##c, LOCAL_NO, flags, k, f, l, s)
 #define PIN(n, a, c, flags, k, f, l, s) ROW(n, a, CMD_PINNED, CMD_##c, LOCAL_NO, flags, k, f, l, s)
 #define LOC(n, a, where) ROW(n, a, CMD_LOCAL, CMD_LOCAL, LOCAL_##where, 0, NONE, 0, 0, 0)
+#define LOCSUB(n, a, where) ROW(n, a, CMD_LOCAL, CMD_LOCAL, LOCAL_##where, SUB, NONE, 0, 0, 0)
 /* clang-format on */
 static const struct cmd rows[] = {
 #include "commands.def"
@@ -45,6 +48,7 @@ static const struct cmd rows[] = {
 #undef CMD
 #undef PIN
 #undef LOC
+#undef LOCSUB
 #undef ROW
 
 static const struct cmd unknown_row = {
@@ -204,6 +208,17 @@ void cmd_init(void)
     }
 }
 
+static __attribute__((noinline)) const struct cmd *find_learnt(const struct request_view *v)
+{
+    const struct cmd *cmd = learnt_find(v);
+    return cmd != NULL ? cmd : &unknown_row;
+}
+
+bool cmd_is_built_in(struct slice name)
+{
+    return find_row(name, NULL) != NULL;
+}
+
 /* The longer way of cmd_find, for long names and containers. A function of its own so that the
  * usual way needs no stack. */
 static __attribute__((noinline)) const struct cmd *find_more(const struct index_slot *s,
@@ -211,7 +226,7 @@ static __attribute__((noinline)) const struct cmd *find_more(const struct index_
 {
     const struct cmd *cmd = s->cmd;
     if (cmd == NULL || !rest_matches(s, v->argv[0])) {
-        return &unknown_row;
+        return find_learnt(v);
     }
     const struct cmd *sub = NULL;
     if (cmd->has_sub && v->nargv >= 2) {
@@ -224,7 +239,7 @@ const struct cmd *cmd_find(const struct request_view *v)
 {
     struct slice name = v->argv[0];
     if (unlikely(name_too_long(name.n))) {
-        return &unknown_row;
+        return find_learnt(v);
     }
     const struct index_slot *s = find_slot(name_head(name.p, name.n), name_tag(name.n, NULL));
     return likely(s->whole) ? s->cmd : find_more(s, v);

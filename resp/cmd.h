@@ -3,7 +3,7 @@
  * cmd.h: what Nearside knows about a command: its class (what it does to L1 and which road it
  * takes), its arity, and where its keys are. One row per command and subcommand in commands.def;
  * the classes are those of the consistency protocol (ARCHITECTURE.md, "command classes").
- * Immutable after cmd_init, shared by all threads.
+ * Immutable after cmd_init, shared by all threads. Commands that are not in it: learnt.h.
  */
 #pragma once
 
@@ -24,7 +24,7 @@ enum cmd_class {
 };
 
 /* Which local command a CMD_LOCAL row is; proxy/local.c has one function for each. INFO is relayed
- * and then completed here. CLIENT has one row for all of its subcommands. */
+ * and then completed here. */
 enum cmd_local {
     LOCAL_NO,
     LOCAL_AUTH,
@@ -75,10 +75,14 @@ struct cmd {
 /* Builds the index cmd_find needs. Once, before the threads start; again is harmless. */
 void cmd_init(void);
 
-/* The row for a request, by its first one or two arguments, whatever their case; never NULL: a
- * command without a row gets one shared row of class CMD_UNKNOWN, name "unknown", and a container
- * with a missing or unknown subcommand its own row. */
+/* The row for a request, by its first one or two arguments, whatever their case; never NULL: what
+ * has no row in commands.def gets the one that was learnt from the server (learnt.h), or else one
+ * shared row of class CMD_UNKNOWN, name "unknown"; a container with a missing or unknown subcommand
+ * its own row. */
 const struct cmd *cmd_find(const struct request_view *v);
+
+/* Has commands.def a row for this command or container? */
+bool cmd_is_built_in(struct slice name);
 
 /* Does argc satisfy the row's arity? */
 bool cmd_arity_ok(const struct cmd *cmd, int64_t argc);

@@ -157,6 +157,30 @@ bool resp_bulk(struct chain *c, struct slice s)
     return true;
 }
 
+bool resp_verbatim_begin(struct chain *c, size_t n, bool resp3)
+{
+    if (!resp3) {
+        return append_header(c, '$', (int64_t)n);
+    }
+    struct chain_mark mark = chain_mark(c);
+    if (append_header(c, '=', (int64_t)n + 4) && chain_append(c, SLICE("txt:"))) {
+        return true;
+    }
+    chain_rewind(c, mark);
+    return false;
+}
+
+bool resp_verbatim(struct chain *c, struct slice s, bool resp3)
+{
+    struct chain_mark mark = chain_mark(c);
+    if (resp_verbatim_begin(c, s.n, resp3) && chain_append(c, s) &&
+        chain_append(c, SLICE("\r\n"))) {
+        return true;
+    }
+    chain_rewind(c, mark);
+    return false;
+}
+
 bool resp_null(struct chain *c, bool resp3)
 {
     return chain_append(c, resp3 ? SLICE("_\r\n") : SLICE("$-1\r\n"));
@@ -171,6 +195,11 @@ bool resp_map(struct chain *c, int64_t pairs, bool resp3)
 {
     bug_on(pairs < 0 || pairs > INT64_MAX / 2);
     return resp3 ? append_header(c, '%', pairs) : append_header(c, '*', 2 * pairs);
+}
+
+bool resp_set(struct chain *c, int64_t n, bool resp3)
+{
+    return append_header(c, resp3 ? '~' : '*', n);
 }
 
 bool resp_command(struct chain *c, size_t argc, const struct slice *argv)

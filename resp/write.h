@@ -18,11 +18,16 @@ MUST_CHECK bool resp_status(struct chain *c, const char *text);
 /* -text; CR and LF in it become blanks. The text includes the code ("ERR ..."). */
 MUST_CHECK bool resp_error(struct chain *c, const char *text);
 MUST_CHECK bool resp_errorf(struct chain *c, const char *fmt, ...) PRINTF_LIKE(2, 3);
-MUST_CHECK bool resp_integer(struct chain *c, int64_t n);             /* :n */
-MUST_CHECK bool resp_bulk(struct chain *c, struct slice s);           /* $n */
+MUST_CHECK bool resp_integer(struct chain *c, int64_t n);   /* :n */
+MUST_CHECK bool resp_bulk(struct chain *c, struct slice s); /* $n */
+/* A text for people: "=" with "txt:" in RESP3, a bulk string in RESP2. */
+MUST_CHECK bool resp_verbatim(struct chain *c, struct slice s, bool resp3);
+/* Its beginning alone; n bytes of text and CRLF are to follow. */
+MUST_CHECK bool resp_verbatim_begin(struct chain *c, size_t n, bool resp3);
 MUST_CHECK bool resp_null(struct chain *c, bool resp3);               /* $-1 or _ */
 MUST_CHECK bool resp_array(struct chain *c, int64_t n);               /* *n */
 MUST_CHECK bool resp_map(struct chain *c, int64_t pairs, bool resp3); /* *2n or %n */
+MUST_CHECK bool resp_set(struct chain *c, int64_t n, bool resp3);     /* *n or ~n */
 
 /* A command of argc arguments as an array of bulk strings. */
 MUST_CHECK bool resp_command(struct chain *c, size_t argc, const struct slice *argv);

@@ -95,7 +95,7 @@ static void tick_up(struct conn *conn, int64_t now)
 {
     if (!conn_is_current(conn)) {
         conn_give_up(conn, CONN_ANOTHER_SERVER);
-    } else if (conn->pending == 0) {
+    } else if (conn->pending == 0 || conn->held) {
         conn->quiet_since = now;
     } else if (is_node_dead(conn, now)) {
         conn_give_up(conn, "the node is dead: it owes replies and says nothing");

@@ -84,9 +84,9 @@ struct conn_options {
     bool tracking;    /* implies resp3, unless it is redirected */
     int64_t redirect; /* with tracking: the client that gets its messages; 0: it gets pushes */
     bool vouches;     /* L1 relies on it (implied by tracking): a write that fails ends it in that
-                             very step (C10) */
+                         very step (C10) */
+    bool quiet;       /* one of many: coming up is not worth a line in the log */
     bool asks_id;     /* its client id at the server is wanted (conn_peer_id) */
-    bool quiet;       /* its coming and going is logged for debugging only */
     int priority;     /* of its watchers: fill connections are read first (M5) */
     int64_t (*now)(void); /* ms, CLOCK_BOOTTIME */
     char *read_buffer;    /* shared by all connections of the worker */
@@ -119,6 +119,10 @@ MUST_CHECK enum conn_status conn_submit(struct conn *conn, struct call *call, st
 /* The piece belongs to the call at the head of the queue. For the owner's `stray` and `push`, with
  * pieces those have seen. Without such a call the link is given up. */
 void conn_answer(struct conn *conn, const struct reply_piece *piece);
+
+/* Reads nothing while `on`: the one client of this connection does not take what it has. Ends with
+ * the link; the silence is not held against the node. Bytes that were read already still come. */
+void conn_hold(struct conn *conn, bool on);
 
 /* Writes what is queued, as far as the socket takes it. The worker calls it once per loop turn. May
  * find the link lost and then runs callbacks. */

@@ -169,6 +169,19 @@ static void on_push(void *ctx, const struct push *push)
     }
 }
 
+void conn_hold(struct conn *conn, bool on)
+{
+    if (conn->state != CONN_UP || conn->held == on) {
+        return;
+    }
+    conn->held = on;
+    if (on) {
+        ev_io_stop(conn->options.loop, &conn->readable);
+    } else {
+        ev_io_start(conn->options.loop, &conn->readable);
+    }
+}
+
 /* The peer is gone; error is 0 for an orderly end. */
 static void on_end(struct conn *conn, int error)
 {

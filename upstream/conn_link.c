@@ -103,12 +103,8 @@ static void close_socket(struct conn *conn)
     conn->handshake = NULL;
     conn->given_up = false;
     conn->mute = false;
+    conn->held = false;
     conn->deadline = 0;
-}
-
-static enum log_level level_of(const struct conn *conn, enum log_level level)
-{
-    return conn->options.quiet ? LOG_DEBUG : level;
 }
 
 static void log_lost(struct conn *conn, size_t ncalls, int64_t now)
@@ -118,7 +114,7 @@ static void log_lost(struct conn *conn, size_t ncalls, int64_t now)
         return;
     }
     conn->down_logged = true;
-    log_event(level_of(conn, LOG_WARN),
+    log_event(LOG_WARN,
               "lost connection to %s (%s, db %" PRIu32 "): %s; commands without reply: %zu%s; "
               "connecting again",
               node_name(conn->options.node), conn->options.role, conn->options.db, conn->error,
@@ -133,7 +129,7 @@ static void log_failed(struct conn *conn, size_t ncalls, int64_t now)
         return;
     }
     conn->down_logged = true;
-    log_event(level_of(conn, LOG_WARN),
+    log_event(LOG_WARN,
               "cannot connect to %s (%s, db %" PRIu32 "): %s%s%s; commands that waited: %zu; "
               "failed attempts not logged: %" PRIu64 "; trying again",
               node_name(conn->options.node), conn->options.role, conn->options.db,
@@ -357,11 +353,10 @@ static void come_up(struct conn *conn)
     conn->quiet_since = now;
     conn_set_state(conn, CONN_UP);
     conn->was_refused = false;
-    if (conn->down_logged || conn->error[0] == '\0') {
+    if (conn->down_logged || (conn->error[0] == '\0' && !conn->options.quiet)) {
         char version[64];
         node_version(conn->options.node, version, sizeof(version));
-        log_event(level_of(conn, LOG_INFO),
-                  "connected to %s (%s, db %" PRIu32 "), server version %s",
+        log_event(LOG_INFO, "connected to %s (%s, db %" PRIu32 "), server version %s",
                   node_name(conn->options.node), conn->options.role, conn->options.db,
                   version[0] != '\0' ? version : "unknown");
         conn->down_logged = false;

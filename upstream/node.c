@@ -17,13 +17,12 @@
 #include "node.h"
 
 #include "../conf/mem.h"
+#include "../conf/secret.h"
 
-#include <errno.h>
-#include <fcntl.h>
 #include <netdb.h>
 #include <pthread.h>
 #include <stdio.h>
-#include <unistd.h>
+#include <stdlib.h>
 
 #define ADDRESSES_MAX 16
 #define RUN_ID_MAX    64 /* Redis's has 40 characters */
@@ -174,49 +173,6 @@ unsigned node_address_count(struct node *node)
 
 /* ---- Credentials --------------------------------------------------------------------------- */
 
-/* Reads up to max bytes; -1 with errno when the file cannot be read. Non-blocking, so that a pipe
- * put in the file's place cannot stop a worker. */
-static ssize_t read_start(const char *path, char *out, size_t max)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
-    if (fd < 0) {
-        return -1;
-    }
-    size_t total = 0;
-    ssize_t n = 0;
-    while (total < max && (n = read(fd, out + total, max - total)) > 0) {
-        total += (size_t)n;
-    }
-    int error = errno;
-    close(fd);
-    errno = error;
-    return n < 0 ? -1 : (ssize_t)total;
-}
-
-static bool password_from_file(const char *path, char *out, size_t max, char err[ERR_MAX])
-{
-    ssize_t n = read_start(path, out, max);
-    if (n < 0) {
-        (void)snprintf(err, ERR_MAX, "password file %s: %s", path, strerror(errno));
-        return false;
-    }
-    const char *newline = memchr(out, '\n', (size_t)n);
-    size_t len = newline != NULL ? (size_t)(newline - out) : (size_t)n;
-    if (len > 0 && out[len - 1] == '\r') {
-        len--;
-    }
-    if (len == 0) {
-        (void)snprintf(err, ERR_MAX, "password file %s: its first line is empty", path);
-        return false;
-    }
-    if (len >= max) {
-        (void)snprintf(err, ERR_MAX, "password file %s: its first line is too long", path);
-        return false;
-    }
-    explicit_bzero(out + len, max - len);
-    return true;
-}
-
 static bool copy_text(const char *from, char *out, size_t max, const char *what, char err[ERR_MAX])
 {
     const char *text = from == NULL ? "" : from;
@@ -235,7 +191,7 @@ bool node_credentials(struct node *node, char *user, size_t user_max, char *pass
     const struct node_options *o = &node->options;
     bool ok = copy_text(o->user, user, user_max, "user name", err);
     if (ok && o->password_file != NULL) {
-        ok = password_from_file(o->password_file, password, password_max, err);
+        ok = secret_from_file(o->password_file, password, password_max, err);
     } else if (ok) {
         ok = copy_text(o->password, password, password_max, "password", err);
     }
@@ -302,6 +258,16 @@ void node_version(struct node *node, char *out, size_t max)
     pthread_mutex_lock(&node->lock);
     keep_text(out, max, slice_str(node->version));
     pthread_mutex_unlock(&node->lock);
+}
+
+bool node_is_at_least(struct node *node, unsigned major, unsigned minor)
+{
+    char text[VERSION_MAX];
+    char *end;
+    node_version(node, text, sizeof(text));
+    unsigned long have = strtoul(text, &end, 10);
+    unsigned long then = *end == '.' ? strtoul(end + 1, NULL, 10) : 0;
+    return have > major || (have == major && then >= minor);
 }
 
 void node_heard(struct node *node, int64_t now)

@@ -66,6 +66,9 @@ uint64_t node_generation(const struct node *node);
 /* The server's version as text, "" before the first bring-up; copied to out, cut to fit. */
 void node_version(struct node *node, char *out, size_t max);
 
+/* Is its version known to be that or newer? */
+bool node_is_at_least(struct node *node, unsigned major, unsigned minor);
+
 /* Something was received from the node (any connection, any thread), at `now` ms. The newest moment
  * counts, whatever order threads report in. */
 void node_heard(struct node *node, int64_t now);

@@ -121,13 +121,26 @@ void upstream_destroy(struct upstream *up)
     mem_free(up);
 }
 
-struct conn *upstream_lane(struct upstream *up, uint32_t db, bool resp3, enum lane_kind kind)
+/* The link to the lane, or the one at the end. */
+static struct lane **find_lane(struct upstream *up, uint32_t db, bool resp3, enum lane_kind kind)
 {
     struct lane **link = &up->lanes;
     while (*link != NULL &&
            ((*link)->db != db || (*link)->resp3 != resp3 || (*link)->kind != kind)) {
         link = &(*link)->next;
     }
+    return link;
+}
+
+struct conn *upstream_find_lane(struct upstream *up, uint32_t db, bool resp3, enum lane_kind kind)
+{
+    struct lane *lane = *find_lane(up, db, resp3, kind);
+    return lane == NULL ? NULL : lane->conn;
+}
+
+struct conn *upstream_lane(struct upstream *up, uint32_t db, bool resp3, enum lane_kind kind)
+{
+    struct lane **link = find_lane(up, db, resp3, kind);
     struct lane *lane = *link;
     if (lane == NULL) {
         lane = lane_create(up, db, resp3, kind);

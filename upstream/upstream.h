@@ -30,6 +30,9 @@ enum lane_kind { LANE_NORMAL, LANE_BULK };
  * text. */
 struct conn *upstream_lane(struct upstream *up, uint32_t db, bool resp3, enum lane_kind kind);
 
+/* The same if it exists, otherwise NULL: for who only looks. */
+struct conn *upstream_find_lane(struct upstream *up, uint32_t db, bool resp3, enum lane_kind kind);
+
 void upstream_flush(struct upstream *up);
 void upstream_tick(struct upstream *up, int64_t now);
 

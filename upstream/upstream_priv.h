@@ -66,6 +66,7 @@ struct conn {
     bool feeding;  /* inside framer_feed */
     bool given_up; /* lose as soon as the feeding ends; *stop of framer_feed */
     bool mute;     /* the socket refused our bytes; its last words are still to be read */
+    bool held;     /* not read for the time being (conn_hold) */
     struct conn_options options;
     const struct conn_events *events; /* never NULL */
     struct framer *framer;

@@ -356,7 +356,7 @@ static void mixed(int i, FILE *out, const char **want)
         *want = cleanup_printf("[$fire $value%d nil]", i - 7);
         break;
     default:
-        snprintf(line, sizeof(line), "SUBSCRIBE a");
+        snprintf(line, sizeof(line), "SCRIPT DEBUG YES");
         *want = "-ERR ...";
         break;
     }
@@ -427,7 +427,7 @@ SCENARIO(protocol, hello_speaks_version_2)
     cr_assert(strstr(ask(c, "HELLO 2"), "$proto :2 $id :") != NULL);
     expect(c, "[$server ...", "HELLO 2 SETNAME somebody");
     expect(c, "$somebody", "CLIENT GETNAME");
-    expect(c, "-NOPROTO unsupported protocol version", "HELLO 3");
+    expect(c, "-NOPROTO unsupported protocol version", "HELLO 4");
     expect(c, "-NOPROTO unsupported protocol version", "HELLO 1");
     expect(c, "-ERR Protocol version is not an integer or out of range", "HELLO x");
     expect(c, "-ERR Syntax error in HELLO option 'nonsense'", "HELLO 2 nonsense");

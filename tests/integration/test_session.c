@@ -142,8 +142,7 @@ SCENARIO(session, watched_keys_abort_the_transaction_and_are_read_past_the_cache
 
 SCENARIO(session, what_cannot_be_queued_aborts_the_transaction)
 {
-    static const char *const lines[] = {"SELECT 1", "CLIENT ID", "SUBSCRIBE a", "HELLO 2",
-                                        "WAIT 0 0"};
+    static const char *const lines[] = {"CLIENT ID", "SUBSCRIBE a", "HELLO 2", "MONITOR", "SYNC"};
     struct redis *r = redis_start(NULL);
     struct nearside *n = nearside_start(r->port, NULL);
     struct client *c = nearside_connect(n);

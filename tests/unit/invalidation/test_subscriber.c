@@ -306,14 +306,14 @@ static void come_up_keyspace(void)
     greet("");
     fake_expect(&fake, "$3\r\nGET\r\n$22\r\nnotify-keyspace-events\r\n");
     fake_say(&fake, "*2\r\n$22\r\nnotify-keyspace-events\r\n$3\r\nAKE\r\n");
-    fake_expect(&fake, "*2\r\n$10\r\nPSUBSCRIBE\r\n$16\r\n__keyevent@3__:*\r\n");
-    fake_say(&fake, "*3\r\n$10\r\npsubscribe\r\n$16\r\n__keyevent@3__:*\r\n:1\r\n");
+    fake_expect(&fake, "*2\r\n$10\r\nPSUBSCRIBE\r\n$16\r\n__keyevent@*__:*\r\n");
+    fake_say(&fake, "*3\r\n$10\r\npsubscribe\r\n$16\r\n__keyevent@*__:*\r\n:1\r\n");
     fake_expect(&fake, PING);
     fake_say(&fake, PONG);
     WAIT_FOR(told.ups == 1);
 }
 
-#define EVENT "*4\r\n$8\r\npmessage\r\n$16\r\n__keyevent@3__:*\r\n"
+#define EVENT "*4\r\n$8\r\npmessage\r\n$16\r\n__keyevent@*__:*\r\n"
 
 Test(subscriber, key_events_name_the_key)
 {

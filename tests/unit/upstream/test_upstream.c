@@ -88,6 +88,19 @@ Test(upstream, lane_is_opened_on_demand_and_shared)
     stop();
 }
 
+Test(upstream, find_lane_opens_none)
+{
+    start();
+    cr_assert_null(upstream_find_lane(up, 0, false, LANE_NORMAL));
+    cr_assert_eq(count_lanes().lanes, 0);
+    struct conn *lane = upstream_lane(up, 0, false, LANE_NORMAL);
+    cr_assert_eq(upstream_find_lane(up, 0, false, LANE_NORMAL), lane);
+    cr_assert_null(upstream_find_lane(up, 0, false, LANE_BULK));
+    cr_assert_null(upstream_find_lane(up, 0, true, LANE_NORMAL));
+    cr_assert_null(upstream_find_lane(up, 1, false, LANE_NORMAL));
+    stop();
+}
+
 Test(upstream, db_protocol_and_kind_have_lanes_of_their_own)
 {
     start();

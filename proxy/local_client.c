@@ -1,0 +1,463 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * local_client.c: CLIENT. One function per subcommand, in a table; those about other clients start a
+ * census. Texts and order of checks are Redis 7's.
+ */
+#include "local.h"
+
+#include "census.h"
+#include "profile.h"
+#include "../resp/write.h"
+
+#include "../conf/mem.h"
+
+#define SHOWN_MAX 128 /* of an argument, in an error */
+
+struct asked {
+    struct client *c;
+    const struct cmd *cmd;
+    const struct request_view *view;
+};
+
+static int shown(struct slice word)
+{
+    return word.n > SHOWN_MAX ? SHOWN_MAX : (int)word.n;
+}
+
+static void unknown_subcommand(const struct asked *a)
+{
+    struct slice sub = a->view->argv[1];
+    client_reply_error(a->c, "ERR unknown subcommand '%.*s'. Try CLIENT HELP.", shown(sub), sub.p);
+}
+
+static void syntax_error(const struct asked *a)
+{
+    client_reply_error(a->c, "ERR syntax error");
+}
+
+/* Ends a reply that was begun; `ok` is false when memory was out. */
+static void finish(struct client *c, bool ok)
+{
+    if (ok) {
+        client_reply_end(c);
+    } else {
+        client_close(c);
+    }
+}
+
+static void reply_ok(struct client *c)
+{
+    struct chain *out = client_reply_begin(c);
+    if (out != NULL) {
+        finish(c, resp_status(out, "OK"));
+    }
+}
+
+static void reply_integer(struct client *c, int64_t n)
+{
+    struct chain *out = client_reply_begin(c);
+    if (out != NULL) {
+        finish(c, resp_integer(out, n));
+    }
+}
+
+static bool has_72(const struct asked *a)
+{
+    return node_is_at_least(a->c->worker->server->node, 7, 2);
+}
+
+/* ---- About itself --------------------------------------------------------------------------- */
+
+static void set_name(const struct asked *a)
+{
+    if (!profile_is_plain(a->view->argv[2])) {
+        client_reply_error(a->c, LOCAL_BAD_NAME);
+    } else if (profile_set_name(a->c, a->view->argv[2])) {
+        reply_ok(a->c);
+    } else {
+        client_close(a->c);
+    }
+}
+
+static void get_name(const struct asked *a)
+{
+    struct slice name = profile_name(a->c);
+    struct chain *out = client_reply_begin(a->c);
+    if (out != NULL) {
+        finish(a->c, name.n == 0 ? resp_null(out, a->c->resp3) : resp_bulk(out, name));
+    }
+}
+
+static void set_info(const struct asked *a)
+{
+    bool is_name = local_arg_is(a->view, 2, "LIB-NAME");
+    struct slice word = a->view->argv[2];
+    if (!has_72(a)) {
+        unknown_subcommand(a);
+    } else if (!is_name && !local_arg_is(a->view, 2, "LIB-VER")) {
+        client_reply_error(a->c, "ERR Unrecognized option '%.*s'", shown(word), word.p);
+    } else if (!profile_is_plain(a->view->argv[3])) {
+        client_reply_error(a->c, "ERR %.*s cannot contain spaces, newlines or special characters.",
+                           shown(word), word.p);
+    } else if (profile_set_library(a->c, !is_name, a->view->argv[3])) {
+        reply_ok(a->c);
+    } else {
+        client_close(a->c);
+    }
+}
+
+static void id(const struct asked *a)
+{
+    reply_integer(a->c, (int64_t)a->c->id);
+}
+
+static void info(const struct asked *a)
+{
+    struct chain line;
+    struct chain *out = client_reply_begin(a->c);
+    if (out == NULL) {
+        return;
+    }
+    chain_init(&line);
+    bool ok = profile_line(a->c, a->cmd->name, &line) &&
+              resp_verbatim_begin(out, line.bytes, a->c->resp3);
+    if (ok) {
+        chain_splice(out, &line);
+        ok = chain_append(out, SLICE("\r\n"));
+    }
+    chain_fini(&line);
+    finish(a->c, ok);
+}
+
+/* NO-EVICT and NO-TOUCH concern how Redis treats a connection; ours to Redis are shared, so the word
+ * is taken and has no effect. */
+static void no_effect(const struct asked *a)
+{
+    bool evict = strcmp(a->cmd->name, "client|no-evict") == 0;
+    bool on = local_arg_is(a->view, 2, "ON");
+    if (!evict && !has_72(a)) {
+        unknown_subcommand(a);
+    } else if (!on && !local_arg_is(a->view, 2, "OFF")) {
+        syntax_error(a);
+    } else {
+        *(evict ? &a->c->no_evict : &a->c->no_touch) = on;
+        reply_ok(a->c);
+    }
+}
+
+static void reply(const struct asked *a)
+{
+    struct client *c = a->c;
+    if (local_arg_is(a->view, 2, "ON")) {
+        c->replies_off = c->skips_this = false;
+        reply_ok(c);
+    } else if (local_arg_is(a->view, 2, "OFF")) {
+        c->replies_off = true;
+    } else if (local_arg_is(a->view, 2, "SKIP")) {
+        c->skips_next = !c->replies_off;
+    } else {
+        syntax_error(a);
+    }
+}
+
+/* ---- Tracking ------------------------------------------------------------------------------- */
+
+static void get_redirection(const struct asked *a)
+{
+    reply_integer(a->c, -1);
+}
+
+static void tracking_info(const struct asked *a)
+{
+    bool resp3 = a->c->resp3;
+    struct chain *out = client_reply_begin(a->c);
+    if (out != NULL) {
+        finish(a->c, resp_map(out, 3, resp3) && resp_bulk(out, SLICE("flags")) &&
+                         resp_set(out, 1, resp3) && resp_bulk(out, SLICE("off")) &&
+                         resp_bulk(out, SLICE("redirect")) && resp_integer(out, -1) &&
+                         resp_bulk(out, SLICE("prefixes")) && resp_array(out, 0));
+    }
+}
+
+static void caching(const struct asked *a)
+{
+    client_reply_error(a->c, "ERR CLIENT CACHING can be called only when the client is in tracking "
+                             "mode with OPTIN or OPTOUT mode enabled");
+}
+
+static void tracking(const struct asked *a)
+{
+    if (local_arg_is(a->view, 2, "OFF") && a->view->argc == 3) {
+        reply_ok(a->c);
+    } else if (local_arg_is(a->view, 2, "ON") || local_arg_is(a->view, 2, "OFF")) {
+        client_reply_error(a->c, "ERR CLIENT TRACKING is not available through Nearside, which "
+                                 "keeps a coherent cache itself");
+    } else {
+        syntax_error(a);
+    }
+}
+
+/* ---- About others --------------------------------------------------------------------------- */
+
+static struct census *begin_census(const struct asked *a, enum census_kind kind)
+{
+    struct census *census = census_create(kind);
+    if (census == NULL) {
+        client_close(a->c);
+    }
+    return census;
+}
+
+static void start_census(const struct asked *a, struct census *census)
+{
+    if (census != NULL) {
+        census_start(a->c, a->cmd, census);
+    }
+}
+
+static bool read_type(struct slice word, enum census_type *type)
+{
+    static const struct {
+        const char *word;
+        enum census_type type;
+    } types[] = {
+        {"normal", CENSUS_NORMAL}, {"pubsub", CENSUS_PUBSUB},  {"master", CENSUS_NOBODY},
+        {"slave", CENSUS_NOBODY},  {"replica", CENSUS_NOBODY},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(types); i++) {
+        if (slice_eq_nocase(word, slice_str(types[i].word))) {
+            *type = types[i].type;
+            return true;
+        }
+    }
+    return false;
+}
+
+static void unknown_type(const struct asked *a, struct slice word)
+{
+    client_reply_error(a->c, "ERR Unknown client type '%.*s'", shown(word), word.p);
+}
+
+/* The ids that follow argument 2. False: answered with an error. */
+static bool read_ids(const struct asked *a, struct census_filter *filter)
+{
+    struct arg_walk walk;
+    struct slice word;
+    size_t n = (size_t)a->view->argc - 3;
+    filter->ids = mem_try(n * sizeof(*filter->ids));
+    if (filter->ids == NULL) {
+        client_close(a->c);
+        return false;
+    }
+    arg_walk_init(&walk, a->view);
+    for (size_t i = 0; arg_walk_next(&walk, &word); i++) {
+        int64_t value;
+        if (i < 3) {
+            continue;
+        }
+        if (!slice_to_int64(word, &value) || value < 1) {
+            client_reply_error(a->c, "ERR Invalid client ID");
+            return false;
+        }
+        filter->ids[filter->nids++] = (uint64_t)value;
+    }
+    return true;
+}
+
+static void list(const struct asked *a)
+{
+    const struct request_view *view = a->view;
+    struct census *census = begin_census(a, CENSUS_LIST);
+    if (census == NULL) {
+        return;
+    }
+    struct census_filter *filter = census_filter(census);
+    bool good = true;
+    if (view->argc == 4 && local_arg_is(view, 2, "TYPE")) {
+        good = read_type(view->argv[3], &filter->type);
+        if (!good) {
+            unknown_type(a, view->argv[3]);
+        }
+    } else if (view->argc > 3 && local_arg_is(view, 2, "ID")) {
+        good = read_ids(a, filter);
+    } else if (view->argc != 2) {
+        good = false;
+        syntax_error(a);
+    }
+    if (good) {
+        start_census(a, census);
+    } else {
+        census_destroy(census);
+    }
+}
+
+static bool copy_word(char *out, size_t max, struct slice word)
+{
+    size_t n = word.n < max - 1 ? word.n : max - 1;
+    memcpy(out, word.p, n);
+    out[n] = '\0';
+    return true;
+}
+
+static bool read_id(const struct asked *a, struct slice word, struct census_filter *filter)
+{
+    int64_t value;
+    if (!slice_to_int64(word, &value) || value < 1) {
+        client_reply_error(a->c, "ERR client-id should be greater than 0");
+        return false;
+    }
+    if (filter->ids == NULL) {
+        filter->ids = mem_try(sizeof(*filter->ids));
+    }
+    if (filter->ids == NULL) {
+        client_close(a->c);
+        return false;
+    }
+    filter->ids[0] = (uint64_t)value;
+    filter->nids = 1;
+    return true;
+}
+
+/* One "OPTION value" of CLIENT KILL. False: answered with an error. */
+static bool read_option(const struct asked *a, struct slice option, struct slice value,
+                        struct census_filter *filter)
+{
+    if (slice_eq_nocase(option, SLICE("ID"))) {
+        return read_id(a, value, filter);
+    }
+    if (slice_eq_nocase(option, SLICE("TYPE"))) {
+        if (!read_type(value, &filter->type)) {
+            unknown_type(a, value);
+            return false;
+        }
+        return true;
+    }
+    if (slice_eq_nocase(option, SLICE("ADDR"))) {
+        return copy_word(filter->addr, sizeof(filter->addr), value);
+    }
+    if (slice_eq_nocase(option, SLICE("LADDR"))) {
+        return copy_word(filter->laddr, sizeof(filter->laddr), value);
+    }
+    if (slice_eq_nocase(option, SLICE("USER"))) {
+        if (!slice_eq(value, SLICE("default"))) {
+            client_reply_error(a->c, "ERR No such user '%.*s'", shown(value), value.p);
+            return false;
+        }
+        return true;
+    }
+    if (slice_eq_nocase(option, SLICE("SKIPME"))) {
+        bool yes = slice_eq_nocase(value, SLICE("yes"));
+        filter->skips_self = yes;
+        if (yes || slice_eq_nocase(value, SLICE("no"))) {
+            return true;
+        }
+    }
+    syntax_error(a);
+    return false;
+}
+
+static bool read_kill(const struct asked *a, struct census_filter *filter)
+{
+    struct arg_walk walk;
+    struct slice option;
+    struct slice value;
+    arg_walk_init(&walk, a->view);
+    for (int i = 0; i < 2 && arg_walk_next(&walk, &option); i++) { /* CLIENT KILL */
+    }
+    filter->skips_self = true;
+    while (arg_walk_next(&walk, &option)) {
+        if (!arg_walk_next(&walk, &value)) {
+            syntax_error(a);
+            return false;
+        }
+        if (!read_option(a, option, value, filter)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void kill_clients(const struct asked *a)
+{
+    bool by_address = a->view->argc == 3;
+    struct census *census = begin_census(a, by_address ? CENSUS_KILL_ADDRESS : CENSUS_KILL);
+    if (census == NULL) {
+        return;
+    }
+    struct census_filter *filter = census_filter(census);
+    if (by_address ? copy_word(filter->addr, sizeof(filter->addr), a->view->argv[2])
+                   : read_kill(a, filter)) {
+        start_census(a, census);
+    } else {
+        census_destroy(census);
+    }
+}
+
+static void unblock(const struct asked *a)
+{
+    const struct request_view *view = a->view;
+    int64_t client;
+    bool error = local_arg_is(view, 3, "ERROR");
+    if (view->argc > 4) {
+        client_reply_error(a->c, "ERR wrong number of arguments for 'client|unblock' command");
+        return;
+    }
+    if (view->argc == 4 && !error && !local_arg_is(view, 3, "TIMEOUT")) {
+        client_reply_error(a->c, "ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR");
+        return;
+    }
+    if (!slice_to_int64(view->argv[2], &client)) {
+        client_reply_error(a->c, "ERR value is not an integer or out of range");
+        return;
+    }
+    struct census *census = begin_census(a, CENSUS_UNBLOCK);
+    if (census == NULL) {
+        return;
+    }
+    struct census_filter *filter = census_filter(census);
+    filter->ids = mem_try(sizeof(*filter->ids));
+    if (filter->ids == NULL) {
+        census_destroy(census);
+        client_close(a->c);
+        return;
+    }
+    filter->ids[0] = (uint64_t)client;
+    filter->nids = 1;
+    if (error) {
+        census_unblock_with_error(census);
+    }
+    start_census(a, census);
+}
+
+enum dispatch local_client(struct client *c, const struct cmd *cmd, const struct request_view *view)
+{
+    static const struct {
+        const char *name;
+        void (*answer)(const struct asked *a);
+    } subs[] = {
+        {"client|caching", caching},
+        {"client|getname", get_name},
+        {"client|getredir", get_redirection},
+        {"client|id", id},
+        {"client|info", info},
+        {"client|kill", kill_clients},
+        {"client|list", list},
+        {"client|no-evict", no_effect},
+        {"client|no-touch", no_effect},
+        {"client|reply", reply},
+        {"client|setinfo", set_info},
+        {"client|setname", set_name},
+        {"client|tracking", tracking},
+        {"client|trackinginfo", tracking_info},
+        {"client|unblock", unblock},
+    };
+    struct asked a = {c, cmd, view};
+    for (size_t i = 0; i < ARRAY_LEN(subs); i++) {
+        if (strcmp(cmd->name, subs[i].name) == 0) {
+            subs[i].answer(&a);
+            return DISPATCH_DONE;
+        }
+    }
+    unknown_subcommand(&a);
+    return DISPATCH_DONE;
+}

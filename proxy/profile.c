@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * profile.c: the profile is allocated when a client first says something about itself; most never do.
+ */
+#include "profile.h"
+
+#include "pinned.h"
+
+#include "../conf/mem.h"
+
+#include <arpa/inet.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <sys/socket.h>
+
+bool profile_is_plain(struct slice word)
+{
+    for (size_t i = 0; i < word.n; i++) {
+        if (word.p[i] < '!' || word.p[i] > '~') {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool set_word(struct blob **place, struct slice word)
+{
+    struct blob *copy = NULL;
+    if (word.n > 0 && (copy = blob_try_copy(word)) == NULL) {
+        return false;
+    }
+    blob_unref(*place);
+    *place = copy;
+    return true;
+}
+
+static struct client_profile *profile_of(struct client *c)
+{
+    if (c->profile == NULL) {
+        c->profile = mem_try_zero(sizeof(*c->profile));
+    }
+    return c->profile;
+}
+
+bool profile_set_name(struct client *c, struct slice name)
+{
+    if (name.n == 0 && c->profile == NULL) {
+        return true;
+    }
+    return profile_of(c) != NULL && set_word(&c->profile->name, name);
+}
+
+bool profile_set_library(struct client *c, bool version, struct slice word)
+{
+    return profile_of(c) != NULL &&
+           set_word(version ? &c->profile->lib_ver : &c->profile->lib_name, word);
+}
+
+static struct slice word_of(const struct blob *blob)
+{
+    return blob == NULL ? SLICE("") : slice_of(blob->p, blob->n);
+}
+
+struct slice profile_name(const struct client *c)
+{
+    return word_of(c->profile == NULL ? NULL : c->profile->name);
+}
+
+static size_t blob_memory(const struct blob *blob)
+{
+    return blob == NULL ? 0 : blob->n;
+}
+
+size_t profile_memory(const struct client *c)
+{
+    return c->profile == NULL ? 0
+                              : blob_memory(c->profile->name) + blob_memory(c->profile->lib_name) +
+                                    blob_memory(c->profile->lib_ver);
+}
+
+void profile_destroy(struct client *c)
+{
+    if (c->profile == NULL) {
+        return;
+    }
+    blob_unref(c->profile->name);
+    blob_unref(c->profile->lib_name);
+    blob_unref(c->profile->lib_ver);
+    mem_free(c->profile);
+    c->profile = NULL;
+}
+
+/* ---- The line ------------------------------------------------------------------------------- */
+
+void profile_address(const struct client *c, bool local, char out[PROFILE_ADDRESS_MAX])
+{
+    struct sockaddr_storage addr;
+    struct sockaddr *any = (struct sockaddr *)&addr;
+    socklen_t n = sizeof(addr);
+    char host[INET6_ADDRSTRLEN] = "?";
+    memset(&addr, 0, sizeof(addr));
+    if ((local ? getsockname(c->fd, any, &n) : getpeername(c->fd, any, &n)) != 0) {
+        snprintf(out, PROFILE_ADDRESS_MAX, "?:0");
+    } else if (addr.ss_family == AF_INET6) {
+        const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)&addr;
+        inet_ntop(AF_INET6, &in6->sin6_addr, host, sizeof(host));
+        snprintf(out, PROFILE_ADDRESS_MAX, "[%s]:%u", host, ntohs(in6->sin6_port));
+    } else {
+        const struct sockaddr_in *in = (const struct sockaddr_in *)(const void *)&addr;
+        inet_ntop(AF_INET, &in->sin_addr, host, sizeof(host));
+        snprintf(out, PROFILE_ADDRESS_MAX, "%s:%u", host, ntohs(in->sin_port));
+    }
+}
+
+static void flags_text(const struct client *c, const struct pinned_counts *counts, char out[8])
+{
+    size_t n = 0;
+    if (counts->monitoring) {
+        out[n++] = 'O';
+    }
+    if (counts->channels + counts->patterns + counts->shards > 0) {
+        out[n++] = 'P';
+    }
+    if (c->expects_multi) {
+        out[n++] = 'x';
+    }
+    if (c->nblocked > 0) {
+        out[n++] = 'b';
+    }
+    if (c->state == CLIENT_ENDING) {
+        out[n++] = 'c';
+    }
+    if (c->no_evict) {
+        out[n++] = 'e';
+    }
+    if (c->no_touch) {
+        out[n++] = 'T';
+    }
+    if (n == 0) {
+        out[n++] = 'N';
+    }
+    out[n] = '\0';
+}
+
+/* A word of the profile as a field; Redis has no limit, and a chain needs none. */
+static bool add_field(struct chain *out, struct slice label, struct slice word)
+{
+    return chain_append(out, label) && chain_append(out, word);
+}
+
+bool profile_line(const struct client *c, const char *cmd, struct chain *out)
+{
+    char addr[PROFILE_ADDRESS_MAX];
+    char laddr[PROFILE_ADDRESS_MAX];
+    char flags[8];
+    char text[512];
+    struct pinned_counts counts = pinned_counts(c);
+    profile_address(c, false, addr);
+    profile_address(c, true, laddr);
+    flags_text(c, &counts, flags);
+    int n = snprintf(text, sizeof(text), "id=%" PRIu64 " addr=%s laddr=%s fd=%d", c->id, addr,
+                     laddr, c->fd);
+    if (!chain_append(out, slice_of(text, (size_t)n)) ||
+        !add_field(out, SLICE(" name="), profile_name(c))) {
+        return false;
+    }
+    size_t buffer = c->in == NULL ? 0 : c->in->n - c->in_at - c->in_n;
+    n = snprintf(text, sizeof(text),
+                 " age=%" PRId64 " idle=%" PRId64 " flags=%s db=%u sub=%" PRId64 " psub=%" PRId64
+                 " ssub=%" PRId64 " multi=%d qbuf=%zu qbuf-free=%zu argv-mem=0 multi-mem=0 rbs=0 "
+                 "rbp=0 obl=0 oll=0 omem=%zu tot-mem=%zu events=%s cmd=%s user=default redir=-1 "
+                 "resp=%d",
+                 (c->worker->now - c->since) / 1000, (c->worker->now - c->heard) / 1000, flags,
+                 c->db, counts.channels, counts.patterns, counts.shards,
+                 c->expects_multi ? (int)c->nqueued : -1, c->in_n, buffer, c->out.memory,
+                 sizeof(*c) + client_memory(c), c->wants_write ? "rw" : "r", cmd, c->resp3 ? 3 : 2);
+    if (!chain_append(out, slice_of(text, (size_t)n))) {
+        return false;
+    }
+    if (node_is_at_least(c->worker->server->node, 7, 2)) {
+        struct client_profile none = {NULL, NULL, NULL};
+        const struct client_profile *profile = c->profile == NULL ? &none : c->profile;
+        if (!add_field(out, SLICE(" lib-name="), word_of(profile->lib_name)) ||
+            !add_field(out, SLICE(" lib-ver="), word_of(profile->lib_ver))) {
+            return false;
+        }
+    }
+    return chain_append(out, SLICE("\n"));
+}

@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * profile.h: what a client said about itself (CLIENT SETNAME, CLIENT SETINFO, HELLO SETNAME), and
+ * the line CLIENT LIST and CLIENT INFO have for it. Worker's thread only.
+ */
+#pragma once
+
+#include "client.h"
+
+/* The name or library word may stand in CLIENT LIST: printable and without blanks, as in Redis. */
+bool profile_is_plain(struct slice word);
+
+/* False: memory is out. An empty word takes the old one away. */
+MUST_CHECK bool profile_set_name(struct client *c, struct slice name);
+MUST_CHECK bool profile_set_library(struct client *c, bool version, struct slice word);
+/* Empty if there is none. */
+struct slice profile_name(const struct client *c);
+size_t profile_memory(const struct client *c);
+void profile_destroy(struct client *c);
+
+#define PROFILE_ADDRESS_MAX 64
+/* "address:port" of the client, or (`local`) of the listener it came to. */
+void profile_address(const struct client *c, bool local, char out[PROFILE_ADDRESS_MAX]);
+
+/* Redis's fields in Redis's order (7.0's, and 7.2's where the server is that new), with a line end.
+ * `cmd` is the name of its last command. Appends to out; false: memory is out. */
+MUST_CHECK bool profile_line(const struct client *c, const char *cmd, struct chain *out);

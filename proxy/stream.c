@@ -1,0 +1,254 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * stream.c: telling messages from replies, and following what is subscribed to.
+ *
+ *   piece ─► not an array, or RESP3 ─────────────────────────► answer (MONITOR's lines: message)
+ *         └► array ─► first element known? ─┬─ message ... ──► client_push
+ *             ▲            │ no: kept       ├─ subscribe ... ► count; answer of `asking`
+ *             └────────────┘                └─ anything else ► answer
+ *
+ * A confirmation nobody asked for (a shard channel whose slot moves) is a message. The count in a
+ * confirmation is that of channels and patterns together, or of shard channels; which of the two grew
+ * or shrank, its kind says. UNSUBSCRIBE without arguments is confirmed once for each channel, or once
+ * if there is none: that is why the three are counted apart.
+ */
+#include "stream.h"
+
+static const struct slice messages[] = {
+    {"message", 7},
+    {"pmessage", 8},
+    {"smessage", 8},
+};
+
+static const struct slice confirmations[] = {
+    {"subscribe", 9},     {"unsubscribe", 11}, {"psubscribe", 10},
+    {"punsubscribe", 12}, {"ssubscribe", 10},  {"sunsubscribe", 12},
+};
+
+static const struct slice *find(const struct slice *list, size_t n, struct slice word)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (slice_eq(list[i], word)) {
+            return &list[i];
+        }
+    }
+    return NULL;
+}
+
+bool stream_is_subscription(const struct cmd *cmd)
+{
+    return find(confirmations, ARRAY_LEN(confirmations), slice_str(cmd->name)) != NULL;
+}
+
+void stream_ask(struct stream *s, struct request *request, int64_t argc)
+{
+    const char *name = request->cmd->name;
+    s->active = true;
+    s->asking = request;
+    s->begun = false;
+    s->left = argc - 1;
+    if (s->left == 0) {
+        s->left = *name == 'p'                                       ? s->patterns
+                  : *name == 's' && name[1] == 'u' && name[2] == 'n' ? s->shards
+                                                                     : s->channels;
+        s->left = s->left > 0 ? s->left : 1;
+    }
+}
+
+/* ---- Counting ------------------------------------------------------------------------------- */
+
+/* What a confirmation that ends with `end` says: ":<count>\r\n". */
+static void count(struct stream *s, struct slice kind, struct slice end)
+{
+    size_t at = end.n < 3 ? 0 : end.n - 3;
+    int64_t n;
+    while (at > 0 && end.p[at] != ':') {
+        at--;
+    }
+    if (end.n < 4 || end.p[at] != ':' ||
+        !slice_to_int64(slice_of(end.p + at + 1, end.n - at - 3), &n) || n < 0) {
+        return;
+    }
+    if (slice_eq(kind, SLICE("ssubscribe")) || slice_eq(kind, SLICE("sunsubscribe"))) {
+        s->shards = n;
+    } else if (kind.p[0] == 'p') {
+        s->patterns = n > s->channels ? n - s->channels : 0;
+    } else {
+        s->channels = n > s->patterns ? n - s->patterns : 0;
+    }
+}
+
+static bool is_asked_for(const struct stream *s, struct slice kind)
+{
+    return s->asking != NULL && slice_eq(kind, slice_str(s->asking->cmd->name));
+}
+
+/* One confirmation, or a part of it, goes to the request that asked. */
+static void confirm(struct stream *s, struct conn *conn, struct reply_piece piece)
+{
+    bool ends = piece.last;
+    piece.first = !s->begun;
+    piece.last = ends && s->left == 1;
+    s->begun = true;
+    if (ends) {
+        s->left--;
+    }
+    if (piece.last) {
+        s->asking = NULL; /* it may be freed by what follows */
+    }
+    conn_answer(conn, &piece);
+}
+
+/* ---- RESP3 ---------------------------------------------------------------------------------- */
+
+void stream_push(struct stream *s, struct conn *conn, struct client *c, const struct push *push)
+{
+    const struct slice *kind = find(confirmations, ARRAY_LEN(confirmations), push->kind);
+    if (kind != NULL) {
+        count(s, *kind, push->bytes);
+        if (is_asked_for(s, *kind)) {
+            confirm(
+                s, conn,
+                (struct reply_piece){
+                    .bytes = push->bytes, .type = '>', .first = true, .last = true, .size = -1});
+            return;
+        }
+    }
+    if (c != NULL) {
+        client_push(c, push->bytes);
+    }
+}
+
+/* ---- RESP2, and MONITOR --------------------------------------------------------------------- */
+
+/* The first element of an array that begins with `head`, if that is a bulk string and whole. */
+static struct slice first_element(struct slice head)
+{
+    const char *end = head.p + head.n;
+    const char *p = memchr(head.p, '\n', head.n);
+    if (p == NULL || end - p < 2 || p[1] != '$') {
+        return SLICE("");
+    }
+    p = memchr(p + 1, '\n', (size_t)(end - p - 1));
+    const char *cr = p == NULL ? NULL : memchr(p, '\r', (size_t)(end - p));
+    return cr == NULL ? SLICE("") : slice_of(p + 1, (size_t)(cr - p - 1));
+}
+
+static void decide(struct stream *s, struct slice head)
+{
+    struct slice word = first_element(head);
+    const struct slice *kind = find(confirmations, ARRAY_LEN(confirmations), word);
+    s->ntail = 0;
+    if (kind != NULL) {
+        s->kind = *kind;
+        s->phase = STREAM_CONFIRM;
+    } else if (find(messages, ARRAY_LEN(messages), word) != NULL) {
+        s->phase = STREAM_MESSAGE;
+    } else {
+        s->phase = STREAM_ANSWER;
+    }
+}
+
+static void keep_tail(struct stream *s, struct slice bytes)
+{
+    if (bytes.n >= STREAM_TAIL) {
+        memcpy(s->tail, bytes.p + bytes.n - STREAM_TAIL, STREAM_TAIL);
+        s->ntail = STREAM_TAIL;
+        return;
+    }
+    size_t keep = s->ntail + bytes.n > STREAM_TAIL ? STREAM_TAIL - bytes.n : s->ntail;
+    memmove(s->tail, s->tail + s->ntail - keep, keep);
+    memcpy(s->tail + keep, bytes.p, bytes.n);
+    s->ntail = keep + bytes.n;
+}
+
+/* Part of an array whose phase is known. */
+static void hand_on(struct stream *s, struct conn *conn, struct client *c,
+                    const struct reply_piece *piece)
+{
+    if (s->phase == STREAM_ANSWER) {
+        conn_answer(conn, piece);
+        return;
+    }
+    if (s->phase == STREAM_CONFIRM) {
+        keep_tail(s, piece->bytes);
+        if (piece->last) {
+            count(s, s->kind, slice_of(s->tail, s->ntail));
+        }
+        if (is_asked_for(s, s->kind)) {
+            confirm(s, conn, *piece);
+            return;
+        }
+    }
+    if (c != NULL) {
+        client_push(c, piece->bytes);
+    }
+}
+
+/* True: kept, more is needed. */
+static bool keep_head(struct stream *s, const struct reply_piece *piece)
+{
+    size_t n = piece->bytes.n;
+    if (piece->last || n >= STREAM_HEAD - s->nhead) {
+        return false;
+    }
+    memcpy(s->head + s->nhead, piece->bytes.p, n);
+    s->nhead += n;
+    return true;
+}
+
+/* With this piece there is enough of the array to tell what it is. */
+static void decide_and_hand_on(struct stream *s, struct conn *conn, struct client *c,
+                               const struct reply_piece *piece)
+{
+    char look[STREAM_HEAD];
+    size_t held = s->nhead;
+    size_t more = piece->bytes.n < sizeof(look) - held ? piece->bytes.n : sizeof(look) - held;
+    memcpy(look, s->head, held);
+    memcpy(look + held, piece->bytes.p, more);
+    decide(s, slice_of(look, held + more));
+    struct reply_piece rest = *piece;
+    rest.first = held == 0;
+    if (held > 0) {
+        struct reply_piece start = {
+            .bytes = {look, held}, .type = piece->type, .first = true, .size = -1};
+        s->nhead = 0;
+        hand_on(s, conn, c, &start);
+    }
+    hand_on(s, conn, c, &rest);
+}
+
+/* `+1700000000.123456 [0 127.0.0.1:4711] "get" "k"` */
+static bool is_monitor_line(const struct stream *s, const struct reply_piece *piece)
+{
+    return s->monitoring && piece->type == '+' && piece->bytes.n > 4 && piece->bytes.p[1] >= '0' &&
+           piece->bytes.p[1] <= '9';
+}
+
+bool stream_stray(struct stream *s, struct conn *conn, struct client *c,
+                  const struct reply_piece *piece)
+{
+    if (!s->active) {
+        return false;
+    }
+    if (piece->first) {
+        s->nhead = 0;
+        s->phase = piece->type == '*' && !piece->is_null ? STREAM_HEADING
+                   : is_monitor_line(s, piece)           ? STREAM_MESSAGE
+                                                         : STREAM_ANSWER;
+    }
+    if (s->phase == STREAM_HEADING) {
+        if (!keep_head(s, piece)) {
+            decide_and_hand_on(s, conn, c, piece);
+        }
+        return true;
+    }
+    if (s->phase == STREAM_ANSWER) {
+        if (piece->type == '-' && piece->last) {
+            s->asking = NULL; /* refused as a whole */
+        }
+        return false;
+    }
+    hand_on(s, conn, c, piece);
+    return true;
+}

@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * stream.h: what a pinned connection says that answers no request: messages to a subscriber, lines of
+ * MONITOR. They are told from replies and passed to the client at once, in the order in which the
+ * server sent them. Embedded in struct pinned; worker's thread only.
+ *
+ * RESP3 marks them (">"). In RESP2 an array whose first element is "message" and the like is one, and
+ * behind MONITOR a status line that begins with a digit. SUBSCRIBE and its kin are answered with one
+ * confirmation for each channel; together they count as one reply.
+ */
+#pragma once
+
+#include "client.h"
+
+/* Of an array, so much is looked at before it is known what it is. */
+#define STREAM_HEAD 32
+/* And so much of its end is kept: ":<count>\r\n" of a confirmation. */
+#define STREAM_TAIL 24
+
+enum stream_phase {
+    STREAM_ANSWER,  /* the reply that is arriving answers a request */
+    STREAM_HEADING, /* an array of which too little is here */
+    STREAM_CONFIRM, /* a confirmation */
+    STREAM_MESSAGE, /* neither */
+};
+
+struct stream {
+    bool active; /* SUBSCRIBE, MONITOR or the like was sent: from now on replies are looked at */
+    bool monitoring;
+    int64_t channels, patterns, shards; /* subscribed to, as the confirmations say */
+
+    struct request *asking; /* SUBSCRIBE or the like that awaits confirmations, or NULL */
+    int64_t left;           /* how many */
+    bool begun;             /* the first of them has been handed on */
+
+    enum stream_phase phase;
+    char head[STREAM_HEAD];
+    size_t nhead;
+    char tail[STREAM_TAIL];
+    size_t ntail;
+    struct slice kind; /* of a confirmation; static text */
+};
+
+/* Is it SUBSCRIBE, PSUBSCRIBE, SSUBSCRIBE or the contrary of one? */
+bool stream_is_subscription(const struct cmd *cmd);
+static inline bool stream_is_on(const struct stream *s)
+{
+    return s->monitoring || s->channels + s->patterns + s->shards > 0;
+}
+
+/* The request (SUBSCRIBE or the like, of argc arguments) is about to be sent. */
+void stream_ask(struct stream *s, struct request *request, int64_t argc);
+
+/* The `stray` and `push` events of the connection (conn.h). c may be NULL: it has left. */
+bool stream_stray(struct stream *s, struct conn *conn, struct client *c,
+                  const struct reply_piece *piece);
+void stream_push(struct stream *s, struct conn *conn, struct client *c, const struct push *push);
