@@ -11,7 +11,7 @@
  *   tracking             RESP3, CLIENT TRACKING ON; it has a cover of its own
  *   redirect             RESP2, CLIENT TRACKING ON REDIRECT I; its cover is as good as the older t_ok
  *                        of the two (I1); without I there is no F
- *   broadcast, keyspace  RESP2, plain; reads only. The cover is I's (host.c)
+ *   all others           RESP2, plain; reads only. The cover is I's (host.c)
  *
  * Way through the file: pushes; PINGs; refusals; the link's life; following the plan; what the worker
  * calls.
@@ -404,7 +404,9 @@ uint16_t feed_cover(const struct feed *feed, struct slice key)
 
 int64_t feed_ttl_limit(const struct feed *feed)
 {
-    return feed->plan.mode == FEED_KEYSPACE ? feed->shared->weak_ttl_ms : INT64_MAX;
+    return feed->plan.mode == FEED_KEYSPACE  ? feed->shared->weak_ttl_ms
+           : feed->plan.mode == FEED_CHANNEL ? feed->shared->channel_ttl_ms
+                                             : INT64_MAX;
 }
 
 size_t feed_queued_bytes(const struct feed *feed)

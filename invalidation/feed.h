@@ -8,6 +8,7 @@
  *   redirect   the same, redirected to a subscriber (A2)   F each, and one link I     its F's, and I
  *   broadcast  all writes of some prefixes (B)             F each (plain), and I      I's
  *   keyspace   keyspace notifications (C)                  F each (plain), and I      I's
+ *   channel    Nearsides tell each other (D)               F each (plain), and I      I's
  *
  * The feed owns the covers: it raises them (C2), renews their link leases with PINGs (C6), takes them
  * down when the link is lost (C4, C10), and applies messages in order (M1, M2, M5, M6). Fills are
@@ -29,7 +30,14 @@
 #include "../upstream/conn.h"
 
 /* From the strongest to the weakest. */
-enum feed_mode { FEED_TRACKING, FEED_REDIRECT, FEED_BROADCAST, FEED_KEYSPACE, FEED_NONE };
+enum feed_mode {
+    FEED_TRACKING,
+    FEED_REDIRECT,
+    FEED_BROADCAST,
+    FEED_KEYSPACE,
+    FEED_CHANNEL, /* never chosen automatically: it is blind to everybody who does not take part */
+    FEED_NONE,
+};
 
 /* ---- What the feeds of a process share ----------------------------------------------------- */
 
@@ -43,9 +51,11 @@ struct feeds_options {
     enum feed_mode mode;   /* not NONE */
     uint32_t db;           /* the database L1 holds */
     int64_t link_lease_ms; /* L */
-    int64_t weak_ttl_ms;  /* longest an entry is kept in a mode that does not announce everything */
-    const char *prefixes; /* broadcast: separated by blanks; "": all keys */
-    bool set_notify;      /* keyspace: the server's notify-keyspace-events may be changed */
+    int64_t weak_ttl_ms; /* longest an entry is kept in a mode that does not announce everything */
+    int64_t channel_ttl_ms; /* the same in channel */
+    const char *channel;    /* its name */
+    const char *prefixes;   /* broadcast: separated by blanks; "": all keys */
+    bool set_notify;        /* keyspace: the server's notify-keyspace-events may be changed */
     int64_t (*now)(void);
 };
 
@@ -63,6 +73,12 @@ void feeds_down(struct feeds *feeds);
 
 /* Has a fence to ask the feed of this worker (feed_fence)? If not, nothing it could say matters. */
 bool feeds_fence_asks(const struct feeds *feeds, unsigned index);
+/* Mode channel: what is written here has to be told to others, and nobody tells us what a script
+ * wrote, so that there are no fences: drop everything instead. */
+bool feeds_announces(const struct feeds *feeds);
+/* Behind a write's reply or loss: its keys as bulks ("$1\r\nk\r\n"); nothing: all keys. Any
+ * thread. */
+void feeds_announce(struct feeds *feeds, struct slice keys);
 /* That feed did not answer a fence in time (X4): what it vouches for is void. */
 void feeds_void(struct feeds *feeds, unsigned index);
 
@@ -72,6 +88,7 @@ struct feeds_status {
     char why[1024];      /* what is refused, and how: "tracking: HELLO: NOPERM ..."; "" */
     uint64_t changes;    /* of the mode, since the start */
     bool link_up;        /* I's, in the modes that have one */
+    unsigned peers;      /* channel: others that are heard */
     int64_t table_keys;  /* the server's tracking table, as of the newest look; -1: not known */
     int64_t table_max;   /* its limit; 0: none; -1: not known */
 };

@@ -33,9 +33,21 @@ struct plan {
     uint64_t generation; /* redirect: of the node, as I saw it (I2) */
 };
 
+/* What is to be published; channel.c's, under the lock. */
+#define OUTBOX_MAX ((size_t)1024 * 1024)
+struct outbox {
+    char *text;
+    size_t n, cap;
+    bool all;
+    struct ev_loop *loop; /* whom to wake; NULL: nobody yet, or no more */
+    struct ev_async *wake;
+};
+
 struct feeds {
     struct feeds_options options;
-    char *prefix_text; /* of the options, cut up */
+    struct outbox outbox;
+    _Atomic unsigned peers; /* relaxed */
+    char *prefix_text;      /* of the options, cut up */
     struct slice *prefixes;
     size_t nprefixes;
 
@@ -132,7 +144,8 @@ struct subscriber_events {
     void (*lost)(void *ctx);                  /* was up */
     void (*refused)(void *ctx, const char *step, const char *text, bool lasting);
     void (*changed)(void *ctx, struct slice key);
-    void (*flushed)(void *ctx); /* all keys, or something that may mean it */
+    void (*flushed)(void *ctx);                  /* all keys, or something that may mean it */
+    void (*heard)(void *ctx, struct slice text); /* channel: a message */
 };
 
 struct subscriber_options {
@@ -188,6 +201,31 @@ void watch_tick(struct watch *watch, int64_t now);
 
 /* Do these flags announce every change of a key? */
 bool notify_flags_suffice(struct slice flags);
+
+/* ---- channel.c ----------------------------------------------------------------------------- */
+
+struct channel;
+
+struct channel_options {
+    struct feeds *feeds;
+    struct ev_loop *loop;
+    char *read_buffer;
+    size_t read_size;
+    struct feed_counters *counters;
+};
+
+/* What is published to find out whether that is allowed; means nothing. */
+#define CHANNEL_TEST SLICE("t")
+
+struct channel *channel_create(const struct channel_options *options);
+/* Accepts NULL. */
+void channel_destroy(struct channel *channel);
+void channel_flush(struct channel *channel);
+void channel_tick(struct channel *channel, int64_t now);
+/* A message came on I. */
+void channel_hear(struct channel *channel, struct slice text);
+/* I is up anew: nothing is known of anybody. */
+void channel_forget(struct channel *channel);
 
 /* ---- host.c -------------------------------------------------------------------------------- */
 

@@ -6,6 +6,7 @@
  *   covers   0 .. workers-1   F of that worker (tracking, redirect)
  *            workers          I in broadcast
  *            workers + 1      I in keyspace
+ *            workers + 2      I in channel
  *
  * Each mode has covers of its own, so that a worker that has not followed the newest plan yet can
  * only use a cover that is down.
@@ -21,7 +22,7 @@
 
 static const char *const MODE_NAMES[] = {
     [FEED_TRACKING] = "tracking", [FEED_REDIRECT] = "redirect", [FEED_BROADCAST] = "broadcast",
-    [FEED_KEYSPACE] = "keyspace", [FEED_NONE] = "refused",
+    [FEED_KEYSPACE] = "keyspace", [FEED_CHANNEL] = "channel",   [FEED_NONE] = "refused",
 };
 
 const char *feed_mode_name(enum feed_mode mode)
@@ -36,17 +37,17 @@ bool feed_mode_has_link(enum feed_mode mode)
 
 bool feed_mode_link_covers(enum feed_mode mode)
 {
-    return mode == FEED_BROADCAST || mode == FEED_KEYSPACE;
+    return mode == FEED_BROADCAST || mode == FEED_KEYSPACE || mode == FEED_CHANNEL;
 }
 
 uint32_t feeds_covers(unsigned workers)
 {
-    return workers + 2;
+    return workers + 3;
 }
 
 uint16_t feeds_link_cover(const struct feeds *feeds, enum feed_mode mode)
 {
-    return (uint16_t)(feeds->options.workers + (mode == FEED_KEYSPACE ? 1 : 0));
+    return (uint16_t)(feeds->options.workers + (unsigned)mode - FEED_BROADCAST);
 }
 
 /* ---- Life ---------------------------------------------------------------------------------- */
@@ -91,6 +92,7 @@ void feeds_destroy(struct feeds *feeds)
         return;
     }
     pthread_mutex_destroy(&feeds->lock);
+    mem_free(feeds->outbox.text);
     mem_free(feeds->prefixes);
     mem_free(feeds->prefix_text);
     mem_free(feeds);
@@ -150,6 +152,11 @@ bool feeds_fence_asks(const struct feeds *feeds, unsigned index)
 {
     enum feed_mode mode = mode_of(feeds);
     return mode != FEED_NONE && (index == 0 || !feed_mode_link_covers(mode));
+}
+
+bool feeds_announces(const struct feeds *feeds)
+{
+    return !feeds->options.automatic && feeds->options.mode == FEED_CHANNEL;
 }
 
 /* The host also answers for I, whose loss costs everything. */
@@ -236,6 +243,7 @@ void feeds_status(struct feeds *feeds, struct feeds_status *out)
     }
     out->changes = atomic_load_explicit(&feeds->changes, memory_order_relaxed);
     out->link_up = atomic_load_explicit(&feeds->link_up, memory_order_relaxed);
+    out->peers = atomic_load_explicit(&feeds->peers, memory_order_relaxed);
     out->table_keys = atomic_load_explicit(&feeds->table_keys, memory_order_relaxed);
     out->table_max = atomic_load_explicit(&feeds->table_max, memory_order_relaxed);
 }

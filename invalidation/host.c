@@ -54,6 +54,7 @@ struct host {
     enum feed_mode mode; /* in force */
     struct subscriber *link;
     struct watch *watch;
+    struct channel *channel;
     bool fails;            /* the mode is refused or withdrawn: act at the next tick */
     bool said;             /* fixed mode: refused, and said so */
     char failure[ERR_MAX]; /* how */
@@ -101,6 +102,9 @@ static void on_link_up(void *ctx, int64_t t_ok)
                                             .redirect = subscriber_peer_id(host->link),
                                             .generation = generation});
         return;
+    }
+    if (host->channel != NULL) {
+        channel_forget(host->channel);
     }
     l1_cover_up(host->shared->l1, link_cover(host), t_ok + host->shared->link_lease_ms);
     /* Either we see that another server process was found, or whoever found it takes down what is up
@@ -177,7 +181,16 @@ static void on_flushed(void *ctx)
     l1_drop_all(((struct host *)ctx)->shared->l1);
 }
 
+static void on_heard(void *ctx, struct slice text)
+{
+    struct host *host = ctx;
+    if (host->channel != NULL) {
+        channel_hear(host->channel, text);
+    }
+}
+
 static const struct subscriber_events LINK_EVENTS = {
+    .heard = on_heard,
     .up = on_link_up,
     .renewed = on_link_renewed,
     .lost = on_link_lost,
@@ -233,6 +246,15 @@ static bool has_watch(enum feed_mode mode)
 static void open_links(struct host *host)
 {
     host->fails = false;
+    if (host->mode == FEED_CHANNEL) {
+        host->channel = channel_create(&(struct channel_options){
+            .feeds = host->feeds,
+            .loop = host->options.loop,
+            .read_buffer = host->options.read_buffer,
+            .read_size = host->options.read_size,
+            .counters = host->options.counters,
+        });
+    }
     if (feed_mode_has_link(host->mode)) {
         host->link = create_link(host);
     }
@@ -258,6 +280,8 @@ static void close_links(struct host *host)
     subscriber_destroy(link);
     watch_destroy(host->watch);
     host->watch = NULL;
+    channel_destroy(host->channel);
+    host->channel = NULL;
 }
 
 static void take_mode(struct host *host, enum feed_mode mode)
@@ -274,10 +298,10 @@ static void take_mode(struct host *host, enum feed_mode mode)
 static enum feed_mode strongest(const struct host *host)
 {
     enum feed_mode mode = FEED_TRACKING;
-    while (mode != FEED_NONE && host->rungs[mode].refused) {
+    while (mode < FEED_CHANNEL && host->rungs[mode].refused) {
         mode++;
     }
-    return mode;
+    return mode < FEED_CHANNEL ? mode : FEED_NONE;
 }
 
 static void fall(struct host *host, const char *how)
@@ -455,7 +479,7 @@ static void finish_trial(struct host *host, int64_t now)
 /* One at a time, the strongest that is due. */
 static void try_stronger(struct host *host, int64_t now)
 {
-    for (enum feed_mode mode = FEED_TRACKING; mode < host->mode; mode++) {
+    for (enum feed_mode mode = FEED_TRACKING; mode < host->mode && mode < FEED_CHANNEL; mode++) {
         if (host->rungs[mode].refused && now >= host->rungs[mode].trial_at) {
             begin_trial(host, mode);
             return;
@@ -511,6 +535,9 @@ void host_flush(struct host *host)
     if (host->watch != NULL) {
         watch_flush(host->watch);
     }
+    if (host->channel != NULL) {
+        channel_flush(host->channel);
+    }
     if (host->trial != NULL && host->trial->sub != NULL) {
         subscriber_flush(host->trial->sub);
     }
@@ -523,6 +550,9 @@ static void tick_links(struct host *host, int64_t now)
     }
     if (host->watch != NULL) {
         watch_tick(host->watch, now);
+    }
+    if (host->channel != NULL) {
+        channel_tick(host->channel, now);
     }
     if (host->trial != NULL && host->trial->sub != NULL) {
         subscriber_tick(host->trial->sub, now);

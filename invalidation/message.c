@@ -124,3 +124,13 @@ size_t message_strings(struct slice bytes, struct slice *strings, size_t max)
     }
     return (size_t)n;
 }
+
+bool message_take_string(struct slice *bytes, struct slice *string)
+{
+    struct cursor c = {bytes->p, bytes->p + bytes->n};
+    if (!take_string(&c, string)) {
+        return false;
+    }
+    *bytes = slice_of(c.at, (size_t)(c.end - c.at));
+    return true;
+}

@@ -32,6 +32,8 @@ struct message message_parse(struct slice bytes);
 /* False when there is none left. */
 bool message_next_key(struct message *m, struct slice *key);
 
+/* Takes a bulk string off the front of *bytes; false, and *bytes as it was, when there is none. */
+MUST_CHECK bool message_take_string(struct slice *bytes, struct slice *string);
 /* The elements of an array of strings, of which at most `max` are looked at; returns how many it has,
  * or 0 when it is not one. */
 size_t message_strings(struct slice bytes, struct slice *strings, size_t max);

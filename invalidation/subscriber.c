@@ -10,6 +10,7 @@
  *   mode       steps
  *   redirect   CLIENT TRACKING ON REDIRECT self, SUBSCRIBE __redis__:invalidate
  *   broadcast  CLIENT TRACKING ON REDIRECT self BCAST PREFIX .., SUBSCRIBE __redis__:invalidate
+ *   channel    PUBLISH a test, SUBSCRIBE its channel
  *   keyspace   CONFIG GET notify-keyspace-events, [CONFIG SET, CONFIG GET], PSUBSCRIBE __keyevent@..
  *
  * In redirect the link tracks for itself, too, though it reads nothing: what the server allows here it
@@ -40,12 +41,11 @@ static const struct slice INVALIDATE = {"__redis__:invalidate", 20};
 
 enum state { STATE_DOWN, STATE_SETUP, STATE_REFUSED, STATE_PINGING, STATE_UP };
 
-enum step { STEP_TRACKING, STEP_NOTIFY, STEP_SET_NOTIFY, STEP_SUBSCRIBE };
+enum step { STEP_TRACKING, STEP_PUBLISH, STEP_NOTIFY, STEP_SET_NOTIFY, STEP_SUBSCRIBE };
 
 static const char *const STEP_NAMES[] = {
-    [STEP_TRACKING] = "CLIENT TRACKING",
-    [STEP_NOTIFY] = "notify-keyspace-events",
-    [STEP_SET_NOTIFY] = "CONFIG SET",
+    [STEP_TRACKING] = "CLIENT TRACKING",      [STEP_PUBLISH] = "PUBLISH",
+    [STEP_NOTIFY] = "notify-keyspace-events", [STEP_SET_NOTIFY] = "CONFIG SET",
     [STEP_SUBSCRIBE] = "SUBSCRIBE",
 };
 
@@ -196,6 +196,8 @@ static void take_message(struct subscriber *sub, struct message *m)
 {
     if (sub->options.mode == FEED_KEYSPACE) {
         take_key_event(sub, m);
+    } else if (sub->options.mode == FEED_CHANNEL) {
+        sub->options.events->heard(sub->options.ctx, m->kind == MESSAGE_TEXT ? m->text : SLICE(""));
     } else if (!slice_eq(m->channel, INVALIDATE)) {
         return; /* nothing we asked for */
     } else if (m->kind == MESSAGE_KEYS) {
@@ -315,7 +317,9 @@ static bool put_tracking(struct subscriber *sub, struct chain *out)
 static bool put_subscribe(struct subscriber *sub, struct chain *out)
 {
     if (sub->options.mode != FEED_KEYSPACE) {
-        return resp_command(out, 2, (struct slice[]){SLICE("SUBSCRIBE"), INVALIDATE});
+        struct slice name =
+            sub->options.mode == FEED_CHANNEL ? slice_str(sub->shared->channel) : INVALIDATE;
+        return resp_command(out, 2, (struct slice[]){SLICE("SUBSCRIBE"), name});
     }
     /* of all databases, as every other mode announces them: names are dropped in each */
     return resp_command(out, 2, (struct slice[]){SLICE("PSUBSCRIBE"), SLICE("__keyevent@*__:*")});
@@ -326,6 +330,10 @@ static bool put_step(struct subscriber *sub, struct chain *out)
     switch (sub->step) {
     case STEP_TRACKING:
         return put_tracking(sub, out);
+    case STEP_PUBLISH:
+        return resp_command(
+            out, 3,
+            (struct slice[]){SLICE("PUBLISH"), slice_str(sub->shared->channel), CHANNEL_TEST});
     case STEP_NOTIFY:
         return resp_command(
             out, 3,
@@ -425,6 +433,7 @@ static void finish_step(struct subscriber *sub, char type)
     }
     switch (sub->step) {
     case STEP_TRACKING:
+    case STEP_PUBLISH:
         send_step(sub, STEP_SUBSCRIBE);
         break;
     case STEP_NOTIFY:
@@ -470,6 +479,8 @@ static void on_up(struct conn *conn, void *ctx)
     sub->notify_set = false;
     if (sub->options.mode == FEED_KEYSPACE) {
         send_step(sub, STEP_NOTIFY);
+    } else if (sub->options.mode == FEED_CHANNEL) {
+        send_step(sub, STEP_PUBLISH);
     } else if (conn_peer_id(conn) == 0) {
         refuse(sub, "CLIENT ID", "it is not answered", true);
     } else {
@@ -529,7 +540,7 @@ struct subscriber *subscriber_create(const struct subscriber_options *options)
         .role = options->trial ? "trial of invalidations" : "invalidations",
         .quiet = options->trial,
         .vouches = !options->trial,
-        .asks_id = options->mode != FEED_KEYSPACE,
+        .asks_id = options->mode == FEED_REDIRECT || options->mode == FEED_BROADCAST,
         .priority = EV_MAXPRI,
         .now = sub->shared->now,
         .read_buffer = options->read_buffer,

@@ -138,6 +138,10 @@ bool dispatch_collect_keys(struct request *request, const struct cmd *cmd,
     if (n > 0 && cmd_keys_init(&walk, cmd, view)) {
         while (cmd_keys_next(&walk, &key)) {
             request_add_key(request, l1_hash(request->worker->server->l1, key));
+            if (request->worker->server->announces && request->class != CMD_READ &&
+                !resp_bulk(&request->announced, key)) {
+                return false;
+            }
         }
     }
     return true;

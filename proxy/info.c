@@ -118,6 +118,7 @@ static void add_feed(struct text *text, const struct server *server, const struc
     add(text, "invalidation_refused:%s\r\n", status.why);
     add_number(text, "invalidation_mode_changes", status.changes);
     add_number(text, "invalidation_link_up", status.link_up);
+    add_number(text, "channel_peers", status.peers);
     add(text, "tracking_table_keys:%lld\r\n", (long long)status.table_keys);
     add(text, "tracking_table_max:%lld\r\n", (long long)status.table_max);
     add_number(text, "tracking_refused", refused || strncmp(status.why, "tracking:", 9) == 0);

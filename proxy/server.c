@@ -151,6 +151,8 @@ static enum feed_mode mode_of(const struct conf *conf)
         return FEED_BROADCAST;
     case CONF_INVALIDATION_KEYSPACE:
         return FEED_KEYSPACE;
+    case CONF_INVALIDATION_CHANNEL:
+        return FEED_CHANNEL;
     case CONF_INVALIDATION_AUTO:
     case CONF_INVALIDATION_OFF:
         break;
@@ -172,10 +174,13 @@ static void create_feeds(struct server *server, const struct conf *conf)
         .db = conf->upstream_db,
         .link_lease_ms = conf->invalidation_link_lease,
         .weak_ttl_ms = conf->invalidation_weak_ttl,
+        .channel_ttl_ms = conf->invalidation_channel_ttl,
+        .channel = conf->invalidation_channel,
         .prefixes = conf->invalidation_prefixes,
         .set_notify = conf->invalidation_set_notify,
         .now = clock_ms,
     });
+    server->announces = feeds_announces(server->feeds);
 }
 
 static bool create_shared(struct server *server, const struct conf *conf)

@@ -48,6 +48,7 @@ struct server {
     struct node *node;
     bool caching;        /* invalidation.mode is not off */
     struct feeds *feeds; /* NULL unless caching */
+    bool announces;      /* feeds_announces */
     bool asks_password;  /* clients have to authenticate with this: */
     char password[SERVER_PASSWORD_MAX];
     unsigned nworkers;
