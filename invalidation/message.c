@@ -77,7 +77,7 @@ static void take_payload(struct message *m, struct cursor c)
 
 struct message message_parse(struct slice bytes)
 {
-    struct message m = {.kind = MESSAGE_ODD};
+    struct message m = {.kind = MESSAGE_ODD, .channel = SLICE(""), .text = SLICE("")};
     struct cursor c = {bytes.p, bytes.p + bytes.n};
     struct slice word;
     char type = 0;

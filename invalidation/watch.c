@@ -19,11 +19,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#define TABLE_EVERY_MS  5000
-#define NOTIFY_EVERY_MS 1000
-#define REPLY_MAX       ((size_t)1024 * 1024)
-#define FULL_PERCENT    90
-#define RELAXED_PERCENT 80
+#define TABLE_EVERY_MS   5000
+#define NOTIFY_EVERY_MS  1000
+#define REFUSED_EVERY_MS 600000 /* whoever may not ask would only fill the server's ACL log */
+#define REPLY_MAX        ((size_t)1024 * 1024)
+#define FULL_PERCENT     90
+#define RELAXED_PERCENT  80
 
 enum question { QUESTION_CONFIG, QUESTION_INFO, QUESTIONS };
 
@@ -87,6 +88,9 @@ static void judge_table(struct watch *watch)
     }
     atomic_store_explicit(&feeds->table_keys, keys, memory_order_relaxed);
     atomic_store_explicit(&feeds->table_max, max, memory_order_relaxed);
+    if (!config->good || !info->good) {
+        watch->next = watch->shared->now() + REFUSED_EVERY_MS;
+    }
     if (keys < 0 || max <= 0) {
         return;
     }
