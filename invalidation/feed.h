@@ -49,7 +49,7 @@ struct feeds_options {
     unsigned workers;      /* feeds there will be */
     bool automatic;        /* the mode is chosen; `mode` is not looked at */
     enum feed_mode mode;   /* not NONE */
-    uint32_t db;           /* the database L1 holds */
+    uint32_t db;           /* of the fill connections */
     int64_t link_lease_ms; /* L */
     int64_t weak_ttl_ms; /* longest an entry is kept in a mode that does not announce everything */
     int64_t channel_ttl_ms; /* the same in channel */

@@ -26,6 +26,8 @@
 #include "session.h"
 #include "../resp/write.h"
 
+/* Replies from L1 in one go, before the client's limits are looked at again. */
+#define HITS_SHARE ((size_t)64 * 1024)
 /* Requests above this go on the bulk lane, so that they do not hold up the others (D8). */
 #define BULK_REQUEST ((size_t)64 * 1024)
 
@@ -213,14 +215,15 @@ static bool may_join_earlier(const struct earlier *earlier)
            earlier->last->kind == REQUEST_GET;
 }
 
-static struct l1_query query_for(struct worker *worker, struct slice key, uint64_t hash,
+static struct l1_query query_for(const struct client *c, struct slice key, uint64_t hash,
                                  const struct earlier *earlier, struct request *request,
                                  struct chain *out)
 {
+    struct worker *worker = c->worker;
     return (struct l1_query){
         .key = key,
         .hash = hash,
-        .db = worker->server->conf->upstream_db,
+        .db = c->db,
         .cover = worker->feed == NULL ? L1_NO_COVER : feed_cover(worker->feed, key),
         .out = out,
         .waiter = &request->waiter,
@@ -247,6 +250,7 @@ static enum dispatch get_beside_l1(struct client *c, struct request *request, co
     request->readonly = true;
     request->road = road;
     request_add_key(request, hash);
+    COUNT(worker, l1_misses, 1);
     COUNT(worker, l1_passes, 1);
     send_on_lane(c, request, cmd, view, owner);
     return DISPATCH_DONE;
@@ -276,7 +280,7 @@ static enum dispatch get_from_l1(struct client *c, struct request *request, cons
     if (out == NULL) {
         return DISPATCH_DONE;
     }
-    struct l1_query query = query_for(worker, view->argv[1], hash, earlier, request, out);
+    struct l1_query query = query_for(c, view->argv[1], hash, earlier, request, out);
     switch (l1_get(worker->server->l1, &query, worker->now)) {
     case L1_HIT:
         COUNT(worker, l1_hits, 1);
@@ -309,7 +313,6 @@ static enum dispatch get_from_l1(struct client *c, struct request *request, cons
     if (earlier->roads != 0) {
         return DISPATCH_STALL;
     }
-    COUNT(worker, l1_misses, 1);
     return get_beside_l1(c, request, cmd, hash, 0, view, owner);
 }
 
@@ -333,6 +336,52 @@ static enum dispatch get(struct client *c, const struct cmd *cmd, const struct r
     return get_from_l1(c, request, cmd, &earlier, hash, view, owner);
 }
 
+/* Does a GET of this client mean nothing but "what is the value"? */
+static bool is_plain(const struct client *c)
+{
+    return c->head == NULL && c->pinned == NULL && c->authenticated && !c->switching &&
+           !c->multi_refused && !c->replies_off && !c->skips_next && c->worker->server->caching;
+}
+
+size_t dispatch_hits(struct client *c, struct slice in)
+{
+    struct worker *worker = c->worker;
+    struct l1 *l1 = worker->server->l1;
+    struct l1_query query = {.db = c->db};
+    size_t used = 0;
+    uint64_t hits = 0;
+    uint64_t nulls = 0;
+    size_t n;
+    if (!is_plain(c) || (n = parse_get(in, &query.key)) == 0 ||
+        (query.out = client_reply_begin(c)) == NULL) {
+        return 0;
+    }
+    size_t enough = query.out->bytes + HITS_SHARE;
+    do {
+        query.hash = l1_hash(l1, query.key);
+        enum l1_result result = l1_hit(l1, &query, worker->now);
+        if (result == L1_HIT_NULL && chain_append(query.out, null_reply(c))) {
+            nulls++;
+        } else if (result == L1_HIT) {
+            hits++;
+        } else {
+            break;
+        }
+        used += n;
+        n = parse_get(slice_of(in.p + used, in.n - used), &query.key);
+    } while (n > 0 && query.out->bytes < enough);
+    if (used == 0) {
+        client_reply_cancel(c);
+        return 0;
+    }
+    client_reply_end(c);
+    COUNT(worker, l1_hits, hits);
+    COUNT(worker, l1_negative_hits, nulls);
+    COUNT(worker, commands_processed, hits + nulls);
+    c->last_cmd = worker->server->get;
+    return used;
+}
+
 /* ---- MGET ------------------------------------------------------------------------------------ */
 
 #define MGET_KEYS 1024
@@ -353,7 +402,7 @@ static bool mget_hits(struct client *c, const struct request_view *view, struct 
         queries[i] = (struct l1_query){
             .key = key,
             .hash = request->hashes[i],
-            .db = worker->server->conf->upstream_db,
+            .db = c->db,
             .cover = L1_NO_COVER,
         };
     }
@@ -392,7 +441,7 @@ static void fetch_whole_mget(struct client *c, struct request *request,
     request->readonly = request_keep_raw(request, view->raw, owner);
     client_enqueue(c, request);
     if (!fetch_mget(request, view)) {
-        dispatch_mget_again(request);
+        dispatch_mget_again(request, true);
     }
 }
 
@@ -425,7 +474,10 @@ static enum dispatch mget(struct client *c, const struct cmd *cmd, const struct 
     }
     request_destroy(request);
     enum dispatch result = dispatch_forward(c, cmd, CMD_READ, view, owner);
-    COUNT(worker, l1_passes, result == DISPATCH_DONE ? view->argc - 1 : 0);
+    if (result == DISPATCH_DONE) {
+        COUNT(worker, l1_misses, view->argc - 1);
+        COUNT(worker, l1_passes, view->argc - 1);
+    }
     return result;
 }
 
@@ -442,7 +494,7 @@ static enum dispatch switch_road(struct client *c, const struct cmd *cmd, struct
     request->class = CMD_NONE;
     request->cmd = cmd;
     request->road = c->pinned == NULL ? ROAD_LANE : ROAD_PINNED;
-    c->switching = true;
+    request->holds = true;
     client_enqueue(c, request);
     forward_request(request, raw, NULL);
     return DISPATCH_DONE;
@@ -553,8 +605,7 @@ static enum dispatch before_login(struct client *c, const struct cmd *cmd,
 static enum dispatch route(struct client *c, const struct cmd *cmd, enum cmd_class class,
                            const struct request_view *view, struct blob *owner)
 {
-    bool cached = c->worker->server->caching && cmd_arity_ok(cmd, view->argc) &&
-                  c->db == c->worker->server->conf->upstream_db;
+    bool cached = c->worker->server->caching && cmd_arity_ok(cmd, view->argc);
     switch (class) {
     case CMD_GET:
         return cached ? get(c, cmd, view, owner) : dispatch_forward(c, cmd, CMD_READ, view, owner);
@@ -637,8 +688,7 @@ void dispatch_again(struct request *request)
         again_on_lane(request, earlier, hash);
         return;
     }
-    struct l1_query query =
-        query_for(worker, view.argv[1], hash, &earlier, request, &request->reply);
+    struct l1_query query = query_for(c, view.argv[1], hash, &earlier, request, &request->reply);
     switch (l1_get(worker->server->l1, &query, worker->now)) {
     case L1_HIT_NULL:
         if (!chain_append(&request->reply, null_reply(c))) {
@@ -662,7 +712,7 @@ void dispatch_again(struct request *request)
     client_finish(c, request);
 }
 
-void dispatch_mget_again(struct request *request)
+void dispatch_mget_again(struct request *request, bool may_fetch)
 {
     struct worker *worker = request->worker;
     struct request_view view;
@@ -671,7 +721,7 @@ void dispatch_mget_again(struct request *request)
         forward_fail(request, "the fill connection was lost");
         return;
     }
-    if (can_fetch(worker) && fetch_mget(request, &view)) {
+    if (may_fetch && can_fetch(worker) && fetch_mget(request, &view)) {
         request->kind = REQUEST_MGET;
         return;
     }

@@ -52,6 +52,7 @@ struct request {
     bool selects;    /* a SELECT: its client is in request->db once the reply says so */
     bool greets;     /* a HELLO: its client speaks request->resp3 once the reply says so */
     bool streams;    /* SUBSCRIBE, MONITOR and the like (stream.c) */
+    bool holds;      /* what follows waits for its reply */
     bool any_db;     /* on a connection whose db is not known: its keys may be in L1's */
     uint8_t preface; /* replies to be swallowed first: of what was sent ahead of it */
     bool readonly;   /* may be sent once more if its connection dies (D16) */

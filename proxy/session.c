@@ -34,7 +34,7 @@ static bool is_named(const struct cmd *cmd, const char *name)
 
 static bool ends_multi(const struct cmd *cmd, const struct request_view *view)
 {
-    return is_named(cmd, "exec") || (is_named(cmd, "discard") && view->argc == 1);
+    return (is_named(cmd, "exec") || is_named(cmd, "discard")) && view->argc == 1;
 }
 
 /* Commands behind which more comes than one reply. */
@@ -97,6 +97,9 @@ static bool can_queue(const struct cmd *cmd, enum cmd_class class)
 static void foresee(struct client *c, const struct cmd *cmd, enum cmd_class class,
                     const struct request_view *view)
 {
+    if (!cmd_arity_ok(cmd, view->argc)) {
+        return; /* refused: nothing changes */
+    }
     if (is_named(cmd, "multi")) {
         c->expects_multi = true;
         c->nqueued = 0;
@@ -143,7 +146,7 @@ static bool prepare(struct client *c, struct request *request, const struct cmd 
     request->relearns = learn_is_due(cmd, request->class == CMD_FLUSH);
     request->any_db = c->any_db;
     request->is_get = class == CMD_GET && cmd_arity_ok(cmd, view->argc) && !c->any_db;
-    request->streams = is_streaming(cmd);
+    request->streams = request->holds = is_streaming(cmd);
     return dispatch_collect_keys(request, cmd, view);
 }
 
@@ -242,7 +245,6 @@ enum dispatch session_request(struct client *c, const struct cmd *cmd, enum cmd_
     client_enqueue(c, request);
     if (request->streams && !request->queued && !poisons) {
         pinned_stream(c, request, view->argc);
-        c->switching = true;
     }
     if (is_wait(cmd) && !request->queued) {
         send_wait(request, view->raw);

@@ -25,7 +25,8 @@ bool conn_accepts(const struct conn *conn)
     if (conn->state == CONN_UP) {
         return conn_is_current(conn);
     }
-    return conn->state != CONN_IDLE && conn->hopeful;
+    return conn->state != CONN_IDLE &&
+           (conn->hopeful || (conn->state == CONN_BACKOFF && conn_may_try_early(conn)));
 }
 
 static bool queue_bytes(struct conn *conn, struct slice bytes, struct blob *blob)
@@ -44,6 +45,9 @@ enum conn_status conn_submit(struct conn *conn, struct call *call, struct slice 
     bug_on(call->replies == 0 || bytes.n == 0);
     if (!conn_accepts(conn)) {
         return CONN_DOWN;
+    }
+    if (conn->state == CONN_BACKOFF && !conn->hopeful) {
+        conn_try_early(conn);
     }
     if (!queue_bytes(conn, bytes, blob)) {
         return CONN_NO_MEMORY;
@@ -113,6 +117,9 @@ void conn_tick(struct conn *conn, int64_t now)
     conn->last_tick = now;
     if (conn->state == CONN_UP) {
         tick_up(conn, now);
+    } else if (conn->state == CONN_BACKOFF && conn_may_try_early(conn) &&
+               node_last_heard(conn->options.node) > conn->attempt_failed) {
+        conn_try_early(conn); /* it has answered somebody since */
     } else if (conn->deadline != 0 && now >= conn->deadline) {
         if (conn->state == CONN_CONNECTING) {
             conn_next_address(conn, "connecting took too long");

@@ -11,13 +11,15 @@
  * A connection reconnects by itself until it is destroyed. Calls are accepted while UP, and while
  * the first attempt after open or after a loss from UP is under way (they wait and leave behind the
  * handshake; lost when it fails); otherwise conn_submit says CONN_DOWN at once and the caller
- * answers with an error. One attempt tries every address of the node. A link that was up for less
+ * answers with an error. A call may also cut a back-off short, ten times a second at most, if the
+ * attempt before failed at once: nobody is to be told that a server is down which is back. One attempt tries every address of the node. A link that was up for less
  * than a second waits out the back-off before that first attempt, with its calls: a server that
  * hangs up on everybody must not make us spin.
  *
  * Handshake, pipelined and awaited: AUTH or HELLO 3 with AUTH, SELECT, CLIENT TRACKING ON for a
  * tracked connection, INFO server (run_id, C3), PING. Refused = the server answered a step with an
- * error; CLIENT NO-EVICT and INFO may be answered with one.
+ * error; CLIENT NO-EVICT, CLIENT ID and INFO may be answered with one, and on an untracked
+ * connection PING too if it says what the server is occupied with (BUSY, LOADING, MASTERDOWN, NOPERM).
  *
  * Generation (C3): a connection whose node turned out to be another server process accepts nothing
  * any more and fails itself at the next flush or tick.

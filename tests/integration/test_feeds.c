@@ -43,6 +43,36 @@ SCENARIO(feeds, keyspace_sees_foreign_changes)
     foreign_changes_are_seen("keyspace");
 }
 
+static void other_databases_are_told_too(const char *mode)
+{
+    struct setup s = start(mode);
+
+    expect(s.redis->direct, "+OK", "SELECT 5");
+    expect(s.c[0], "+OK", "SELECT 5");
+    for (int i = 0; i < 5; i++) {
+        expect(s.redis->direct, "+OK", "SET k %d", i);
+        await_reply(s.c[0], cleanup_printf("$%d", i), 500 * slowdown(), "GET k");
+        make_cached(&s, s.c[0], "k");
+        expect(s.c[1], "nil", "GET k");
+    }
+    cr_assert_eq(nearside_info(s.proxy, "drops_lapsed"), 0, "the lease did the work");
+}
+
+SCENARIO(feeds, redirect_sees_foreign_changes_in_other_databases)
+{
+    other_databases_are_told_too("redirect");
+}
+
+SCENARIO(feeds, broadcast_sees_foreign_changes_in_other_databases)
+{
+    other_databases_are_told_too("broadcast");
+}
+
+SCENARIO(feeds, keyspace_sees_foreign_changes_in_other_databases)
+{
+    other_databases_are_told_too("keyspace");
+}
+
 static void flush_is_seen(const char *mode, const char *command, int rounds, int64_t ms)
 {
     struct setup s = start(mode);
