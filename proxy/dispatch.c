@@ -144,6 +144,10 @@ bool dispatch_collect_keys(struct request *request, const struct cmd *cmd,
     if (n > 0 && cmd_keys_init(&walk, cmd, view)) {
         while (cmd_keys_next(&walk, &key)) {
             request_add_key(request, l1_hash(request->worker->server->l1, key));
+            if (request->worker->server->announces && request->class != CMD_READ &&
+                !resp_bulk(&request->announced, key)) {
+                return false;
+            }
         }
     }
     return true;
@@ -224,7 +228,7 @@ static struct l1_query query_for(const struct client *c, struct slice key, uint6
         .key = key,
         .hash = hash,
         .db = c->db,
-        .cover = can_fetch(worker) ? (uint16_t)worker->index : L1_NO_COVER,
+        .cover = worker->feed == NULL ? L1_NO_COVER : feed_cover(worker->feed, key),
         .out = out,
         .waiter = &request->waiter,
         .with = earlier->roads == 0 ? NULL : &earlier->last->waiter,

@@ -23,8 +23,9 @@
 #include "../conf/mem.h"
 
 /* A lane with so much unsent makes clients wait; one with less takes any request whole. */
-#define LANE_FULL    ((size_t)32 * 1024 * 1024)
-#define LANE_PENDING ((size_t)256 * 1024)
+#define LANE_FULL     ((size_t)32 * 1024 * 1024)
+#define ANNOUNCED_MAX ((size_t)256 * 1024) /* bytes of keys; more are all keys */
+#define LANE_PENDING  ((size_t)256 * 1024)
 
 static void on_reply(struct call *call, const struct reply_piece *piece);
 static void on_lost(struct call *call, enum call_loss loss);
@@ -80,6 +81,9 @@ static void settle_unknown(struct request *request)
     if (mode == CONF_UNKNOWN_DECLARED && request->road == ROAD_PINNED) {
         mode = CONF_UNKNOWN_FENCE; /* EXEC names no keys; what is trusted is scripts */
     }
+    if (mode == CONF_UNKNOWN_FENCE && worker->server->announces) {
+        mode = CONF_UNKNOWN_FLUSH; /* nobody announces what a script wrote */
+    }
     switch (mode) {
     case CONF_UNKNOWN_FENCE:
         if (!fence_join(worker, request)) {
@@ -113,6 +117,37 @@ static bool was_executed(const struct request *request, const struct reply_piece
     return request->queued && piece->type != '-' && !slice_eq(piece->bytes, SLICE("+QUEUED\r\n"));
 }
 
+/* Mode channel: others are told of what may have changed, lost replies included. Nobody knows what a
+ * script or a transaction wrote. */
+static void announce(struct request *request, const struct reply_piece *piece)
+{
+    struct server *server = request->worker->server;
+    bool declared = server->conf->invalidation_unknown_writes == CONF_UNKNOWN_DECLARED &&
+                    request->road != ROAD_PINNED;
+    bool executed = piece != NULL && was_executed(request, piece);
+    bool writes = request_writes(request) || request->class == CMD_FLUSH || executed;
+    bool all = request->class == CMD_FLUSH || executed || request->wide ||
+               (request->class == CMD_UNKNOWN && !declared);
+    size_t n = request->announced.bytes;
+    if (!writes || (!all && n == 0)) {
+        return;
+    }
+    char *keys = all || n > ANNOUNCED_MAX ? NULL : mem_try(n);
+    for (size_t at = 0; keys != NULL && at < n;) {
+        struct iovec iov[16];
+        int count = chain_iov(&request->announced, iov, 16);
+        size_t taken = 0;
+        for (int i = 0; i < count; i++) {
+            memcpy(keys + at + taken, iov[i].iov_base, iov[i].iov_len);
+            taken += iov[i].iov_len;
+        }
+        chain_consume(&request->announced, taken);
+        at += taken;
+    }
+    feeds_announce(server->feeds, slice_of(keys, keys == NULL ? 0 : n));
+    mem_free(keys);
+}
+
 /* piece is the first of the reply, or NULL when it was lost. */
 static void settle(struct request *request, const struct reply_piece *piece)
 {
@@ -127,6 +162,9 @@ static void settle(struct request *request, const struct reply_piece *piece)
     }
     if (!worker->server->caching) {
         return;
+    }
+    if (worker->server->announces) {
+        announce(request, piece);
     }
     if (request_writes(request)) {
         end_write(request);

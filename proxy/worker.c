@@ -404,16 +404,11 @@ static void create_links(struct worker *worker)
     });
     if (server->caching) {
         worker->feed = feed_create(&(struct feed_options){
+            .feeds = server->feeds,
+            .index = worker->index,
             .loop = worker->loop,
-            .node = server->node,
-            .l1 = server->l1,
-            .cover = (uint16_t)worker->index,
-            .db = server->conf->upstream_db,
-            .link_lease_ms = server->conf->invalidation_link_lease,
-            .now = clock_ms,
             .read_buffer = worker->read_buffer,
             .read_size = WORKER_READ_SIZE,
-            .refused = &server->feeds_refused,
         });
     }
 }

@@ -119,7 +119,7 @@ static void log_lost(struct conn *conn, size_t ncalls, int64_t now)
               "lost connection to %s (%s, db %" PRIu32 "): %s; commands without reply: %zu%s; "
               "connecting again",
               node_name(conn->options.node), conn->options.role, conn->options.db, conn->error,
-              ncalls, conn->options.tracking ? "; what it filled in L1 is void" : "");
+              ncalls, conn->options.vouches ? "; what it vouches for in L1 is void" : "");
 }
 
 static void log_failed(struct conn *conn, size_t ncalls, int64_t now)
