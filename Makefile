@@ -47,7 +47,7 @@ MIMALLOC_LIBS := -Wl,--push-state,--no-as-needed -lmimalloc -Wl,--pop-state
 INIH_LIBS := $(or $(shell pkg-config --libs inih 2>/dev/null),-linih)
 LIBS := $(HIREDIS_LIBS) $(INIH_LIBS) -lev -lm
 
-FLAVOURS := release debug asan tsan fuzz
+FLAVOURS := release debug asan tsan fuzz mutant
 
 # Instrumented code makes gcc warn of what cannot happen: warnings are judged in release.
 CHECKED := -Wno-error -DNEARSIDE_LIBC_MALLOC -DNEARSIDE_DEBUG -fno-omit-frame-pointer
@@ -57,6 +57,7 @@ FLAGS_release := -O2 -g $(HARDEN)
 FLAGS_debug := -O0 -g3 -DNEARSIDE_DEBUG
 FLAGS_asan := -O1 -g $(SAN_ADDRESS) $(CHECKED)
 FLAGS_tsan := -O1 -g -fsanitize=thread $(CHECKED)
+FLAGS_mutant := -O1 -g -DNEARSIDE_MUTANTS -Wno-error
 FLAGS_fuzz := -O1 -g -fsanitize=fuzzer-no-link $(SAN_ADDRESS) $(CHECKED)
 
 LINK_release := $(MIMALLOC_LIBS) -Wl,-z,relro,-z,now
@@ -64,6 +65,7 @@ LINK_debug := $(MIMALLOC_LIBS)
 LINK_asan := $(SAN_ADDRESS)
 LINK_tsan := -fsanitize=thread
 LINK_fuzz := $(SAN_ADDRESS)
+LINK_mutant := $(MIMALLOC_LIBS)
 
 $(foreach f,$(FLAVOURS),$(eval CC_$(f) := $(if $(filter fuzz,$(f)),$(FUZZ_CC),$(CC))))
 compile = $(CC_$(1)) -std=gnu11 $(DEFINES) $(HIREDIS_CFLAGS) $(WARNINGS) -pthread $(FLAGS_$(1)) \

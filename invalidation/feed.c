@@ -19,6 +19,7 @@
 
 #include "../conf/log.h"
 #include "../conf/mem.h"
+#include "../conf/mutant.h"
 
 #define FEED_MAGIC       0x66656564u
 #define REFUSED_RETRY_MS 10000
@@ -93,7 +94,9 @@ static void on_push(struct conn *conn, const struct push *push, void *ctx)
     }
     if (!push->plain || push->is_null || push->nitems == 0) {
         /* M1: all keys. M2: something we do not understand may well mean all keys. */
-        l1_drop_all(feed->options.l1);
+        if (push->plain && push->is_null ? !MUTANT(M1) : !MUTANT(M2)) {
+            l1_drop_all(feed->options.l1);
+        }
         add(&feed->flushes, 1);
         return;
     }
@@ -155,10 +158,10 @@ static void on_pong(struct call *call, const struct reply_piece *piece)
     if (piece->last) {
         feed->ping_open = false;
     }
-    if (slice_eq(piece->bytes, SLICE("+PONG\r\n"))) {
+    if (slice_eq(piece->bytes, SLICE("+PONG\r\n")) || MUTANT(C6e)) {
         int64_t now = feed->options.now();
         note_lapse(feed, now);
-        feed->t_ok = feed->ping_sent;
+        feed->t_ok = MUTANT(C6t) ? now : feed->ping_sent;
         feed->lapsed = feed->lapsed && now > feed->t_ok + feed->options.link_lease_ms;
         feed->alive_since = now;
         atomic_store_explicit(&feed->last_pong, now, memory_order_relaxed);
@@ -240,7 +243,9 @@ static void on_lost(struct conn *conn, void *ctx)
 {
     struct feed *feed = ctx;
     (void)conn;
-    l1_cover_down(feed->options.l1, feed->options.cover);
+    if (!MUTANT(C4)) {
+        l1_cover_down(feed->options.l1, feed->options.cover);
+    }
     ev_timer_stop(feed->options.loop, &feed->ping_timer);
     add(&feed->losses, 1);
     note_state(feed);
@@ -270,7 +275,7 @@ struct feed *feed_create(const struct feed_options *options)
         .db = options->db,
         .resp3 = true,
         .tracking = true,
-        .priority = EV_MAXPRI,
+        .priority = MUTANT(M5) ? EV_MINPRI : EV_MAXPRI,
         .now = options->now,
         .read_buffer = options->read_buffer,
         .read_size = options->read_size,

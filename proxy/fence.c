@@ -17,6 +17,7 @@
 #include "forward.h"
 
 #include "../conf/mem.h"
+#include "../conf/mutant.h"
 
 /* X4: at most this long, and never longer than the link lease. */
 #define FENCE_MS 200
@@ -53,7 +54,7 @@ static void on_pong(struct call *call, const struct reply_piece *piece)
 {
     struct part *part = container_of(call, struct part, call);
     if (piece->last) {
-        send_home(part, piece->first && piece->type == '+');
+        send_home(part, piece->first && (piece->type == '+' || MUTANT(X3)));
     }
 }
 
@@ -71,7 +72,7 @@ static void on_part(struct worker *worker, struct post *post)
     struct part *part = container_of(post, struct part, post);
     part->call.ops = &ping_ops;
     part->call.replies = 1;
-    if (worker->feed == NULL) {
+    if (worker->feed == NULL || (MUTANT(X1) && worker != part->fence->owner)) {
         send_home(part, true);
         return;
     }
@@ -172,7 +173,7 @@ void fence_tick(struct worker *worker)
             continue;
         }
         for (unsigned i = 0; i < fence->nparts; i++) {
-            if (!fence->parts[i].home) {
+            if (!fence->parts[i].home && !MUTANT(X4)) {
                 l1_cover_void(worker->server->l1, (uint16_t)i);
                 COUNT(worker, fence_timeouts, 1);
             }

@@ -18,6 +18,7 @@
 #include "../resp/write.h"
 
 #include "../conf/mem.h"
+#include "../conf/mutant.h"
 
 #include <stdio.h>
 
@@ -58,9 +59,9 @@ static const struct slice pttl_head = {"*2\r\n$4\r\nPTTL\r\n", 14};
 static int64_t ttl_of(const struct conf *conf, bool is_null, int64_t pttl)
 {
     if (is_null) {
-        return pttl == -2 ? conf->l1_negative_ttl : 0;
+        return pttl == -2 || MUTANT(T2) ? conf->l1_negative_ttl : 0;
     }
-    if (pttl == -1) {
+    if (pttl == -1 || MUTANT(T1p) || (MUTANT(T2v) && pttl == -2)) {
         return conf->l1_ttl;
     }
     return pttl <= 0 ? 0 : (pttl < conf->l1_ttl ? pttl : conf->l1_ttl);
@@ -182,7 +183,7 @@ static void on_get_reply(struct call *call, const struct reply_piece *piece)
         struct l1_value value = {
             .encoded = slice_of(flight->value->p, flight->filled),
             .is_null = flight->is_null,
-            .ttl_ms = flight->is_error
+            .ttl_ms = flight->is_error && !MUTANT(R2e)
                           ? 0
                           : ttl_of(worker->server->conf, flight->is_null, pttl_of(piece)),
         };
@@ -401,6 +402,9 @@ static void observe(struct request *request, uint32_t i)
 {
     struct slice value = request->mget->values[i];
     struct server *server = request->worker->server;
+    if (MUTANT(R7m)) {
+        return;
+    }
     l1_observe_value(server->l1, request->hashes[i], request->db,
                      value.n == 0 ? slice_of(NULL, 0) : value);
 }
@@ -417,7 +421,7 @@ static void fill_next(struct request *request, int64_t pttl)
     struct slice encoded = mget->values[mget->pttl_at];
     struct l1_lease **lease = &mget->leases[mget->pttl_at++];
     bool is_null = encoded.n == 0;
-    if (!mget->is_array || (is_null && pttl != -2)) {
+    if (!mget->is_array || (is_null && pttl != -2 && !MUTANT(T2))) {
         /* nil is also what MGET has for a key of another type: who waits for a GET looks again */
         l1_abandon(worker->server->l1, lease);
         return;
