@@ -86,7 +86,8 @@ LINKS_proxy := proxy invalidation upstream l1 resp conf
 
 SRC := $(sort $(wildcard $(addsuffix /*.c,$(FOLDERS))))
 SUPPORT_SRC := $(sort $(wildcard tests/support/*.c))
-INTEGRATION_SRC := $(sort $(wildcard tests/integration/*.c tests/integration/regress/*.c))
+INTEGRATION_SRC := $(sort $(wildcard tests/integration/*.c tests/integration/regress/*.c \
+                   tests/coherence/test_*.c))
 MODULE_SRC := tests/module/module.c
 RACE_SRC := $(sort $(wildcard tests/race/race_*.c))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
