@@ -26,6 +26,7 @@
 #include "feed_priv.h"
 
 #include "../conf/mem.h"
+#include "../conf/mutant.h"
 
 #define FEED_MAGIC 0x66656564u
 
@@ -100,7 +101,9 @@ static void on_push(struct conn *conn, const struct push *push, void *ctx)
     }
     if (!push->plain || push->is_null || push->nitems == 0) {
         /* M1: all keys. M2: something we do not understand may well mean all keys. */
-        l1_drop_all(l1);
+        if (push->plain && push->is_null ? !MUTANT(M1) : !MUTANT(M2)) {
+            l1_drop_all(l1);
+        }
         feed_count(&feed->counters.flushes, 1);
         return;
     }
@@ -163,10 +166,10 @@ static void on_pong(struct call *call, const struct reply_piece *piece)
     if (piece->last) {
         feed->ping_open = false;
     }
-    if (slice_eq(piece->bytes, SLICE("+PONG\r\n"))) {
+    if (slice_eq(piece->bytes, SLICE("+PONG\r\n")) || MUTANT(C6e)) {
         int64_t now = feed->shared->now();
         note_lapse(feed, now);
-        lease_clock_renew(&feed->clock, feed->feeds, feed->ping_sent, now);
+        lease_clock_renew(&feed->clock, feed->feeds, MUTANT(C6t) ? now : feed->ping_sent, now);
         atomic_store_explicit(&feed->last_pong, now, memory_order_relaxed);
         if (owns_cover(feed)) {
             l1_cover_renew(feed->shared->l1, feed->cover, servable_until(feed));
@@ -252,7 +255,7 @@ static void on_lost(struct conn *conn, void *ctx)
 {
     struct feed *feed = ctx;
     (void)conn;
-    if (owns_cover(feed)) {
+    if (owns_cover(feed) && !MUTANT(C4)) {
         l1_cover_down(feed->shared->l1, feed->cover);
     }
     ev_timer_stop(feed->options.loop, &feed->ping_timer);
@@ -299,7 +302,7 @@ static void open_fill(struct feed *feed)
         .resp3 = mode == FEED_TRACKING,
         .tracking = tracked,
         .redirect = feed->plan.redirect,
-        .priority = EV_MAXPRI,
+        .priority = MUTANT(M5) ? EV_MINPRI : EV_MAXPRI,
         .now = feed->shared->now,
         .read_buffer = feed->options.read_buffer,
         .read_size = feed->options.read_size,
@@ -469,7 +472,8 @@ static void end_call(struct feed_fence *fence, bool good)
 static void on_fill_pong(struct call *call, const struct reply_piece *piece)
 {
     if (piece->last) {
-        end_call(container_of(call, struct feed_fence, fill), piece->first && piece->type == '+');
+        end_call(container_of(call, struct feed_fence, fill),
+                 piece->first && (piece->type == '+' || MUTANT(X3)));
     }
 }
 

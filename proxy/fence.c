@@ -17,6 +17,7 @@
 #include "forward.h"
 
 #include "../conf/mem.h"
+#include "../conf/mutant.h"
 
 /* X4: at most this long, and never longer than the link lease. */
 #define FENCE_MS 200
@@ -59,7 +60,7 @@ static void on_part(struct worker *worker, struct post *post)
 {
     struct part *part = container_of(post, struct part, post);
     part->asked.done = on_asked;
-    if (worker->feed == NULL) {
+    if (worker->feed == NULL || (MUTANT(X1) && worker != part->fence->owner)) {
         send_home(part, true);
         return;
     }
@@ -170,7 +171,7 @@ void fence_tick(struct worker *worker)
             continue;
         }
         for (unsigned i = 0; i < fence->nparts; i++) {
-            if (!fence->parts[i].home) {
+            if (!fence->parts[i].home && !MUTANT(X4)) {
                 feeds_void(worker->server->feeds, i);
                 COUNT(worker, fence_timeouts, 1);
             }

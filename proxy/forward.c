@@ -21,6 +21,7 @@
 #include "../resp/write.h"
 
 #include "../conf/mem.h"
+#include "../conf/mutant.h"
 
 /* A lane with so much unsent makes clients wait; one with less takes any request whole. */
 #define LANE_FULL     ((size_t)32 * 1024 * 1024)
@@ -57,6 +58,9 @@ static void settle_read(struct request *request, const struct reply_piece *piece
 {
     struct l1 *l1 = request->worker->server->l1;
     bool whole = piece != NULL && piece->first && piece->last;
+    if (MUTANT(R7)) {
+        return;
+    }
     if (request->is_get && whole && (piece->type == '$' || piece->type == '_')) {
         struct slice value = piece->is_null ? slice_of(NULL, 0) : piece->bytes;
         l1_observe_value(l1, request->hashes[0], request->db, value);
@@ -78,6 +82,9 @@ static void settle_unknown(struct request *request)
     struct worker *worker = request->worker;
     enum conf_unknown_writes mode =
         (enum conf_unknown_writes)worker->server->conf->invalidation_unknown_writes;
+    if (MUTANT(W3u) || MUTANT(X2)) {
+        return;
+    }
     if (mode == CONF_UNKNOWN_DECLARED && request->road == ROAD_PINNED) {
         mode = CONF_UNKNOWN_FENCE; /* EXEC names no keys; what is trusted is scripts */
     }
@@ -101,6 +108,9 @@ static void settle_unknown(struct request *request)
 static void end_write(struct request *request)
 {
     struct l1 *l1 = request->worker->server->l1;
+    if (MUTANT(W1e)) {
+        return;
+    }
     if (!request->unbegun && request->wide) {
         l1_write_end_wide(l1);
     } else if (!request->unbegun && request->nkeys > 0) {
@@ -173,7 +183,9 @@ static void settle(struct request *request, const struct reply_piece *piece)
     }
     if (request->class == CMD_FLUSH ||
         (piece != NULL && request->queued_flush && was_executed(request, piece))) {
-        l1_drop_all(l1);
+        if (!MUTANT(W3f)) {
+            l1_drop_all(l1);
+        }
         worker->flush_lost = piece == NULL ? worker->now : worker->flush_lost;
     } else if (piece != NULL && request->client != NULL &&
                (request->class == CMD_UNKNOWN || was_executed(request, piece))) {
@@ -451,8 +463,9 @@ static void on_lost(struct call *call, enum call_loss loss)
         return;
     }
     chain_fini(&request->reply);
-    if (request->readonly && request->attempts == 0 && request->road != ROAD_PINNED &&
-        !has_later_write(request) && conn_accepts(lane_of(request))) {
+    if ((request->readonly || MUTANT(W2)) && request->attempts == 0 &&
+        request->road != ROAD_PINNED && !has_later_write(request) &&
+        conn_accepts(lane_of(request))) {
         request->attempts++;
         COUNT(request->worker, resends, 1);
         forward_request(request, request->raw, request->raw_blob);
@@ -569,6 +582,9 @@ void forward_request(struct request *request, struct slice raw, struct blob *own
     bool pinned = request->road == ROAD_PINNED;
     struct conn *lane = pinned ? pinned_conn(request->client) : lane_of(request);
     begin(request);
+    if (MUTANT(X2) && request->class == CMD_UNKNOWN) {
+        (void)!fence_join(request->worker, request);
+    }
     request->call.ops = &lane_ops;
     request->call.replies = 1u + request->preface;
     enum conn_status status = conn_submit(lane, &request->call, raw, owner);

@@ -16,6 +16,8 @@
  */
 #include "upstream_priv.h"
 
+#include "../conf/mutant.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <netinet/in.h>
@@ -214,6 +216,10 @@ static void lose_link(struct conn *conn, const char *why, int64_t now)
     conn->hopeful = true;
     conn->slow_ms = 0;
     conn_set_state(conn, stable ? CONN_CONNECTING : CONN_BACKOFF);
+    if (MUTANT(C10)) {
+        lost_calls_tell(lost);
+        lost.head = NULL;
+    }
     if (conn->events->lost != NULL) {
         conn->events->lost(conn, conn->options.ctx);
     }
