@@ -643,8 +643,8 @@ enum dispatch dispatch_request(struct client *c, const struct request_view *view
     const struct cmd *cmd = cmd_find(view);
     enum cmd_class class = cmd_effective_class(cmd, view);
     enum dispatch result;
-    if (c->switching) {
-        return DISPATCH_STALL;
+    if (c->switching || c->nblocked > 0) {
+        return DISPATCH_STALL; /* Redis, too, looks at nothing behind a blocked command */
     }
     bool skips = c->skips_next;
     c->skips_this = skips;

@@ -571,3 +571,28 @@ SCENARIO(session, reset_waits_for_what_was_asked_in_another_database)
         expect_next(c, ":1");
     }
 }
+
+SCENARIO(session, nothing_behind_a_blocked_command_is_executed)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *first = nearside_connect(n);
+    struct client *second = nearside_connect(n);
+    const char *id = cleanup_printf("%s", ask(first, "CLIENT ID") + 1);
+
+    cr_assert(client_command(first, "BLPOP a 0"));
+    cr_assert(client_command(second, "BLPOP b 0"));
+    cr_assert(client_command(second, "CLIENT UNBLOCK %s ERROR", id));
+    cr_assert(client_command(second, "CLIENT SETNAME late"));
+    int64_t deadline = now_ms() + 5000;
+    while (redis_info(r, "blocked_clients") < 2 && now_ms() < deadline) {
+    }
+    cr_assert_eq(redis_info(r, "blocked_clients"), 2);
+    cr_assert(!client_readable(first, 50));
+    cr_assert(strstr(ask(nearside_connect(n), "CLIENT LIST"), "late") == NULL);
+    expect(r->direct, ":1", "RPUSH b x");
+    expect_next(second, "[$b $x]");
+    expect_next(second, ":1");
+    expect_next(second, "+OK");
+    expect_next(first, "-UNBLOCKED ...");
+}
