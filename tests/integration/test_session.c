@@ -175,7 +175,7 @@ SCENARIO(session, a_client_that_leaves_inside_multi_leaves_nothing_behind)
     expect(c, "-ERR EXEC without MULTI", "EXEC");
     expect(c, "+OK", "MULTI");
     expect(c, "[]", "EXEC");
-    const char *list = ask(r->direct, "CLIENT LIST");
+    const char *list = redis_clients(r);
     cr_assert_null(strstr(list, "multi=1"), "%s", list);
 }
 
