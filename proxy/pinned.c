@@ -260,6 +260,8 @@ void pinned_settle(struct client *c)
 {
     struct pinned *p = c->pinned;
     if (p->multi || p->watching || p->any_db || stream_is_on(&p->stream)) {
+        c->expects_multi = p->multi; /* a MULTI may have been refused */
+        c->expects_watch = p->watching;
         return;
     }
     struct worker *worker = p->worker;

@@ -97,6 +97,9 @@ static bool can_queue(const struct cmd *cmd, enum cmd_class class)
 static void foresee(struct client *c, const struct cmd *cmd, enum cmd_class class,
                     const struct request_view *view)
 {
+    if (pinned_is_subscriber(c)) {
+        return; /* the server takes none of these now */
+    }
     if (is_named(cmd, "multi")) {
         c->expects_multi = true;
         c->nqueued = 0;

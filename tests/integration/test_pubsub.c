@@ -252,6 +252,39 @@ SCENARIO(pubsub, a_subscriber_of_version_3_goes_on_working_as_before)
     }
 }
 
+SCENARIO(pubsub, a_subscriber_of_version_2_that_tries_a_transaction_can_still_unsubscribe)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+
+    expect(c, "[$subscribe $a :1]", "SUBSCRIBE a");
+    expect(c, "-ERR Can't execute 'multi'...", "MULTI");
+    expect(c, "[$subscribe $b :2]", "SUBSCRIBE b");
+    cr_assert(client_send_text(c, "MULTI\r\nWATCH k\r\nUNSUBSCRIBE a b\r\nCLIENT GETNAME\r\n"));
+    expect_next(c, "-ERR Can't execute 'multi'...");
+    expect_next(c, "-ERR Can't execute 'watch'...");
+    expect_next(c, "[$unsubscribe $a :1]");
+    expect_next(c, "[$unsubscribe $b :0]");
+    expect_next(c, "nil");
+    nearside_await_info(n, "pinned_connections", 0, 0, 2000);
+}
+
+SCENARIO(pubsub, a_multi_that_is_refused_is_none_while_keys_are_watched)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+
+    expect(c, "+OK", "WATCH k");
+    expect(c, "-ERR wrong number...", "MULTI foo");
+    expect(c, "nil", "CLIENT GETNAME");
+    expect(c, "[$subscribe $a :1]", "SUBSCRIBE a");
+    expect(c, "[$unsubscribe $a :0]", "UNSUBSCRIBE a");
+    expect(c, "+OK", "UNWATCH");
+    nearside_await_info(n, "pinned_connections", 0, 0, 2000);
+}
+
 SCENARIO(pubsub, a_refused_subscription_is_answered_once)
 {
     struct redis *r = redis_start(NULL);
