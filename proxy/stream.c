@@ -134,9 +134,11 @@ static struct slice first_element(struct slice head)
     return cr == NULL ? SLICE("") : slice_of(p + 1, (size_t)(cr - p - 1));
 }
 
+/* Who is subscribed to nothing gets replies only, whatever they begin with. */
 static void decide(struct stream *s, struct slice head)
 {
-    struct slice word = first_element(head);
+    bool expects = s->asking != NULL || s->channels + s->patterns + s->shards > 0;
+    struct slice word = expects ? first_element(head) : SLICE("");
     const struct slice *kind = find(confirmations, ARRAY_LEN(confirmations), word);
     s->ntail = 0;
     if (kind != NULL) {

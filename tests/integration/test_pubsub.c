@@ -285,6 +285,24 @@ SCENARIO(pubsub, a_multi_that_is_refused_is_none_while_keys_are_watched)
     nearside_await_info(n, "pinned_connections", 0, 0, 2000);
 }
 
+SCENARIO(pubsub, a_reply_that_looks_like_a_message_is_one_to_nobody)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+
+    expect(r->direct, ":3", "RPUSH l message ch text");
+    expect(r->direct, ":3", "RPUSH u unsubscribe ch 0");
+    expect(c, "+OK", "WATCH k");
+    expect(c, "[$subscribe $a :1]", "SUBSCRIBE a");
+    expect(c, "[$unsubscribe $a :0]", "UNSUBSCRIBE a");
+    expect(c, "[$message $ch $text]", "LRANGE l 0 -1");
+    expect(c, "[$unsubscribe $ch $0]", "LRANGE u 0 -1");
+    expect(c, "+PONG", "PING");
+    expect(c, "+OK", "UNWATCH");
+    nearside_await_info(n, "pinned_connections", 0, 0, 2000);
+}
+
 SCENARIO(pubsub, a_refused_subscription_is_answered_once)
 {
     struct redis *r = redis_start(NULL);
