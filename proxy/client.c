@@ -237,13 +237,21 @@ static void drop_silent(struct client *c, struct request *request)
     }
 }
 
+/* May a part of its reply leave? Not if it is changed when it is whole, nor if a message could come
+ * from another connection before the rest does. */
+static bool may_leave_in_parts(const struct client *c, const struct request *request)
+{
+    return !request->completes_info && !request->greets &&
+           (request->road == ROAD_PINNED || !pinned_is_streaming(c));
+}
+
 /* Lets replies leave the queue as far as their turn has come. */
 static void release(struct client *c)
 {
     for (;;) {
         struct request *request = c->head;
         if (request == NULL || request->fencing ||
-            ((request->completes_info || request->greets) && !request->answered)) {
+            (!request->answered && !may_leave_in_parts(c, request))) {
             return;
         }
         if (request->silent) {

@@ -569,7 +569,7 @@ enum dispatch dispatch_request(struct client *c, const struct request_view *view
     const struct cmd *cmd = cmd_find(view);
     enum cmd_class class = cmd_effective_class(cmd, view);
     enum dispatch result;
-    if (c->switching) {
+    if (c->switching || pinned_is_inside(c)) {
         return DISPATCH_STALL;
     }
     bool skips = c->skips_next;

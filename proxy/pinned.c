@@ -213,6 +213,11 @@ bool pinned_is_streaming(const struct client *c)
     return c->pinned != NULL && stream_is_on(&c->pinned->stream);
 }
 
+bool pinned_is_inside(const struct client *c)
+{
+    return c->pinned != NULL && stream_is_inside(&c->pinned->stream);
+}
+
 bool pinned_is_subscriber(const struct client *c)
 {
     struct pinned_counts counts = pinned_counts(c);

@@ -182,8 +182,12 @@ static void hand_on(struct stream *s, struct conn *conn, struct client *c,
             return;
         }
     }
+    s->inside = !piece->last;
     if (c != NULL) {
         client_push(c, piece->bytes);
+        if (piece->last && c->stalled) {
+            client_mark_runnable(c); /* it may have waited for the end of this */
+        }
     }
 }
 

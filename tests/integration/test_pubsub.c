@@ -439,6 +439,64 @@ SCENARIO(pubsub, idle_subscribers_and_blocked_clients_are_not_closed)
     expect_next(c[3], "[$list $a]");
 }
 
+/* ---- What is in the middle of something --------------------------------------------------------- */
+
+/* Byte by byte, so that what the client says comes while the message is on its way. */
+static struct fake *fake_slow_message(void)
+{
+    enum { SIZE = 200 * 1000 };
+    static struct fake_rule rules[2];
+    char *text = cleanup_alloc(SIZE + 200);
+    size_t n = (size_t)sprintf(text,
+                               "*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n"
+                               "*4\r\n$8\r\npmessage\r\n$40\r\n%040d\r\n$1\r\na\r\n$%d\r\n",
+                               0, SIZE);
+
+    memset(text + n, 'm', SIZE);
+    memcpy(text + n + SIZE, "\r\n", 2);
+    rules[0] = (struct fake_rule){"SUBSCRIBE", text, n + SIZE + 2, FAKE_SLOW};
+    return fake_start(rules);
+}
+
+SCENARIO(pubsub, a_message_is_not_interrupted_by_a_reply_of_ours)
+{
+    static const char *const lines[][2] = {{"RESET", "+RESET"}, {"QUIT", "+OK"}};
+    struct fake *f = fake_slow_message();
+    struct nearside *n = nearside_start(fake_port(f), "invalidation.mode=off", NULL);
+
+    for (int i = 0; i < 2; i++) {
+        struct client *c = nearside_connect(n);
+        expect(c, "[$subscribe $a :1]", "SUBSCRIBE a");
+        cr_assert(client_readable(c, 5000));
+        cr_assert(client_command(c, "%s", lines[i][0]));
+        const struct reply *m = client_reply(c);
+        cr_assert(m->type == '*' && m->items == 4, "%s", reply_show(m));
+        cr_assert_eq(strspn(m->item[3]->text, "m"), m->item[3]->n);
+        expect_next(c, lines[i][1]);
+    }
+}
+
+/* Half of what the server says of itself is here when a message comes. */
+static const struct fake_rule half_info[] = {
+    {"SUBSCRIBE", ">3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n", 0, FAKE_KEEP},
+    {"INFO stats", "=1000\r\ntxt:half", 0, FAKE_KEEP},
+    {"GET", ">3\r\n$7\r\nmessage\r\n$1\r\na\r\n$1\r\nx\r\n$5\r\nvalue\r\n", 0, FAKE_KEEP},
+    {NULL, NULL, 0, FAKE_KEEP},
+};
+
+SCENARIO(pubsub, a_reply_from_another_road_is_not_interrupted_by_a_message)
+{
+    struct fake *f = fake_start(half_info);
+    struct nearside *n = nearside_start(fake_port(f), "invalidation.mode=off", NULL);
+    struct client *c = nearside_connect(n);
+
+    expect(c, "...", "HELLO 3");
+    expect(c, ">[$subscribe $a :1]", "SUBSCRIBE a");
+    cr_assert(client_command(c, "INFO stats"));
+    cr_assert(client_command(c, "GET k"));
+    expect_next(c, ">[$message $a $x]");
+}
+
 /* ---- Slow ones ---------------------------------------------------------------------------------- */
 
 SCENARIO(pubsub, a_subscriber_that_does_not_read_costs_little_and_is_closed)
