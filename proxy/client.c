@@ -32,7 +32,8 @@
 #define MAX_IOV 64
 /* Below this, a client that had produced much output goes on. */
 #define OUTPUT_RESUME ((size_t)512 * 1024)
-/* Above this, its pinned connection is not read for a while (D15). */
+/* Above this, the connection its messages come from is not read for a while (D15). Replies are never
+ * held back: see above. */
 #define OUTPUT_HOLD ((size_t)4 * 1024 * 1024)
 
 static void on_writable(struct ev_loop *loop, struct ev_io *io, int events);
@@ -467,9 +468,6 @@ bool client_arrived(struct client *c, struct request *request, size_t n)
         release(c);
     }
     client_charge(c);
-    if (request->road == ROAD_PINNED && c->out.bytes > OUTPUT_HOLD && c->pinned != NULL) {
-        pinned_hold(c, true);
-    }
     return !output_is_over(c, request->arrived);
 }
 

@@ -556,6 +556,49 @@ SCENARIO(pubsub, a_subscriber_that_pauses_misses_nothing)
     }
 }
 
+/* A connection that was not read for its client's sake goes back to the pool. */
+SCENARIO(pubsub, a_slow_client_leaves_a_connection_that_works)
+{
+    enum { SIZE = 9 * 1024 * 1024 };
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, "proxy.workers=1", NULL);
+    struct client *slow = client_connect_small(n->port, 4096);
+    struct client *c = nearside_connect(n);
+
+    store_value(r->direct, "large", SIZE);
+    for (int round = 0; round < 3; round++) {
+        cr_assert(client_send_text(slow, "MULTI\r\nGET large\r\nEXEC\r\n"));
+        cr_assert(client_readable(slow, 5000));
+        nearside_await_info(n, "pinned_connections", 0, 0, 5000);
+        client_set_timeout(c, 5000);
+        expect(c, "+OK", "MULTI");
+        expect(c, "+QUEUED", "PING");
+        expect(c, "[+PONG]", "EXEC");
+        expect_next(slow, "+OK");
+        expect_next(slow, "+QUEUED");
+        expect_next(slow, cleanup_printf("[$(%d bytes)]", SIZE));
+    }
+}
+
+/* As with Redis: somebody who writes all before reading anything gets on. */
+SCENARIO(pubsub, a_pinned_client_may_write_a_whole_pipeline_before_it_reads)
+{
+    enum { SIZE = 10 * 1000, GETS = 5000 };
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+    size_t size;
+
+    store_value(r->direct, "k", SIZE);
+    expect(c, "+OK", "WATCH other");
+    char *gets = command_repeated(cleanup_printf("MGET k %03000d", 1), GETS, &size);
+    client_set_timeout(c, 5000);
+    cr_assert(client_send(c, gets, size), "the proxy does not take it");
+    for (int i = 0; i < GETS; i++) {
+        expect_next(c, "[$...");
+    }
+}
+
 /* ---- MONITOR ------------------------------------------------------------------------------------ */
 
 SCENARIO(pubsub, monitor_shows_what_redis_executes)
