@@ -491,6 +491,9 @@ static enum dispatch reset(struct client *c)
 static enum dispatch local(struct client *c, const struct cmd *cmd, const struct request_view *view,
                            struct blob *owner)
 {
+    if (cmd->local == LOCAL_CLIENT) {
+        return local_client(c, cmd, view);
+    }
     if (!cmd_arity_ok(cmd, view->argc)) {
         client_reply_error(c, "ERR wrong number of arguments for '%s' command", cmd->name);
         return DISPATCH_DONE;
@@ -507,8 +510,6 @@ static enum dispatch local(struct client *c, const struct cmd *cmd, const struct
         return select_db(c, cmd, view);
     case LOCAL_HELLO:
         return hello(c, cmd, view);
-    case LOCAL_CLIENT:
-        return local_client(c, cmd, view);
     default:
         break;
     }
