@@ -530,7 +530,9 @@ static enum dispatch before_login(struct client *c, const struct cmd *cmd,
     if (!cmd_arity_ok(cmd, view->argc)) {
         client_reply_error(c, "ERR wrong number of arguments for '%s' command", cmd->name);
     } else {
-        client_reply_error(c, "NOAUTH Authentication required.");
+        client_reply_error(
+            c, "%sNOAUTH Authentication required.",
+            strcmp(cmd->name, "exec") == 0 ? "EXECABORT Transaction discarded because of: " : "");
     }
     return DISPATCH_DONE;
 }
