@@ -97,8 +97,8 @@ static bool can_queue(const struct cmd *cmd, enum cmd_class class)
 static void foresee(struct client *c, const struct cmd *cmd, enum cmd_class class,
                     const struct request_view *view)
 {
-    if (pinned_is_subscriber(c)) {
-        return; /* the server takes none of these now */
+    if (pinned_is_subscriber(c) || (!cmd_arity_ok(cmd, view->argc) && !is_named(cmd, "exec"))) {
+        return; /* the server takes none of these; but any EXEC ends a MULTI */
     }
     if (is_named(cmd, "multi")) {
         c->expects_multi = true;

@@ -279,6 +279,10 @@ SCENARIO(pubsub, a_multi_that_is_refused_is_none_while_keys_are_watched)
     expect(c, "+OK", "WATCH k");
     expect(c, "-ERR wrong number...", "MULTI foo");
     expect(c, "nil", "CLIENT GETNAME");
+    cr_assert(client_send_text(c, "MULTI foo\r\nCLIENT GETNAME\r\nPING\r\n"));
+    expect_next(c, "-ERR wrong number...");
+    expect_next(c, "nil");
+    expect_next(c, "+PONG");
     expect(c, "[$subscribe $a :1]", "SUBSCRIBE a");
     expect(c, "[$unsubscribe $a :0]", "UNSUBSCRIBE a");
     expect(c, "+OK", "UNWATCH");
@@ -437,6 +441,61 @@ SCENARIO(pubsub, idle_subscribers_and_blocked_clients_are_not_closed)
     expect_next(c[2], "+...");
     expect(r->direct, ":1", "RPUSH list a");
     expect_next(c[3], "[$list $a]");
+}
+
+SCENARIO(pubsub, a_subscriber_that_redis_drops_is_dropped_here)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c[2] = {connect_as(n->port, 2), connect_as(n->port, 3)};
+    struct client *other = nearside_connect(n);
+
+    (void)ask(c[0], "SUBSCRIBE ch");
+    (void)ask(c[1], "PSUBSCRIBE ch");
+    expect(r->direct, ":2", "CLIENT KILL TYPE pubsub");
+    expect_next(c[0], "closed");
+    expect_next(c[1], "closed");
+    expect(other, "+OK", "SET k v");
+    nearside_await_info(n, "pinned_connections", 0, 0, 2000);
+}
+
+SCENARIO(pubsub, without_a_server_a_subscription_is_an_error)
+{
+    static const char *const lines[] = {"SUBSCRIBE a b", "PSUBSCRIBE a", "UNSUBSCRIBE", "MONITOR",
+                                        "WAIT 0 0"};
+    struct nearside *n = nearside_start(free_port(), NULL);
+    struct client *c = nearside_connect(n);
+
+    for (int round = 0; round < 2; round++) {
+        for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
+            expect(c, "-UPSTREAM ...", "%s", lines[i]);
+            expect(c, "+PONG", "PING");
+        }
+    }
+    expect(c, "-UPSTREAM ...", "HELLO 3");
+    expect(c, "+OK", "CLIENT SETNAME x");
+    nearside_await_info(n, "pinned_connections", 0, 0, 2000);
+}
+
+SCENARIO(pubsub, a_user_that_may_not_say_client_can_subscribe)
+{
+    struct redis *r = redis_start(NULL);
+
+    expect(r->direct, "+OK", "ACL SETUSER near on >pass ~* &* +@all -client");
+    struct nearside *n =
+        nearside_start(r->port, "upstream.user=near", "upstream.password=pass", NULL);
+    struct client *c = nearside_connect(n);
+    struct client *other = nearside_connect(n);
+    const char *id = cleanup_printf("%s", ask(c, "CLIENT ID") + 1);
+
+    await_reply(other, "+OK", 5000, "SET k v");
+    expect(c, "[$subscribe $ch :1]", "SUBSCRIBE ch");
+    expect(other, ":1", "PUBLISH ch x");
+    expect_next(c, "[$message $ch $x]");
+    expect(c, "[$unsubscribe $ch :0]", "UNSUBSCRIBE");
+    cr_assert(client_command(c, "BLPOP none 1"));
+    expect(other, ":0", "CLIENT UNBLOCK %s", id);
+    expect_next(c, "nil array");
 }
 
 /* ---- What is in the middle of something --------------------------------------------------------- */
