@@ -435,7 +435,7 @@ void client_enqueue(struct client *c, struct request *request)
     request->client = c;
     request->db = request->selects ? request->db : c->db;
     request->resp3 = request->greets ? request->resp3 : c->resp3;
-    request->silent = client_is_silent(c) && !request->streams; /* confirmations always show */
+    request->silent = client_is_silent(c);
     request->seq = c->next_seq++;
     if (c->tail != NULL) {
         c->tail->next = request;

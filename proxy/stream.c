@@ -237,6 +237,9 @@ bool stream_stray(struct stream *s, struct conn *conn, struct client *c,
     if (!s->active) {
         return false;
     }
+    if (c != NULL && c->replies_off && is_monitor_line(s, piece)) {
+        return true; /* unlike messages, these are replies to Redis */
+    }
     if (piece->first) {
         s->nhead = 0;
         s->phase = piece->type == '*' && !piece->is_null ? STREAM_HEADING

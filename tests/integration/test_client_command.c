@@ -298,7 +298,6 @@ SCENARIO(client_command, reply_acts_on_what_the_client_sees_as_with_redis)
         "CLIENT REPLY SKIP\r\nCLIENT REPLY ON\r\nGET k\r\nQUIT\r\n",
         "CLIENT REPLY SKIP\r\nPING\r\nPING\r\nQUIT\r\n",
         "CLIENT REPLY OFF\r\nCLIENT REPLY SKIP\r\nCLIENT REPLY ON\r\nPING\r\nQUIT\r\n",
-        "CLIENT REPLY OFF\r\nQUIT\r\n",
         "CLIENT REPLY OFF\r\nCLIENT REPLY x\r\nRESET\r\nPING\r\nQUIT\r\n",
         "CLIENT REPLY OFF\r\nMULTI\r\nSET k 3\r\nEXEC\r\nCLIENT REPLY ON\r\nGET k\r\nQUIT\r\n",
         "CLIENT REPLY SKIP\r\nMULTI\r\nSET k 4\r\nEXEC\r\nGET k\r\nQUIT\r\n",
@@ -314,6 +313,10 @@ SCENARIO(client_command, reply_acts_on_what_the_client_sees_as_with_redis)
         "PING\r\nQUIT\r\n",
         "HELLO 3 SETNAME me\r\nCLIENT REPLY OFF\r\nSUBSCRIBE a\r\nPUBLISH a x\r\nPING\r\n"
         "UNSUBSCRIBE a\r\nCLIENT REPLY ON\r\nPING\r\nQUIT\r\n",
+        "CLIENT REPLY OFF\r\nSUBSCRIBE\r\nSUBSCRIBE a\r\nGET k\r\nUNSUBSCRIBE\r\nCLIENT REPLY "
+        "ON\r\nPING\r\nQUIT\r\n",
+        "CLIENT REPLY SKIP\r\nPSUBSCRIBE\r\nCLIENT REPLY SKIP\r\nSUBSCRIBE a\r\nPING\r\nQUIT\r\n",
+        "CLIENT REPLY OFF\r\nMONITOR\r\nPING\r\nRESET\r\nPING\r\nQUIT\r\n",
         "CLIENT REPLY OFF\r\nBLPOP none 0.01\r\nCLIENT REPLY ON\r\nPING\r\nQUIT\r\n",
         "CLIENT REPLY OFF\r\nEVAL 'return 1' 0\r\nFLUSHALL\r\nCLIENT REPLY ON\r\nGET k\r\nQUIT\r\n",
     };
@@ -334,6 +337,16 @@ SCENARIO(client_command, reply_acts_on_what_the_client_sees_as_with_redis)
             cr_assert_str_eq(got, want, "%s", sessions[i]);
         }
     }
+}
+
+/* Redis has nothing to write then, and forgets to close. */
+SCENARIO(client_command, who_quits_in_silence_is_closed)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+
+    cr_assert_str_eq(outcome(n->port, "CLIENT REPLY OFF\r\nQUIT\r\n"), "");
+    nearside_await_info(n, "clients_connected", 0, 1, 2000);
 }
 
 SCENARIO(client_command, what_is_done_in_silence_is_done)
