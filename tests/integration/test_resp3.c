@@ -440,3 +440,21 @@ SCENARIO(resp3, large_replies_and_errors_pass_in_both_versions)
         }
     }
 }
+
+SCENARIO(resp3, a_server_without_hello_says_so)
+{
+    static const char *const extra[] = {"--rename-command", "HELLO", "", NULL};
+    struct redis *r = redis_start(extra);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+
+    for (int i = 0; i < 3; i++) {
+        expect(c, "-ERR unknown command...", "HELLO 3");
+        expect(c, "nil", "GET none");
+        expect(c, "-ERR unknown command...", "HELLO");
+        expect(c, "+OK", "WATCH k");
+        expect(c, "-ERR unknown command...", "HELLO 3");
+        expect(c, "nil", "GET none");
+        expect(c, "+OK", "UNWATCH");
+    }
+}
