@@ -179,6 +179,13 @@ static bool get_ready(struct client *c, const struct cmd *cmd, enum cmd_class cl
     return true;
 }
 
+/* To who monitors already, Redis gives no answer at all: nothing must wait for one. */
+static bool is_ignored_monitor(const struct client *c, const struct request_view *view)
+{
+    return view->argc == 1 && !c->expects_multi && !pinned_is_subscriber(c) &&
+           pinned_counts(c).monitoring;
+}
+
 /* MULTI could not be had, but what it was to hold is on its way: none of it may be executed. */
 static void answer_after_refusal(struct client *c, const struct cmd *cmd)
 {
@@ -224,6 +231,9 @@ enum dispatch session_request(struct client *c, const struct cmd *cmd, enum cmd_
     c->multi_refused = false;
     if (!get_ready(c, cmd, class, &result)) {
         return result;
+    }
+    if (is_named(cmd, "monitor") && is_ignored_monitor(c, view)) {
+        return DISPATCH_DONE;
     }
     if (class == CMD_PINNED && !is_harmless(cmd)) {
         pinned_taint(c);

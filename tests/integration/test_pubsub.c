@@ -684,6 +684,31 @@ SCENARIO(pubsub, monitor_shows_what_redis_executes)
     }
 }
 
+/* Redis says nothing to it. */
+SCENARIO(pubsub, a_second_monitor_is_waited_for_by_nobody)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+
+    for (int version = 2; version <= 3; version++) {
+        const int ports[] = {r->port, n->port};
+        for (int i = 0; i < 2; i++) {
+            struct client *c = connect_as(ports[i], version);
+            const char *got;
+            expect(c, "+OK", "MONITOR");
+            cr_assert(client_send_text(c, "MONITOR\r\nMONITOR x\r\nECHO end\r\n"));
+            do {
+                got = client_read(c);
+            } while (got[0] == '+' && got[1] >= '0' && got[1] <= '9');
+            cr_assert(matches(got, "-ERR wrong number..."), "%s", got);
+            do {
+                got = client_read(c);
+            } while (got[0] == '+' && got[1] >= '0' && got[1] <= '9');
+            cr_assert_str_eq(got, "$end");
+        }
+    }
+}
+
 SCENARIO(pubsub, a_monitor_that_leaves_is_forgotten_by_redis)
 {
     struct redis *r = redis_start(NULL);
