@@ -155,7 +155,7 @@ static void on_pong(struct call *call, const struct reply_piece *piece)
     if (piece->last) {
         feed->ping_open = false;
     }
-    if (slice_eq(piece->bytes, SLICE("+PONG\r\n"))) {
+    if (piece->type == '+' && slice_eq(piece->bytes, SLICE("+PONG\r\n"))) {
         int64_t now = feed->options.now();
         note_lapse(feed, now);
         feed->t_ok = feed->ping_sent;
@@ -164,8 +164,8 @@ static void on_pong(struct call *call, const struct reply_piece *piece)
         atomic_store_explicit(&feed->last_pong, now, memory_order_relaxed);
         l1_cover_renew(feed->options.l1, feed->options.cover,
                        feed->t_ok + feed->options.link_lease_ms);
-    } else if (starts_with(piece->bytes, SLICE("-BUSY")) ||
-               starts_with(piece->bytes, SLICE("-LOADING"))) {
+    } else if (piece->type == '-' && (starts_with(piece->bytes, SLICE("-BUSY")) ||
+                                      starts_with(piece->bytes, SLICE("-LOADING")))) {
         /* No renewal: a PONG would stand behind the invalidations, this answer does not (X3). But
          * hanging up on a server that runs a long script would only lose L1's content. */
         feed->alive_since = feed->options.now();
