@@ -29,6 +29,9 @@ enum conf_invalidation {
     CONF_INVALIDATION_OFF
 };
 
+/* proxy.order */
+enum conf_order { CONF_ORDER_KEY, CONF_ORDER_STRICT };
+
 /* invalidation.unknown_writes */
 enum conf_unknown_writes { CONF_UNKNOWN_FENCE, CONF_UNKNOWN_DECLARED, CONF_UNKNOWN_FLUSH };
 

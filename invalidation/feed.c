@@ -326,6 +326,11 @@ enum conn_status feed_submit(struct feed *feed, struct call *call, struct slice 
     return feed_is_up(feed) ? conn_submit(feed->conn, call, bytes, NULL) : CONN_DOWN;
 }
 
+void feed_fail(struct feed *feed, const char *why)
+{
+    conn_fail(feed->conn, why);
+}
+
 void feed_flush(struct feed *feed)
 {
     conn_flush(feed->conn);

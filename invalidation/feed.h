@@ -53,6 +53,8 @@ size_t feed_queued_bytes(const struct feed *feed);
 
 /* Once per loop turn. */
 void feed_flush(struct feed *feed);
+/* Its connection is in a state it should not be in: as if it had been lost. */
+void feed_fail(struct feed *feed, const char *why);
 /* Every 50..100 ms: notices lapses, and a link without PONG for max(2L, dead_after), which is then
  * lost ("-BUSY" and "-LOADING" do not renew the lease, but say that somebody is there). PINGs go
  * out by a timer of the feed's own, every L/4, one at a time. A standstill of this process does not

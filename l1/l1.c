@@ -410,13 +410,22 @@ static bool answer(struct l1 *l1, const struct l1_query *q, struct chain *out, s
     return result == L1_HIT || (result == L1_HIT_NULL && chain_append(out, null));
 }
 
-size_t l1_get_batch(struct l1 *l1, struct l1_query *q, size_t n, struct slice null, int64_t now)
+enum l1_result l1_hit(struct l1 *l1, const struct l1_query *q, int64_t now)
 {
-    size_t answered = 0;
-    while (answered < n && answer(l1, &q[answered], q[answered].out, null, now)) {
-        answered++;
+    struct shard *s = shard_of(l1, q->hash);
+    struct entry *dead = NULL;
+    lock_take(&s->lock);
+    struct entry *e = table_find(&s->table, q->hash, q->key, q->db);
+    if (likely(e != NULL && entry_fate(l1, e, now) == FATE_LIVE)) {
+        touch(e);
+        enum l1_result result = serve(e, q->out);
+        lock_give(&s->lock);
+        return result;
     }
-    return answered;
+    (void)find_live(l1, s, q, now, &dead); /* buries what cannot be served */
+    lock_give(&s->lock);
+    entries_free(dead);
+    return L1_PASS;
 }
 
 bool l1_get_all(struct l1 *l1, const struct l1_query *q, size_t n, struct chain *out,

@@ -125,10 +125,9 @@ struct l1_query {
  * lease is in the table when this returns, with t_send = now: send the fetch after it (R1). */
 MUST_CHECK enum l1_result l1_get(struct l1 *l1, struct l1_query *q, int64_t now);
 
-/* Looks up a run of keys in order, appending values to their q->out and, for keys known not to
- * exist, `null`; stops at the first that is neither and returns how many were answered. Takes no
- * leases; `cover`, `waiter` and `with` are not looked at. */
-size_t l1_get_batch(struct l1 *l1, struct l1_query *q, size_t n, struct slice null, int64_t now);
+/* Like l1_get, but answers L1_HIT, L1_HIT_NULL or L1_PASS and leaves no trace of a miss: for a run of
+ * pipelined GETs, most of which hit. `cover`, `waiter` and `with` are not looked at. */
+MUST_CHECK enum l1_result l1_hit(struct l1 *l1, const struct l1_query *q, int64_t now);
 
 /* All or nothing, for MGET: every value (or `null`) is appended to `out` in order, or nothing is
  * and the result is false. Never mixes values from before and after one multi-key write of this
@@ -144,6 +143,7 @@ bool l1_forget(struct l1 *l1, struct l1_waiter *w);
 
 /* The key a lease is for; borrowed, lives as long as the lease. */
 struct slice l1_lease_key(const struct l1_lease *lease);
+uint32_t l1_lease_db(const struct l1_lease *lease);
 
 /* A lease for a key that is to be fetched as part of something larger (MGET): like l1_get that can
  * only answer L1_OWNER, without a waiter. NULL when the key has an entry or a lease, or may have

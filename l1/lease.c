@@ -53,6 +53,11 @@ struct slice l1_lease_key(const struct l1_lease *lease)
     return slice_of(lease->key, lease->key_len);
 }
 
+uint32_t l1_lease_db(const struct l1_lease *lease)
+{
+    return lease->db;
+}
+
 struct l1_lease *lease_find(const struct shard *s, uint64_t hash, struct slice key, uint32_t db)
 {
     struct l1_lease *lease = s->open[lease_bucket(hash)];

@@ -45,6 +45,12 @@ static size_t run_requests(struct client *c, struct slice in, struct blob *owner
             client_mark_dirty(c);
             break;
         }
+        size_t hits =
+            parser_is_idle(&c->parser) ? dispatch_hits(c, slice_of(in.p + used, in.n - used)) : 0;
+        if (hits > 0) {
+            used += hits;
+            continue;
+        }
         struct request_view view;
         switch (parse_request(&c->parser, slice_of(in.p + used, in.n - used), &view)) {
         case PARSE_OK:

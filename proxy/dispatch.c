@@ -14,7 +14,7 @@
  *
  * Order (D14, R6): `roads_of` says on which upstream connections this client has unanswered requests
  * that must not be overtaken: those that name a key of the new one, or any if one of the two has
- * unknown effect. None: go. One road that the new request can take too: take it (a read is then
+ * unknown effect, or with proxy.order = strict any but fetches before a read. None: go. One road that the new request can take too: take it (a read is then
  * beside L1). Otherwise: stall until something was answered.
  */
 #include "dispatch.h"
@@ -26,6 +26,8 @@
 #include "session.h"
 #include "../resp/write.h"
 
+/* Replies from L1 in one go, before the client's limits are looked at again. */
+#define HITS_SHARE ((size_t)64 * 1024)
 /* Requests above this go on the bulk lane, so that they do not hold up the others (D8). */
 #define BULK_REQUEST ((size_t)64 * 1024)
 
@@ -45,14 +47,25 @@ static unsigned roads_in_use(const uint32_t count[ROADS])
            (count[2] ? (unsigned)ROAD_BULK : 0);
 }
 
+/* What the new request is to the order rule. */
+enum new_request {
+    NEW_L1_READ, /* may be answered from L1 or by a fetch for it */
+    NEW_KEYED,   /* its keys say what it can conflict with */
+    NEW_UNKNOWN, /* it conflicts with everything */
+};
+
 static struct earlier roads_of(const struct client *c, const uint64_t *hashes, size_t n,
-                               bool unknown_effect, uint64_t before)
+                               enum new_request what, uint64_t before)
 {
     struct earlier earlier = {0, NULL};
+    bool strict = c->worker->server->conf->proxy_order == CONF_ORDER_STRICT;
     if (c->pending == 0) {
         return earlier;
     }
-    earlier.roads = roads_in_use(unknown_effect ? c->on_road : c->unknown_on);
+    earlier.roads = roads_in_use(what == NEW_UNKNOWN || strict ? c->on_road : c->unknown_on);
+    if (what == NEW_L1_READ) {
+        earlier.roads &= ~(unsigned)ROAD_FILL; /* fetches of other keys hold no read up (R6b) */
+    }
     for (size_t i = 0; i < n; i++) {
         struct request *last = order_find(&c->worker->order, c, hashes[i], before);
         if (last != NULL) {
@@ -172,7 +185,8 @@ enum dispatch dispatch_forward(struct client *c, const struct cmd *cmd, enum cmd
         return DISPATCH_DONE;
     }
     struct earlier earlier =
-        roads_of(c, request->hashes, request->nkeys, request_is_unordered(request), c->next_seq);
+        roads_of(c, request->hashes, request->nkeys,
+                 request_is_unordered(request) ? NEW_UNKNOWN : NEW_KEYED, c->next_seq);
     enum road road = lane_road(earlier.roads, view->raw.n > BULK_REQUEST ? ROAD_BULK : ROAD_LANE);
     request_take_spare(worker, request);
     if (road == ROAD_NONE || has_no_room(c, road)) {
@@ -197,14 +211,15 @@ static bool may_join_earlier(const struct earlier *earlier)
            earlier->last->kind == REQUEST_GET;
 }
 
-static struct l1_query query_for(struct worker *worker, struct slice key, uint64_t hash,
+static struct l1_query query_for(const struct client *c, struct slice key, uint64_t hash,
                                  const struct earlier *earlier, struct request *request,
                                  struct chain *out)
 {
+    struct worker *worker = c->worker;
     return (struct l1_query){
         .key = key,
         .hash = hash,
-        .db = worker->server->conf->upstream_db,
+        .db = c->db,
         .cover = can_fetch(worker) ? (uint16_t)worker->index : L1_NO_COVER,
         .out = out,
         .waiter = &request->waiter,
@@ -231,6 +246,7 @@ static enum dispatch get_beside_l1(struct client *c, struct request *request, co
     request->readonly = true;
     request->road = road;
     request_add_key(request, hash);
+    COUNT(worker, l1_misses, 1);
     COUNT(worker, l1_passes, 1);
     send_on_lane(c, request, cmd, view, owner);
     return DISPATCH_DONE;
@@ -260,7 +276,7 @@ static enum dispatch get_from_l1(struct client *c, struct request *request, cons
     if (out == NULL) {
         return DISPATCH_DONE;
     }
-    struct l1_query query = query_for(worker, view->argv[1], hash, earlier, request, out);
+    struct l1_query query = query_for(c, view->argv[1], hash, earlier, request, out);
     switch (l1_get(worker->server->l1, &query, worker->now)) {
     case L1_HIT:
         COUNT(worker, l1_hits, 1);
@@ -293,7 +309,6 @@ static enum dispatch get_from_l1(struct client *c, struct request *request, cons
     if (earlier->roads != 0) {
         return DISPATCH_STALL;
     }
-    COUNT(worker, l1_misses, 1);
     return get_beside_l1(c, request, cmd, hash, 0, view, owner);
 }
 
@@ -302,7 +317,7 @@ static enum dispatch get(struct client *c, const struct cmd *cmd, const struct r
 {
     struct worker *worker = c->worker;
     uint64_t hash = l1_hash(worker->server->l1, view->argv[1]);
-    struct earlier earlier = roads_of(c, &hash, 1, false, c->next_seq);
+    struct earlier earlier = roads_of(c, &hash, 1, NEW_L1_READ, c->next_seq);
     struct request *request = request_spare(worker);
     if (request == NULL) {
         client_close(c);
@@ -315,6 +330,52 @@ static enum dispatch get(struct client *c, const struct cmd *cmd, const struct r
         return DISPATCH_STALL;
     }
     return get_from_l1(c, request, cmd, &earlier, hash, view, owner);
+}
+
+/* Does a GET of this client mean nothing but "what is the value"? */
+static bool is_plain(const struct client *c)
+{
+    return c->head == NULL && c->pinned == NULL && c->authenticated && !c->switching &&
+           !c->multi_refused && !c->replies_off && !c->skips_next && c->worker->server->caching;
+}
+
+size_t dispatch_hits(struct client *c, struct slice in)
+{
+    struct worker *worker = c->worker;
+    struct l1 *l1 = worker->server->l1;
+    struct l1_query query = {.db = c->db};
+    size_t used = 0;
+    uint64_t hits = 0;
+    uint64_t nulls = 0;
+    size_t n;
+    if (!is_plain(c) || (n = parse_get(in, &query.key)) == 0 ||
+        (query.out = client_reply_begin(c)) == NULL) {
+        return 0;
+    }
+    size_t enough = query.out->bytes + HITS_SHARE;
+    do {
+        query.hash = l1_hash(l1, query.key);
+        enum l1_result result = l1_hit(l1, &query, worker->now);
+        if (result == L1_HIT_NULL && chain_append(query.out, null_reply(c))) {
+            nulls++;
+        } else if (result == L1_HIT) {
+            hits++;
+        } else {
+            break;
+        }
+        used += n;
+        n = parse_get(slice_of(in.p + used, in.n - used), &query.key);
+    } while (n > 0 && query.out->bytes < enough);
+    if (used == 0) {
+        client_reply_cancel(c);
+        return 0;
+    }
+    client_reply_end(c);
+    COUNT(worker, l1_hits, hits);
+    COUNT(worker, l1_negative_hits, nulls);
+    COUNT(worker, commands_processed, hits + nulls);
+    c->last_cmd = worker->server->get;
+    return used;
 }
 
 /* ---- MGET ------------------------------------------------------------------------------------ */
@@ -337,7 +398,7 @@ static bool mget_hits(struct client *c, const struct request_view *view, struct 
         queries[i] = (struct l1_query){
             .key = key,
             .hash = request->hashes[i],
-            .db = worker->server->conf->upstream_db,
+            .db = c->db,
             .cover = L1_NO_COVER,
         };
     }
@@ -376,7 +437,7 @@ static void fetch_whole_mget(struct client *c, struct request *request,
     request->readonly = request_keep_raw(request, view->raw, owner);
     client_enqueue(c, request);
     if (!fetch_mget(request, view)) {
-        dispatch_mget_again(request);
+        dispatch_mget_again(request, true);
     }
 }
 
@@ -393,7 +454,7 @@ static enum dispatch mget(struct client *c, const struct cmd *cmd, const struct 
         return DISPATCH_DONE;
     }
     request_take_spare(worker, request);
-    struct earlier earlier = roads_of(c, request->hashes, request->nkeys, false, c->next_seq);
+    struct earlier earlier = roads_of(c, request->hashes, request->nkeys, NEW_L1_READ, c->next_seq);
     if (earlier.roads == 0 && mget_hits(c, view, request)) {
         request_destroy(request);
         return DISPATCH_DONE;
@@ -409,7 +470,10 @@ static enum dispatch mget(struct client *c, const struct cmd *cmd, const struct 
     }
     request_destroy(request);
     enum dispatch result = dispatch_forward(c, cmd, CMD_READ, view, owner);
-    COUNT(worker, l1_passes, result == DISPATCH_DONE ? view->argc - 1 : 0);
+    if (result == DISPATCH_DONE) {
+        COUNT(worker, l1_misses, view->argc - 1);
+        COUNT(worker, l1_passes, view->argc - 1);
+    }
     return result;
 }
 
@@ -537,8 +601,7 @@ static enum dispatch before_login(struct client *c, const struct cmd *cmd,
 static enum dispatch route(struct client *c, const struct cmd *cmd, enum cmd_class class,
                            const struct request_view *view, struct blob *owner)
 {
-    bool cached = c->worker->server->caching && cmd_arity_ok(cmd, view->argc) &&
-                  c->db == c->worker->server->conf->upstream_db;
+    bool cached = c->worker->server->caching && cmd_arity_ok(cmd, view->argc);
     switch (class) {
     case CMD_GET:
         return cached ? get(c, cmd, view, owner) : dispatch_forward(c, cmd, CMD_READ, view, owner);
@@ -614,15 +677,14 @@ void dispatch_again(struct request *request)
     struct request_view view;
     bug_on(!request_reparse(request, &view) || view.nargv < 2);
     uint64_t hash = request->hashes[0];
-    struct earlier earlier = roads_of(c, &hash, 1, false, request->seq);
+    struct earlier earlier = roads_of(c, &hash, 1, NEW_L1_READ, request->seq);
     request->attempts++;
     if (request->attempts > 1 || is_large(worker, hash) ||
         (earlier.roads != 0 && !may_join_earlier(&earlier))) {
         again_on_lane(request, earlier, hash);
         return;
     }
-    struct l1_query query =
-        query_for(worker, view.argv[1], hash, &earlier, request, &request->reply);
+    struct l1_query query = query_for(c, view.argv[1], hash, &earlier, request, &request->reply);
     switch (l1_get(worker->server->l1, &query, worker->now)) {
     case L1_HIT_NULL:
         if (!chain_append(&request->reply, null_reply(c))) {
@@ -646,7 +708,7 @@ void dispatch_again(struct request *request)
     client_finish(c, request);
 }
 
-void dispatch_mget_again(struct request *request)
+void dispatch_mget_again(struct request *request, bool may_fetch)
 {
     struct worker *worker = request->worker;
     struct request_view view;
@@ -655,7 +717,7 @@ void dispatch_mget_again(struct request *request)
         forward_fail(request, "the fill connection was lost");
         return;
     }
-    if (can_fetch(worker) && fetch_mget(request, &view)) {
+    if (may_fetch && can_fetch(worker) && fetch_mget(request, &view)) {
         request->kind = REQUEST_MGET;
         return;
     }

@@ -16,6 +16,11 @@ enum dispatch {
 MUST_CHECK enum dispatch dispatch_request(struct client *c, const struct request_view *view,
                                           struct blob *owner);
 
+/* The common case in one go: serves GETs at the start of the input as long as L1 has them. Returns how
+ * many bytes they took, 0 if there is none or the client is not in a state for it; what follows is for
+ * dispatch_request. No request may be half parsed. */
+size_t dispatch_hits(struct client *c, struct slice in);
+
 /* Sends the request on a lane, as of class `class` (not GET, MGET or local). */
 MUST_CHECK enum dispatch dispatch_forward(struct client *c, const struct cmd *cmd,
                                           enum cmd_class class, const struct request_view *view,
@@ -27,5 +32,5 @@ MUST_CHECK bool dispatch_collect_keys(struct request *request, const struct cmd 
 
 /* A parked GET that was woken with L1_WAKE_RETRY looks again, once (R4); after that it takes a lane. */
 void dispatch_again(struct request *request);
-/* The same for an MGET whose fill connection was lost. */
-void dispatch_mget_again(struct request *request);
+/* The same for an MGET whose fill connection was lost, or (may_fetch: false) could not read its db. */
+void dispatch_mget_again(struct request *request, bool may_fetch);

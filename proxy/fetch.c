@@ -19,6 +19,8 @@
 
 #include "../conf/mem.h"
 
+#include <stdio.h>
+
 static void on_get_reply(struct call *call, const struct reply_piece *piece);
 static void on_get_lost(struct call *call, enum call_loss loss);
 static void on_mget_reply(struct call *call, const struct reply_piece *piece);
@@ -75,6 +77,41 @@ static int64_t pttl_of(const struct reply_piece *piece)
     return n;
 }
 
+/* ---- Other databases ------------------------------------------------------------------------- */
+
+/* F is in upstream.db. A fetch for another one takes it there and back again in one piece: SELECT n,
+ * the reads, SELECT home. So no other fetch depends on where F is. */
+struct excursion {
+    bool away;    /* there is one */
+    bool began;   /* the first SELECT has been answered */
+    bool refused; /* with an error: what follows was read from the wrong db */
+    bool ends;    /* the reads are complete, the second SELECT is next */
+};
+
+#define EXCURSION_FRAME ((size_t)48) /* most bytes of one SELECT */
+
+static char *put_select(char *dst, uint32_t db)
+{
+    char digits[16];
+    int n = snprintf(digits, sizeof(digits), "%u", db);
+    return dst + sprintf(dst, "*2\r\n$6\r\nSELECT\r\n$%d\r\n%s\r\n", n, digits);
+}
+
+/* Takes the replies of the two SELECTs. True: it was one. */
+static bool excursion_takes(struct excursion *trip, struct worker *worker,
+                            const struct reply_piece *piece)
+{
+    if (!trip->away || (trip->began && !trip->ends)) {
+        return false;
+    }
+    if (trip->ends && !trip->refused && piece->type == '-') {
+        feed_fail(worker->feed, "SELECT was refused on the fill connection");
+    }
+    trip->refused = trip->refused || piece->type == '-';
+    trip->began = trip->began || piece->last;
+    return true;
+}
+
 /* ---- GET ------------------------------------------------------------------------------------- */
 
 struct flight {
@@ -84,7 +121,8 @@ struct flight {
     struct blob *value; /* the encoded reply, as far as it has arrived */
     size_t filled;
     bool is_null, is_error;
-    bool has_value; /* the first reply is complete, PTTL's is next */
+    struct excursion trip;
+    bool has_value; /* GET's reply is complete, PTTL's is next */
 };
 
 static void flight_destroy(struct flight *flight)
@@ -102,6 +140,9 @@ static void begin_value(struct flight *flight, const struct reply_piece *piece)
     flight->is_error = piece->type == '-';
     bool is_value = piece->type == '$' || piece->type == '_' || piece->type == '-';
     bool fits = piece->size >= 0 && (size_t)piece->size <= worker->server->conf->l1_max_item_size;
+    if (flight->trip.refused) {
+        fits = is_value = false;
+    }
     if (is_value && fits) {
         flight->value = blob_try((size_t)piece->size);
     } else if (is_value) {
@@ -116,6 +157,12 @@ static void on_get_reply(struct call *call, const struct reply_piece *piece)
 {
     struct flight *flight = container_of(call, struct flight, call);
     struct worker *worker = flight->worker;
+    if (excursion_takes(&flight->trip, worker, piece)) {
+        if (flight->trip.ends) {
+            flight_destroy(flight);
+        }
+        return;
+    }
     if (!flight->has_value) {
         if (piece->first) {
             begin_value(flight, piece);
@@ -142,7 +189,10 @@ static void on_get_reply(struct call *call, const struct reply_piece *piece)
         COUNT(worker, fetches_failed, flight->is_error);
         l1_fill(worker->server->l1, &flight->lease, &value, worker->now);
     }
-    flight_destroy(flight);
+    flight->trip.ends = true;
+    if (!flight->trip.away) {
+        flight_destroy(flight);
+    }
 }
 
 static void on_get_lost(struct call *call, enum call_loss loss)
@@ -159,15 +209,20 @@ static void on_get_lost(struct call *call, enum call_loss loss)
 static bool submit_get(struct flight *flight)
 {
     struct slice key = l1_lease_key(flight->lease);
+    uint32_t db = l1_lease_db(flight->lease);
+    uint32_t home = flight->worker->server->conf->upstream_db;
     char small[512];
-    size_t room = 2 * (key.n + COMMAND_FRAME);
+    size_t room = 2 * (key.n + COMMAND_FRAME + EXCURSION_FRAME);
     char *bytes = room <= sizeof(small) ? small : mem_try(room);
     if (bytes == NULL) {
         return false;
     }
-    char *end = put_command(put_command(bytes, get_head, key), pttl_head, key);
+    flight->trip.away = db != home;
+    char *end = flight->trip.away ? put_select(bytes, db) : bytes;
+    end = put_command(put_command(end, get_head, key), pttl_head, key);
+    end = flight->trip.away ? put_select(end, home) : end;
     flight->call.ops = &get_ops;
-    flight->call.replies = 2;
+    flight->call.replies = flight->trip.away ? 4 : 2;
     bool ok = feed_submit(flight->worker->feed, &flight->call,
                           slice_of(bytes, (size_t)(end - bytes))) == CONN_OK;
     if (bytes != small) {
@@ -200,10 +255,11 @@ struct mget {
     uint32_t n;       /* keys, in the order of the command */
     uint32_t leased;  /* PTTLs asked for */
     uint32_t pttl_at; /* the key whose PTTL comes next */
-    bool has_values;  /* MGET's own reply is complete */
-    bool is_array;    /* and it is what MGET should answer */
-    bool broken;      /* too large or out of memory: not kept, and its client is closed */
-    char *reply;      /* MGET's reply as far as it has arrived */
+    struct excursion trip;
+    bool has_values; /* MGET's own reply is complete */
+    bool is_array;   /* and it is what MGET should answer */
+    bool broken;     /* too large or out of memory: not kept, and its client is closed */
+    char *reply;     /* MGET's reply as far as it has arrived */
     size_t reply_n, reply_cap;
     struct l1_lease **leases; /* per key; NULL: somebody else's, or the same key before */
     struct slice *values;     /* per key, into reply; n == 0: null */
@@ -345,7 +401,7 @@ static void observe(struct request *request, uint32_t i)
 {
     struct slice value = request->mget->values[i];
     struct server *server = request->worker->server;
-    l1_observe_value(server->l1, request->hashes[i], server->conf->upstream_db,
+    l1_observe_value(server->l1, request->hashes[i], request->db,
                      value.n == 0 ? slice_of(NULL, 0) : value);
 }
 
@@ -402,6 +458,12 @@ static void finish_mget(struct request *request)
         request_destroy(request);
         return;
     }
+    if (request->mget->trip.refused) {
+        fetch_mget_destroy(request->mget);
+        request->mget = NULL;
+        dispatch_mget_again(request, false);
+        return;
+    }
     if (!answer_mget(request)) {
         request_destroy(request); /* its client is closed, and it is on nothing any more */
         return;
@@ -414,6 +476,15 @@ static void on_mget_reply(struct call *call, const struct reply_piece *piece)
 {
     struct request *request = container_of(call, struct request, call);
     struct mget *mget = request->mget;
+    if (excursion_takes(&mget->trip, request->worker, piece)) {
+        if (mget->trip.refused) {
+            give_up_collecting(mget); /* what comes is another db's */
+        }
+        if (mget->trip.ends) {
+            finish_mget(request);
+        }
+        return;
+    }
     if (!mget->has_values) {
         if (!mget->broken && !collect(request, piece->bytes)) {
             give_up_collecting(mget);
@@ -428,7 +499,10 @@ static void on_mget_reply(struct call *call, const struct reply_piece *piece)
         mget->leased--;
     }
     if (mget->has_values && mget->leased == 0) {
-        finish_mget(request);
+        mget->trip.ends = true;
+        if (!mget->trip.away) {
+            finish_mget(request);
+        }
     }
 }
 
@@ -445,7 +519,7 @@ static void on_mget_lost(struct call *call, enum call_loss loss)
     }
     fetch_mget_destroy(request->mget);
     request->mget = NULL;
-    dispatch_mget_again(request);
+    dispatch_mget_again(request, true);
 }
 
 /* Takes leases and writes the PTTLs behind the MGET; returns the end. */
@@ -462,7 +536,7 @@ static char *lease_keys(struct request *request, const struct request_view *view
         struct l1_query query = {
             .key = key,
             .hash = request->hashes[i],
-            .db = worker->server->conf->upstream_db,
+            .db = request->db,
             .cover = (uint16_t)worker->index,
         };
         request->mget->leases[i] = l1_lease_try(worker->server->l1, &query, worker->now);
@@ -477,17 +551,22 @@ static char *lease_keys(struct request *request, const struct request_view *view
 bool fetch_mget(struct request *request, const struct request_view *view)
 {
     struct worker *worker = request->worker;
+    uint32_t home = worker->server->conf->upstream_db;
     /* every key is in raw, so twice raw and a frame for each is room enough */
-    char *bytes = mem_try(2 * view->raw.n + request->nkeys * COMMAND_FRAME);
+    char *bytes = mem_try(2 * view->raw.n + request->nkeys * COMMAND_FRAME + 2 * EXCURSION_FRAME);
     request->mget = bytes == NULL ? NULL : mget_create(request->nkeys);
     if (request->mget == NULL) {
         mem_free(bytes);
         return false;
     }
-    memcpy(bytes, view->raw.p, view->raw.n);
-    char *end = lease_keys(request, view, bytes + view->raw.n);
+    bool away = request->db != home;
+    request->mget->trip.away = away;
+    char *end = away ? put_select(bytes, request->db) : bytes;
+    memcpy(end, view->raw.p, view->raw.n);
+    end = lease_keys(request, view, end + view->raw.n);
+    end = away ? put_select(end, home) : end;
     request->call.ops = &mget_ops;
-    request->call.replies = 1 + request->mget->leased;
+    request->call.replies = 1 + request->mget->leased + (away ? 2 : 0);
     bool ok = feed_submit(worker->feed, &request->call, slice_of(bytes, (size_t)(end - bytes))) ==
               CONN_OK;
     mem_free(bytes);

@@ -58,7 +58,7 @@ static void settle_read(struct request *request, const struct reply_piece *piece
     bool whole = piece != NULL && piece->first && piece->last;
     if (request->is_get && whole && (piece->type == '$' || piece->type == '_')) {
         struct slice value = piece->is_null ? slice_of(NULL, 0) : piece->bytes;
-        l1_observe_value(l1, request->hashes[0], request->worker->server->conf->upstream_db, value);
+        l1_observe_value(l1, request->hashes[0], request->db, value);
         return;
     }
     for (uint32_t i = 0; i < request->nkeys; i++) {
@@ -130,9 +130,8 @@ static void settle(struct request *request, const struct reply_piece *piece)
     }
     if (request_writes(request)) {
         end_write(request);
-    } else if (request->class == CMD_READ && piece != NULL &&
-               (request->any_db || request->db == worker->server->conf->upstream_db)) {
-        settle_read(request, piece); /* L1 holds nothing of other dbs */
+    } else if (request->class == CMD_READ && piece != NULL) {
+        settle_read(request, piece);
     }
     if (request->class == CMD_FLUSH ||
         (piece != NULL && request->queued_flush && was_executed(request, piece))) {

@@ -145,6 +145,7 @@ static bool create_shared(struct server *server, const struct conf *conf)
     char host[CONF_HOST_MAX];
     char port[CONF_PORT_MAX];
     server->conf = conf;
+    server->get = cmd_find(&(struct request_view){.argc = 1, .nargv = 1, .argv = {SLICE("get")}});
     if (!load_password(server, err)) {
         log_event(LOG_ERROR, "%s", err);
         return false;

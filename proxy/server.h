@@ -7,6 +7,7 @@
 
 #include "../conf/conf.h"
 #include "../l1/l1.h"
+#include "../resp/cmd.h"
 #include "../upstream/node.h"
 
 #include <stdatomic.h>
@@ -43,6 +44,7 @@ static inline void large_keys_remove(struct large_keys *large, uint64_t hash)
 /* What workers share. Plain fields are set before the workers start and never change. */
 struct server {
     const struct conf *conf;
+    const struct cmd *get; /* the row of GET */
     struct l1 *l1;
     struct node *node;
     bool caching;       /* invalidation.mode is not off */

@@ -30,13 +30,15 @@ enum row_flag {
     RO = 1,    /* readonly */
     SUB = 2,   /* has_sub */
     BLOCK = 4, /* blocking */
+    VARY = 8,  /* varies */
 };
 
 /* clang-format off */
 #define ROW(n, a, road, what, where, flags, k, f, l, s)                                            \
     {.name = (n), .arity = (a), .class = (road), .effect = (what), .local = (where),               \
      .readonly = ((flags) & RO) != 0, .has_sub = ((flags) & SUB) != 0, .keys = KEYS_##k,           \
-     .first = (f), .last = (l), .step = (s), .blocking = ((flags) & BLOCK) != 0},
+     .first = (f), .last = (l), .step = (s), .blocking = ((flags) & BLOCK) != 0,           \
+     .varies = ((flags) & VARY) != 0},
 #define CMD(n, a, c, flags, k, f, l, s) ROW(n, a, CMD_##c, CMD_##c, LOCAL_NO, flags, k, f, l, s)
 #define PIN(n, a, c, flags, k, f, l, s) ROW(n, a, CMD_PINNED, CMD_##c, LOCAL_NO, flags, k, f, l, s)
 #define LOC(n, a, where) ROW(n, a, CMD_LOCAL, CMD_LOCAL, LOCAL_##where, 0, NONE, 0, 0, 0)
@@ -345,10 +347,51 @@ static struct option_scan scan_options(const struct request_view *v, int64_t fro
     return found;
 }
 
+/* The next word of *text up to one of two bytes; false at its end. */
+static bool next_part(struct slice *text, char end, struct slice *part)
+{
+    if (text->n == 0) {
+        return false;
+    }
+    const char *p = memchr(text->p, end, text->n);
+    part->p = text->p;
+    part->n = p == NULL ? text->n : (size_t)(p - text->p);
+    size_t taken = p == NULL ? text->n : part->n + 1;
+    *text = slice_of(text->p + taken, text->n - taken);
+    return true;
+}
+
+/* Does the first line, "#!lua ... flags=a,b", have the flag no-writes? */
+static bool cannot_write(struct slice script)
+{
+    static const struct slice label = {"flags=", 6};
+    struct slice line;
+    struct slice word;
+    struct slice flag;
+    if (script.n < 2 || memcmp(script.p, "#!", 2) != 0 || !next_part(&script, '\n', &line)) {
+        return false;
+    }
+    while (next_part(&line, ' ', &word)) {
+        if (word.n < label.n || memcmp(word.p, label.p, label.n) != 0) {
+            continue;
+        }
+        word = slice_of(word.p + label.n, word.n - label.n);
+        while (next_part(&word, ',', &flag)) {
+            if (slice_eq(flag, SLICE("no-writes"))) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
 enum cmd_class cmd_effective_class(const struct cmd *cmd, const struct request_view *v)
 {
-    if (likely(!cmd->blocking || cmd->keys != KEYS_STREAMS)) {
+    if (likely(!cmd->varies)) {
         return cmd->class;
+    }
+    if (cmd->keys != KEYS_STREAMS) {
+        return v->nargv > 1 && cannot_write(v->argv[1]) ? CMD_READ : cmd->class;
     }
     bool block =
         scan_options(v, STREAM_OPTIONS_AT, stream_options, ARRAY_LEN(stream_options)).block;

@@ -69,6 +69,7 @@ struct cmd {
     bool has_sub;  /* a container: rows "name|sub" say more than this one */
     enum cmd_keys keys;
     int first, last, step;
+    bool varies;   /* the class depends on the request: cmd_effective_class */
     bool blocking; /* may wait for other clients: pinned when it would (XREAD only with BLOCK) */
 };
 
@@ -88,7 +89,8 @@ bool cmd_is_built_in(struct slice name);
 bool cmd_arity_ok(const struct cmd *cmd, int64_t argc);
 
 /* The class to act on. It is the row's, but XREAD and XREADGROUP are CMD_PINNED only with BLOCK;
- * without it they are what their effect says, a read (XREAD) or a write (XREADGROUP). */
+ * without it they are what their effect says, a read (XREAD) or a write (XREADGROUP). EVAL of a
+ * script that says it cannot write ("#!lua flags=no-writes", which the server enforces) is a read. */
 enum cmd_class cmd_effective_class(const struct cmd *cmd, const struct request_view *v);
 
 /* Walks the keys of a request. cmd_keys_init returns false when the positions make no sense (bad

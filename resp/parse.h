@@ -51,12 +51,43 @@ struct request_view {
 
 /* Ready for the first byte of a request. */
 void parser_init(struct parser *p);
+/* Is no request open? */
+static inline bool parser_is_idle(const struct parser *p)
+{
+    return p->wanted == 0;
+}
 
 /* Looks for one request at the start of in. After anything but PARSE_MORE the parser is ready for
  * the next request. *out means something only as enum parse_status says; out->inline_blob is NULL
  * whenever there is nothing to unref. */
 MUST_CHECK enum parse_status parse_request(struct parser *p, struct slice in,
                                            struct request_view *out);
+
+/* A whole GET in the form in which clients send it ("*2\r\n$3\r\nGET\r\n$<n>\r\n<key>\r\n", the name in
+ * any case, n from 1 to 99) at the start of in: its size, and *key borrows from in. 0: it is something
+ * else, or a longer or unfinished one; parse_request tells. No parser may be in the middle of a
+ * request. */
+static inline size_t parse_get(struct slice in, struct slice *key)
+{
+    static const char head[] = "*2\r\n$3\r\n";
+    const char *p = in.p;
+    if (in.n < 20 || memcmp(p, head, 8) != 0 || (p[8] | 0x20) != 'g' || (p[9] | 0x20) != 'e' ||
+        (p[10] | 0x20) != 't' || memcmp(p + 11, "\r\n$", 3) != 0 || p[14] < '1' || p[14] > '9') {
+        return 0;
+    }
+    size_t n = (size_t)(p[14] - '0');
+    size_t at = 15;
+    if (p[15] >= '0' && p[15] <= '9') {
+        n = 10 * n + (size_t)(p[15] - '0');
+        at = 16;
+    }
+    if (in.n < at + 2 + n + 2 || memcmp(p + at, "\r\n", 2) != 0 ||
+        memcmp(p + at + 2 + n, "\r\n", 2) != 0) {
+        return 0;
+    }
+    *key = slice_of(p + at + 2, n);
+    return at + 2 + n + 2;
+}
 
 /* After PARSE_MORE: how many bytes the request has at least, counted from its start, as far as is
  * known (so that room for a large argument can be reserved once). More than the input had, and at

@@ -14,7 +14,11 @@ set -eu
 build='gcc libc6-dev make pkg-config libev-dev libmimalloc-dev libinih-dev libxxhash-dev'
 servers='redis-server redis-tools'
 test="$build $servers libcriterion-dev clang clang-format clang-tidy libclang-rt-dev cppcheck
-      valgrind python3"
+      valgrind python3 python3-redis php-cli php-redis ruby ruby-redis"
+# Node from elsewhere brings its own npm, with which Debian's conflicts: any on the PATH will do.
+if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
+    test="$test nodejs npm ca-certificates"
+fi
 
 wanted=
 for group in "${@:-build}"; do

@@ -327,3 +327,31 @@ SCENARIO(fence, clients_that_leave_during_a_fence_leave_nothing_behind)
         }
     }
 }
+
+/* The server sees to it that these change nothing. */
+SCENARIO(fence, scripts_that_cannot_write_are_not_fenced)
+{
+    static const char *const scripts[] = {
+        "EVAL_RO 'return redis.call(\"GET\", KEYS[1])' 1 k",
+        "EVALSHA_RO %s 1 k",
+        "FCALL_RO reads 1 k",
+        "EVAL '#!lua flags=no-writes\nreturn redis.call(\"GET\", KEYS[1])' 1 k",
+    };
+    struct setup s = start(NULL);
+
+    expect(s.c[0], "+OK", "SET k v");
+    const char *sha = ask(s.c[0], "SCRIPT LOAD 'return redis.call(\"GET\", KEYS[1])'");
+    sha = cleanup_printf("%s", sha + 1);
+    expect(s.c[0], "$lib",
+           "FUNCTION LOAD '#!lua name=lib\n"
+           "redis.register_function{function_name=\"reads\", callback=function(keys) "
+           "return redis.call(\"GET\", keys[1]) end, flags={\"no-writes\"}}'");
+    for (size_t i = 0; i < sizeof(scripts) / sizeof(scripts[0]); i++) {
+        expect(s.c[0], "$v", scripts[i], sha);
+    }
+    cr_assert_eq(nearside_info(s.proxy, "fences"), 0);
+    expect(s.c[0], "-ERR Write commands are not allowed from read-only scripts. ...",
+           "EVAL '#!lua flags=no-writes\nreturn redis.call(\"SET\", KEYS[1], 1)' 1 k");
+    expect(s.c[0], "$v", "EVALSHA %s 1 k", sha);
+    cr_assert_eq(nearside_info(s.proxy, "fences"), 1);
+}

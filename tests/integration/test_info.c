@@ -77,6 +77,27 @@ SCENARIO(info, every_line_of_our_section_is_a_field)
     cr_assert(fields > 20);
 }
 
+SCENARIO(info, every_read_is_a_hit_or_a_miss_also_behind_a_write_of_its_own_pipeline)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+
+    nearside_await_fills(n);
+    for (int i = 0; i < 100; i++) {
+        cr_assert(client_send_text(c, "SET k v\r\nGET k\r\nMGET k none\r\n"));
+    }
+    for (int i = 0; i < 100; i++) {
+        expect_next(c, "+OK");
+        expect_next(c, "$v");
+        expect_next(c, "[$v nil]");
+    }
+    cr_assert_gt(nearside_info(n, "l1_passes"), 0);
+    cr_assert_eq(nearside_info(n, "l1_hits") + nearside_info(n, "l1_negative_hits") +
+                     nearside_info(n, "l1_misses"),
+                 300);
+}
+
 SCENARIO(info, the_fields_tell_what_happened)
 {
     struct redis *r = redis_start(NULL);

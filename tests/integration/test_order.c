@@ -177,3 +177,41 @@ SCENARIO(order, writes_of_one_key_that_pile_up_cost_no_more_than_writes_of_many)
               (long long)one.other, (long long)many.other);
     nearside_await_info(n, "l1_writes_in_flight", 0, 0, 3000);
 }
+
+/* ---- Across keys (proxy.order) --------------------------------------------------------------- */
+
+/* y is in L1. SET x, GET y are sent while nothing gets through to Redis on the lane; meanwhile somebody
+ * else changes y, and L1 has heard of it. Does the GET, which was sent behind the SET, see the change? */
+static const char *read_behind_held_write(const char *order)
+{
+    struct redis *r = redis_start(NULL);
+    struct relay *link = relay_start(r->port, "lane-mark");
+    struct nearside *n = nearside_start(relay_port(link), "proxy.workers=1", order, NULL);
+    struct client *c = nearside_connect(n);
+
+    expect(c, "+OK", "SET lane-mark 1");
+    expect(c, "+OK", "SET y old");
+    nearside_await_fills(n);
+    expect(c, "$old", "GET y");
+    expect(c, "$old", "GET y");
+    relay_hold(link, RELAY_UP, true);
+    long long heard = nearside_info(n, "invalidations_received");
+    cr_assert(client_command(c, "SET x 1"));
+    cr_assert(client_command(c, "GET y"));
+    nearside_await_info(n, "l1_writes_in_flight", 1, 1, 5000);
+    expect(r->direct, "+OK", "SET y new");
+    nearside_await_info(n, "invalidations_received", heard + 1, INT64_MAX, 5000);
+    relay_release(link);
+    expect_next(c, "+OK");
+    return client_read(c);
+}
+
+SCENARIO(order, strict_is_across_keys)
+{
+    cr_expect_str_eq(read_behind_held_write("proxy.order=strict"), "$new");
+}
+
+SCENARIO(order, reads_of_other_keys_do_not_wait_for_writes)
+{
+    cr_expect_str_eq(read_behind_held_write("proxy.order=key"), "$old");
+}

@@ -96,7 +96,7 @@ SCENARIO(turns, a_standstill_of_the_proxy_is_not_held_against_its_clients)
     /* what waits upstream is counted when the worker looks at deadlines: it has seen the reader then */
     redis_freeze(r);
     cr_assert(client_command(setter, "APPEND a b"));
-    nearside_await_info(n, "pending", 1, 1, 3000);
+    nearside_await_info(n, "pending", 1, 10, 10000);
     redis_thaw(r);
     expect_next(setter, ":1");
     process_freeze(n->process);

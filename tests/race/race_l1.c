@@ -282,7 +282,14 @@ static void read_run(struct thread *t)
         floors[i] = atomic_load(&w->floor[keys[i]]);
         q[i] = query(t, &keys[i]);
     }
-    size_t n = l1_get_batch(w->l1, q, ARRAY_LEN(q), SLICE("null"), atomic_load(&w->clock));
+    size_t n = 0;
+    for (; n < ARRAY_LEN(q); n++) {
+        enum l1_result result = l1_hit(w->l1, &q[n], atomic_load(&w->clock));
+        bool null = result == L1_HIT_NULL && chain_append(&t->out, SLICE("null"));
+        if (result != L1_HIT && !null) {
+            break;
+        }
+    }
     take_out(t, keys, n, versions);
     for (size_t i = 0; i < n; i++) {
         judge(w, "batch", keys[i], versions[i], floors[i]);

@@ -134,6 +134,8 @@ static void reply_as_redis(struct peer *p, const char *words)
         snprintf(reply, sizeof(reply), "+PONG\r\n");
     } else if (begins(words, "PING ")) {
         snprintf(reply, sizeof(reply), "$%zu\r\n%s\r\n", strlen(words) - 5, words + 5);
+    } else if (begins(words, "CLIENT ID")) {
+        snprintf(reply, sizeof(reply), ":1\r\n");
     } else if (begins(words, "COMMAND")) {
         snprintf(reply, sizeof(reply), "*0\r\n");
     } else if (begins(words, "PTTL")) {

@@ -64,7 +64,7 @@ Test(log, the_time_is_now_in_utc)
     struct tm tm = {0};
     cr_assert_not_null(strptime(next_write(), "%Y-%m-%dT%H:%M:%S", &tm));
     time_t said = timegm(&tm);
-    cr_assert(said >= before && said <= time(NULL));
+    cr_assert(said >= before && said <= time(NULL) + 1); /* time() may lag by a timer tick */
 }
 
 Test(log, every_level_has_its_word)

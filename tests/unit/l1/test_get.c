@@ -196,7 +196,7 @@ Test(get, keys_of_every_length_and_difference_are_told_apart)
         for (size_t i = 0; i < n; i++) {
             key[i] = 'x';
             q.key = slice_of(key, n);
-            cr_assert(l1_get_batch(c.l1, &q, 1, NULL_REPLY, 11) == 0, "byte %zu of %zu", i, n);
+            cr_assert(get_run(c.l1, &q, 1, NULL_REPLY, 11) == 0, "byte %zu of %zu", i, n);
             key[i] = 'k';
         }
     }
@@ -299,11 +299,11 @@ Test(get, batch_answers_in_order_and_stops_at_the_first_it_does_not_know)
     put(&c, "a", "A", 10);
     put(&c, "b", "B", 10);
     put_null(&c, "null", 10);
-    cr_expect(l1_get_batch(c.l1, q, 5, NULL_REPLY, 11) == 3);
+    cr_expect(get_run(c.l1, q, 5, NULL_REPLY, 11) == 3);
     cr_expect_str_eq(taken(&c), "A$-1\r\nB");
-    cr_expect(l1_get_batch(c.l1, q, 2, SLICE("_\r\n"), 11) == 2);
+    cr_expect(get_run(c.l1, q, 2, SLICE("_\r\n"), 11) == 2);
     cr_expect_str_eq(taken(&c), "A_\r\n");
-    cr_expect(l1_get_batch(c.l1, q, 0, NULL_REPLY, 11) == 0);
+    cr_expect(get_run(c.l1, q, 0, NULL_REPLY, 11) == 0);
     cr_expect(stats_of(&c).leases == 0);
     cache_close(&c);
 }
@@ -319,7 +319,7 @@ Test(get, batch_appends_each_value_to_its_own_chain)
     q[1].out = &other;
     put(&c, "a", "A", 10);
     put(&c, "b", "BB", 10);
-    cr_expect(l1_get_batch(c.l1, q, 2, NULL_REPLY, 11) == 2);
+    cr_expect(get_run(c.l1, q, 2, NULL_REPLY, 11) == 2);
     cr_expect(c.out.bytes == 1);
     cr_expect(other.bytes == 2);
     chain_fini(&other);
@@ -374,7 +374,7 @@ Test(get, hit_that_cannot_be_appended_passes)
     struct l1_query q = query_of(&c, &r, "k");
     mem_fail_after(0);
     enum l1_result result = l1_get(c.l1, &q, 11);
-    size_t answered = l1_get_batch(c.l1, &q, 1, NULL_REPLY, 11);
+    size_t answered = get_run(c.l1, &q, 1, NULL_REPLY, 11);
     bool all = l1_get_all(c.l1, &q, 1, &c.out, NULL_REPLY, 11);
     mem_fail_after(-1);
     cr_expect(result == L1_PASS);

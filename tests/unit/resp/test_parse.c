@@ -597,3 +597,67 @@ Test(parse, an_open_request_shows_how_much_was_announced)
     cr_assert_eq(p.bulk_left, 20000);
     cr_assert_eq(p.pos, 5 + 7 + 8);
 }
+
+/* ---- The usual GET --------------------------------------------------------------------------- */
+
+/* Whatever parse_get takes, parse_request takes for the same request; and it takes the usual form. */
+Test(parse, the_usual_get_is_what_parse_request_says_it_is)
+{
+    static const struct {
+        const char *text;
+        bool usual;
+    } requests[] = {
+        {"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n", true},
+        {"*2\r\n$3\r\nget\r\n$1\r\nk\r\n", true},
+        {"*2\r\n$3\r\nGeT\r\n$10\r\n0123456789\r\n", true},
+        {"*2\r\n$3\r\nGET\r\n$2\r\n\r\n\r\n", true},
+        {"*2\r\n$3\r\nGET\r\n$0\r\n\r\n", false},
+        {"*2\r\n$3\r\nGET\r\n$01\r\nk\r\n", false},
+        {"*2\r\n$3\r\nGET\r\n$-1\r\nk\r\n", false},
+        {"*2\r\n$3\r\nGET\r\n$1\r\nkk\r\n", false},
+        {"*2\r\n$3\r\nGET\r\n$1\r\nk\rx", false},
+        {"*2\r\n$3\r\nGETX$1\r\nk\r\n", false},
+        {"*2\r\n$3\r\nSET\r\n$1\r\nk\r\n", false},
+        {"*2\r\n$3\r\n'ET\r\n$1\r\nk\r\n", false},
+        {"*3\r\n$3\r\nGET\r\n$1\r\nk\r\n", false},
+        {"*2\n\n$3\r\nGET\r\n$1\r\nk\r\n", false},
+        {"*2\r\n$3\r\nGET\r\n:1\r\nk\r\n", false},
+        {"GET k\r\n                       ", false},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(requests); i++) {
+        struct slice in = slice_str(requests[i].text);
+        struct slice key = SLICE("untouched");
+        struct parser p;
+        struct request_view view;
+        size_t n = parse_get(in, &key);
+        cr_expect_eq(n, requests[i].usual ? in.n : 0, "%zu: %zu", i, n);
+        if (n == 0) {
+            continue;
+        }
+        parser_init(&p);
+        cr_assert(parse_request(&p, in, &view) == PARSE_OK);
+        cr_expect_eq(view.size, n);
+        cr_expect(slice_eq(view.argv[1], key));
+        for (size_t cut = 0; cut < in.n; cut++) { /* exactly so much memory, for ASan */
+            char *part = mem_alloc(cut + 1);
+            memcpy(part, in.p, cut);
+            cr_expect_eq(parse_get(slice_of(part, cut), &key), 0, "%zu of %zu", cut, i);
+            mem_free(part);
+        }
+    }
+}
+
+Test(parse, a_key_of_up_to_99_bytes_is_usual)
+{
+    char text[256];
+    char name[128];
+    for (size_t n = 1; n <= 120; n++) {
+        struct slice key;
+        memset(name, 'k', n);
+        name[n] = '\0';
+        int size = snprintf(text, sizeof(text), "*2\r\n$3\r\nGET\r\n$%zu\r\n%s\r\nrest", n, name);
+        size_t got = parse_get(slice_str(text), &key);
+        cr_expect_eq(got, n < 100 ? (size_t)size - 4 : 0, "%zu", n);
+        cr_expect(got == 0 || (key.n == n && memcmp(key.p, name, n) == 0));
+    }
+}
