@@ -63,6 +63,7 @@ struct relay {
     bool stop, marked_only;
     unsigned held;
     int delay_up, delay_down;
+    size_t chop_up, chop_down; /* 0: no limit */
     struct link link[LINKS_MAX];
     struct pollfd fds[1 + 2 * LINKS_MAX]; /* the thread's alone */
 };
@@ -182,12 +183,14 @@ static bool fill_pipe(struct relay *r, struct link *link, struct pipe *p)
     return true;
 }
 
-static bool drain_pipe(struct pipe *p, int64_t now)
+/* chop: no more than that in this turn, or 0. */
+static bool drain_pipe(struct pipe *p, int64_t now, size_t chop)
 {
     while (p->head != NULL && p->head->due <= now) {
         struct chunk *chunk = p->head;
-        ssize_t n = send(p->to, chunk->bytes + chunk->sent, chunk->n - chunk->sent,
-                         MSG_DONTWAIT | MSG_NOSIGNAL);
+        size_t left = chunk->n - chunk->sent;
+        size_t size = chop > 0 && chop < left ? chop : left;
+        ssize_t n = send(p->to, chunk->bytes + chunk->sent, size, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (n < 0) {
             return errno == EAGAIN || errno == EINTR;
         }
@@ -201,6 +204,9 @@ static bool drain_pipe(struct pipe *p, int64_t now)
             p->tail = &p->head;
         }
         free(chunk);
+        if (chop > 0) {
+            return true;
+        }
     }
     return true;
 }
@@ -214,7 +220,7 @@ static void turn_pipe(struct relay *r, struct link *link, struct pipe *p, bool r
     bool ok = !readable || p->ended || fill_pipe(r, link, p);
     /* a mark seen just now may hold this very chunk */
     if (ok && !is_held(r, link, p)) {
-        ok = drain_pipe(p, now_ms());
+        ok = drain_pipe(p, now_ms(), p->way == RELAY_UP ? r->chop_up : r->chop_down);
     }
     if (!ok || (p->ended && p->head == NULL)) {
         close_link(link);
@@ -315,6 +321,14 @@ void relay_delay(struct relay *r, unsigned ways, int ms)
     pthread_mutex_lock(&r->lock);
     r->delay_up = (ways & RELAY_UP) != 0 ? ms : r->delay_up;
     r->delay_down = (ways & RELAY_DOWN) != 0 ? ms : r->delay_down;
+    pthread_mutex_unlock(&r->lock);
+}
+
+void relay_chop(struct relay *r, unsigned ways, size_t n)
+{
+    pthread_mutex_lock(&r->lock);
+    r->chop_up = (ways & RELAY_UP) != 0 ? n : r->chop_up;
+    r->chop_down = (ways & RELAY_DOWN) != 0 ? n : r->chop_down;
     pthread_mutex_unlock(&r->lock);
 }
 

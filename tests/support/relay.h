@@ -8,6 +8,7 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct relay;
@@ -29,6 +30,8 @@ void relay_hold(struct relay *r, unsigned ways, bool marked_only);
 void relay_release(struct relay *r);
 /* Every byte read from now on takes at least `ms` on these ways. */
 void relay_delay(struct relay *r, unsigned ways, int ms);
+/* At most n bytes at a time from now on, on these ways; 0: as many as there are. */
+void relay_chop(struct relay *r, unsigned ways, size_t n);
 /* Closes the marked links, or all. */
 void relay_cut(struct relay *r, bool marked_only);
 /* Links open now. */
