@@ -200,6 +200,7 @@ $(addprefix $(BUILD)/fuzz/,$(FUZZERS)): $(BUILD)/fuzz/%: \
 
 .PHONY: test unit integration test-programs asan asan-unit asan-integration
 .PHONY: tsan tsan-race tsan-load race race-programs clients fuzz fuzzers bench bench-programs
+.PHONY: differential
 
 test: unit integration ## unit and integration tests on the release flavour
 
@@ -213,6 +214,10 @@ $(addprefix unit-,$(UNIT_FOLDERS)): unit-%: $(BUILD)/release/tests/unit_%
 
 integration: $(call nearside,release) $(INTEGRATION) ## against real servers
 	NEARSIDE_BIN=$(call nearside,release) scripts/run_tests criterion $(INTEGRATION)
+
+differential: $(call nearside,release) ## the same commands to Redis and through Nearside, DIFF_SECONDS (60)
+	NEARSIDE_BIN=$(call nearside,release) \
+	    /usr/bin/python3 -B tests/differential/run.py --seconds $(or $(DIFF_SECONDS),60)
 
 asan: asan-unit asan-integration ## all tests under AddressSanitizer and UBSan
 

@@ -100,8 +100,6 @@ static bool has_type(const struct client *c, enum census_type type)
         return !subscribed && !counts.monitoring;
     case CENSUS_PUBSUB:
         return subscribed;
-    case CENSUS_NOBODY:
-        break;
     }
     return false;
 }
@@ -292,15 +290,14 @@ static void on_home(struct worker *worker, struct post *post)
         ok = resp_integer(&request->reply, 0);
         break;
     }
-    bool ends = census->kills_asker;
-    census_destroy(census);
-    if (!ok) {
-        client_close(c);
-        return;
+    if (census->kills_asker) {
+        client_end(c); /* when it has been told, as Redis does; nothing behind it is executed */
     }
-    client_finish(c, request);
-    if (ends) {
-        client_end(c); /* told first, as Redis does */
+    census_destroy(census);
+    if (ok) {
+        client_finish(c, request);
+    } else {
+        client_close(c);
     }
 }
 
@@ -316,6 +313,7 @@ void census_start(struct client *c, const struct cmd *cmd, struct census *census
     request->class = CMD_NONE;
     request->road = ROAD_LANE;
     request->cmd = cmd;
+    request->holds = census->kind == CENSUS_KILL || census->kind == CENSUS_KILL_ADDRESS;
     census->home = c->worker;
     census->request = request;
     census->asker = c->id;

@@ -16,7 +16,7 @@ enum census_kind {
     CENSUS_UNBLOCK,      /* answered by the server, in whose words the client is another */
 };
 
-enum census_type { CENSUS_ANY, CENSUS_NORMAL, CENSUS_PUBSUB, CENSUS_NOBODY };
+enum census_type { CENSUS_ANY, CENSUS_NORMAL, CENSUS_PUBSUB };
 
 /* Whom it concerns. */
 struct census_filter {

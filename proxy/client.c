@@ -436,10 +436,12 @@ void client_enqueue(struct client *c, struct request *request)
     c->tail = request;
     c->queued++;
     c->pending++;
+    request->retired = upstream_retired(c->worker->upstream);
     unsigned road = road_index(request->road);
     c->on_road[road]++;
     c->unknown_on[road] += request_is_unordered(request);
     c->nblocked += request->blocks;
+    c->switching = c->switching || request->holds;
     order_add(&c->worker->order, request);
 }
 
@@ -481,7 +483,7 @@ void client_answered(struct client *c, struct request *request)
     c->nblocked -= request->blocks;
     order_remove(&c->worker->order, request);
     request->answered = true;
-    c->switching = c->switching && !request->selects && !request->greets && !request->streams;
+    c->switching = c->switching && !request->holds;
     client_charge_request(c, request);
     if (request->road == ROAD_PINNED && c->on_road[road] == 0 && c->pinned != NULL) {
         pinned_settle(c);
@@ -509,8 +511,8 @@ static void look_for_progress(struct client *c, int64_t now)
     }
 }
 
-/* A client that waits behind a blocked command is not read, so its end would go unnoticed for as long
- * as the command blocks, and what it then took would be lost. */
+/* A client that is not read any more: its end would go unnoticed for as long as the command blocks, and
+ * what it then took would be lost. */
 static bool has_hung_up(const struct client *c)
 {
     struct pollfd fd = {.fd = c->fd, .events = POLLRDHUP};
@@ -533,7 +535,7 @@ void client_check_deadlines(struct client *c, int64_t now)
         COUNT(c->worker, clients_closed_idle, 1);
         client_close(c);
     }
-    if (c->nblocked > 0 && (c->stalled || c->state == CLIENT_ENDING) && has_hung_up(c)) {
+    if (c->nblocked > 0 && c->state == CLIENT_ENDING && has_hung_up(c)) {
         client_close(c);
         return;
     }

@@ -32,7 +32,7 @@ struct client {
     int fd;
     bool stalled;       /* input waits for an answer to an earlier request, or for room */
     bool stalled_large; /* and it is a large request: not looked at before everything is answered */
-    bool switching;     /* a SELECT, HELLO or (UN)SUBSCRIBE is unanswered: what follows waits */
+    bool switching;     /* a request that `holds` is unanswered: what follows waits */
     bool resp3;         /* HELLO 3 */
     bool authenticated; /* or nothing is asked for */
     bool replies_off, skips_next, skips_this; /* CLIENT REPLY; this: the request being served */

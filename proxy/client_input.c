@@ -7,8 +7,8 @@
  * read; a large request grows the blob as its bytes arrive (never on the word of its length alone) and
  * is then handed on by reference.
  *
- * A client that may not go on (window full, order, lane full) is `stalled`: its socket is not read and
- * its rest not looked at until something was answered (client_run). So is one that produced much
+ * A client that may not go on (window full, order, lane full) is `stalled`: its rest is not looked at
+ * until something was answered (client_run), nor is its socket read, unless it waits for a blocked command. So is one that produced much
  * output in one go, until most of that has been written, or until the next tick: one that reads nothing
  * before it has sent everything must get on too.
  */
@@ -150,6 +150,9 @@ static bool make_room(struct client *c)
     if (wanted > c->in_n && wanted < target) {
         target = wanted + READ_ROOM;
     }
+    if (target < c->in_n + READ_ROOM) {
+        target = c->in_n + READ_ROOM;
+    }
     return move_input(c, slice_of(c->in->p + c->in_at, c->in_n), target);
 }
 
@@ -179,7 +182,7 @@ static void settle_reading(struct client *c)
     if (c->state == CLIENT_CLOSED) {
         return;
     }
-    if (c->state == CLIENT_OPEN && !c->stalled) {
+    if (c->state == CLIENT_OPEN && (!c->stalled || c->nblocked > 0)) {
         ev_io_start(c->worker->loop, &c->readable);
     } else {
         ev_io_stop(c->worker->loop, &c->readable);
@@ -215,11 +218,38 @@ static void serve_input(struct client *c, size_t n)
     }
 }
 
+/* What waits behind a blocked command is read all the same, as Redis does: the end of the client may
+ * stand behind it, and what it is blocked on may never come. */
+static void read_ahead(struct client *c)
+{
+    if (c->in == NULL && !move_input(c, slice_of("", 0), READ_ROOM)) {
+        return;
+    }
+    if (!make_room(c)) {
+        return;
+    }
+    ssize_t n = read(c->fd, c->in->p + c->in_at + c->in_n, c->in->n - c->in_at - c->in_n);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+        return;
+    }
+    if (n <= 0) {
+        client_close(c);
+        return;
+    }
+    c->in_n += (size_t)n;
+    c->heard = worker_read_clock(c->worker);
+    client_charge(c);
+}
+
 void client_on_readable(struct ev_loop *loop, struct ev_io *io, int events)
 {
     (void)loop;
     (void)events;
     struct client *c = container_of(io, struct client, readable);
+    if (c->stalled) {
+        read_ahead(c);
+        return;
+    }
     if (c->in_n > SHORT_REST && !make_room(c)) {
         return;
     }

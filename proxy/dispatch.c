@@ -73,6 +73,10 @@ static struct earlier roads_of(const struct client *c, const uint64_t *hashes, s
             earlier.last = last;
         }
     }
+    unsigned lanes = (unsigned)ROAD_LANE | (unsigned)ROAD_BULK;
+    if ((earlier.roads & lanes) != 0 && c->head->retired != upstream_retired(c->worker->upstream)) {
+        earlier.roads |= lanes; /* it may be on a lane that was retired since: wait */
+    }
     return earlier;
 }
 
@@ -490,7 +494,7 @@ static enum dispatch switch_road(struct client *c, const struct cmd *cmd, struct
     request->class = CMD_NONE;
     request->cmd = cmd;
     request->road = c->pinned == NULL ? ROAD_LANE : ROAD_PINNED;
-    c->switching = true;
+    request->holds = true;
     client_enqueue(c, request);
     forward_request(request, raw, NULL);
     return DISPATCH_DONE;
@@ -615,7 +619,7 @@ static enum dispatch route(struct client *c, const struct cmd *cmd, enum cmd_cla
         return dispatch_forward(c, cmd, class, view, owner);
     case CMD_LOCAL:
         return local(c, cmd, view, owner);
-    case CMD_PINNED:
+    case CMD_PINNED: /* session.c's */
     case CMD_REFUSED:
         client_reply_error(c,
                            "ERR '%s' is not available through Nearside: it would turn a "

@@ -417,7 +417,8 @@ static void fill_next(struct request *request, int64_t pttl)
     struct slice encoded = mget->values[mget->pttl_at];
     struct l1_lease **lease = &mget->leases[mget->pttl_at++];
     bool is_null = encoded.n == 0;
-    if (!mget->is_array) {
+    if (!mget->is_array || (is_null && pttl != -2)) {
+        /* nil is also what MGET has for a key of another type: who waits for a GET looks again */
         l1_abandon(worker->server->l1, lease);
         return;
     }

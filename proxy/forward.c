@@ -428,6 +428,80 @@ static void on_lost(struct call *call, enum call_loss loss)
     }
 }
 
+/* ---- Retired lanes --------------------------------------------------------------------------- */
+
+/* Takes the reply to a read that has been sent again. */
+static void on_ghost_reply(struct call *call, const struct reply_piece *piece)
+{
+    if (piece->last && call->replies == 0) {
+        mem_free(call);
+    }
+}
+
+static void on_ghost_lost(struct call *call, enum call_loss loss)
+{
+    (void)loss;
+    mem_free(call);
+}
+
+static const struct call_ops ghost_ops = {on_ghost_reply, on_ghost_lost};
+
+struct again {
+    struct request **requests;
+    size_t n, cap;
+};
+
+/* Reads see what their client did before, and nothing it did after: then they may move. */
+static bool may_move(const struct request *request)
+{
+    const struct client *c = request->client;
+    if (c == NULL || !request->readonly || request->attempts > 0 || request->arrived > 0 ||
+        request->raw_blob == NULL || request->holds || request->fencing ||
+        has_later_write(request)) {
+        return false;
+    }
+    for (uint32_t i = 0; i < request->nkeys; i++) {
+        if (order_find(&request->worker->order, c, request->hashes[i], request->seq) != NULL) {
+            return false;
+        }
+    }
+    return request->worker->server->conf->proxy_order != CONF_ORDER_STRICT;
+}
+
+static struct call *stand_in(struct call *call, void *ctx)
+{
+    struct again *again = ctx;
+    if (call->ops != &lane_ops || again->n == again->cap) {
+        return call;
+    }
+    struct request *request = container_of(call, struct request, call);
+    struct call *ghost = may_move(request) ? mem_try_zero(sizeof(*ghost)) : NULL;
+    if (ghost == NULL) {
+        return call;
+    }
+    ghost->ops = &ghost_ops;
+    again->requests[again->n++] = request;
+    return ghost;
+}
+
+void forward_retired(struct worker *worker, struct conn *lane)
+{
+    struct again again = {.cap = conn_pending(lane)};
+    again.requests = mem_try(again.cap * sizeof(struct request *));
+    if (again.requests == NULL) {
+        return;
+    }
+    conn_stand_in(lane, stand_in, &again);
+    for (size_t i = 0; i < again.n; i++) {
+        struct request *request = again.requests[i];
+        request->attempts++;
+        request->retired = upstream_retired(worker->upstream);
+        COUNT(worker, resends, 1);
+        forward_request(request, request->raw, request->raw_blob);
+    }
+    mem_free(again.requests);
+}
+
 /* ---- Submission ------------------------------------------------------------------------------ */
 
 static void count_forwarded(struct request *request)

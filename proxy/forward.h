@@ -17,6 +17,10 @@ bool forward_is_full(struct worker *worker, uint32_t db, bool resp3, enum road r
  * (W1). When the lane takes nothing it is answered with an error at once. */
 void forward_request(struct request *request, struct slice raw, struct blob *owner);
 
+/* The lane was retired (upstream.h): reads that wait on it behind something else are sent again, if
+ * nothing of their client keeps them in their place. */
+void forward_retired(struct worker *worker, struct conn *lane);
+
 /* The fence that held the request's reply is through. */
 void forward_fenced(struct request *request);
 

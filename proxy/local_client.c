@@ -221,8 +221,8 @@ static bool read_type(struct slice word, enum census_type *type)
         const char *word;
         enum census_type type;
     } types[] = {
-        {"normal", CENSUS_NORMAL}, {"pubsub", CENSUS_PUBSUB},  {"master", CENSUS_NOBODY},
-        {"slave", CENSUS_NOBODY},  {"replica", CENSUS_NOBODY},
+        {"normal", CENSUS_NORMAL},
+        {"pubsub", CENSUS_PUBSUB},
     };
     for (size_t i = 0; i < ARRAY_LEN(types); i++) {
         if (slice_eq_nocase(word, slice_str(types[i].word))) {
@@ -429,6 +429,22 @@ static void unblock(const struct asked *a)
     start_census(a, census);
 }
 
+/* LIST or KILL of TYPE master or replica: those are connections of the server. */
+static bool concerns_replication(const struct request_view *view)
+{
+    if (!local_arg_is(view, 1, "LIST") && !local_arg_is(view, 1, "KILL")) {
+        return false;
+    }
+    for (int i = 2; i + 1 < view->nargv; i++) {
+        if (local_arg_is(view, i, "TYPE") &&
+            (local_arg_is(view, i + 1, "master") || local_arg_is(view, i + 1, "replica") ||
+             local_arg_is(view, i + 1, "slave"))) {
+            return true;
+        }
+    }
+    return false;
+}
+
 enum dispatch local_client(struct client *c, const struct cmd *cmd, const struct request_view *view)
 {
     static const struct {
@@ -452,6 +468,9 @@ enum dispatch local_client(struct client *c, const struct cmd *cmd, const struct
         {"client|unblock", unblock},
     };
     struct asked a = {c, cmd, view};
+    if (concerns_replication(view)) {
+        return dispatch_forward(c, cmd, CMD_NONE, view, NULL);
+    }
     for (size_t i = 0; i < ARRAY_LEN(subs); i++) {
         if (strcmp(cmd->name, subs[i].name) == 0) {
             subs[i].answer(&a);

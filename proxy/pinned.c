@@ -25,7 +25,8 @@ struct pinned {
     uint32_t db;
     bool resp3;
     bool multi, watching;
-    bool any_db; /* its db is not known: a SELECT was queued */
+    bool any_db;    /* its db is not known: a SELECT was queued */
+    bool debugging; /* SCRIPT DEBUG */
     struct stream stream;
     bool tainted; /* something else was done on it: never anybody else's */
     bool is_dirty;
@@ -193,6 +194,8 @@ void pinned_follow(struct client *c, const struct request *request, const struct
         p->multi = c->multi_selects = false;
     } else if (is_named(request, "unwatch") && ok) {
         p->watching = p->watching && p->multi; /* inside MULTI it is only queued */
+    } else if (is_named(request, "script|debug") && ok) {
+        p->debugging = request->debugs;
     } else if (is_named(request, "monitor") && ok) {
         p->stream.monitoring = true;
     }
@@ -259,7 +262,7 @@ static struct pinned *detach(struct client *c)
 void pinned_settle(struct client *c)
 {
     struct pinned *p = c->pinned;
-    if (p->multi || p->watching || p->any_db || stream_is_on(&p->stream)) {
+    if (p->multi || p->watching || p->any_db || p->debugging || stream_is_on(&p->stream)) {
         return;
     }
     struct worker *worker = p->worker;

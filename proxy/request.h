@@ -35,6 +35,7 @@ struct request {
     struct worker *worker;
     struct client *client; /* NULL: it left */
     struct request *next;  /* the client's queue, in request order */
+    uint64_t retired;      /* upstream_retired when it was sent */
     uint64_t seq;          /* position among the client's requests */
 
     enum request_kind kind;
@@ -52,6 +53,8 @@ struct request {
     bool selects;    /* a SELECT: its client is in request->db once the reply says so */
     bool greets;     /* a HELLO: its client speaks request->resp3 once the reply says so */
     bool streams;    /* SUBSCRIBE, MONITOR and the like (stream.c) */
+    bool debugs;     /* SCRIPT DEBUG, but for NO: its connection is a debugger's */
+    bool holds;      /* what follows waits for its reply */
     bool any_db;     /* on a connection whose db is not known: its keys may be in L1's */
     uint8_t preface; /* replies to be swallowed first: of what was sent ahead of it */
     bool readonly;   /* may be sent once more if its connection dies (D16) */

@@ -34,7 +34,7 @@ static bool is_named(const struct cmd *cmd, const char *name)
 
 static bool ends_multi(const struct cmd *cmd, const struct request_view *view)
 {
-    return is_named(cmd, "exec") || (is_named(cmd, "discard") && view->argc == 1);
+    return (is_named(cmd, "exec") || is_named(cmd, "discard")) && view->argc == 1;
 }
 
 /* Commands behind which more comes than one reply. */
@@ -46,12 +46,6 @@ static bool is_streaming(const struct cmd *cmd)
 static bool is_wait(const struct cmd *cmd)
 {
     return is_named(cmd, "wait") || is_named(cmd, "waitaof");
-}
-
-/* Refused: it makes of the connection a debugger's. */
-static bool is_unheard_of(const struct cmd *cmd)
-{
-    return is_named(cmd, "script|debug");
 }
 
 /* What is answered here whatever the state of the session. */
@@ -78,7 +72,7 @@ bool session_takes(const struct client *c, const struct cmd *cmd, enum cmd_class
         return !is_ours_always(cmd, view); /* the server refuses most of them, in its words */
     }
     if (class == CMD_PINNED) {
-        return !is_unheard_of(cmd);
+        return true;
     }
     return c->pinned != NULL && class != CMD_LOCAL && class != CMD_REFUSED;
 }
@@ -91,12 +85,15 @@ static bool can_queue(const struct cmd *cmd, enum cmd_class class)
                cmd->local == LOCAL_SELECT ||
                cmd->local == LOCAL_RESET; /* RESET: its arity is wrong */
     }
-    return class != CMD_REFUSED && !is_streaming(cmd) && !is_unheard_of(cmd);
+    return class != CMD_REFUSED && !is_streaming(cmd) && !is_named(cmd, "script|debug");
 }
 
 static void foresee(struct client *c, const struct cmd *cmd, enum cmd_class class,
                     const struct request_view *view)
 {
+    if (!cmd_arity_ok(cmd, view->argc)) {
+        return; /* refused: nothing changes */
+    }
     if (is_named(cmd, "multi")) {
         c->expects_multi = true;
         c->nqueued = 0;
@@ -143,7 +140,9 @@ static bool prepare(struct client *c, struct request *request, const struct cmd 
     request->relearns = learn_is_due(cmd, request->class == CMD_FLUSH);
     request->any_db = c->any_db;
     request->is_get = class == CMD_GET && cmd_arity_ok(cmd, view->argc) && !c->any_db;
-    request->streams = is_streaming(cmd);
+    request->debugs = is_named(cmd, "script|debug") && view->nargv > 2 &&
+                      !slice_eq_nocase(view->argv[2], SLICE("no"));
+    request->streams = request->holds = is_streaming(cmd);
     return dispatch_collect_keys(request, cmd, view);
 }
 
@@ -242,7 +241,6 @@ enum dispatch session_request(struct client *c, const struct cmd *cmd, enum cmd_
     client_enqueue(c, request);
     if (request->streams && !request->queued && !poisons) {
         pinned_stream(c, request, view->argc);
-        c->switching = true;
     }
     if (is_wait(cmd) && !request->queued) {
         send_wait(request, view->raw);

@@ -385,10 +385,17 @@ static double tick_seconds(const struct conf *conf)
     return (double)(ms < 10 ? 10 : ms > 50 ? 50 : ms) / 1000.0;
 }
 
+static void on_lane_retired(struct conn *conn, void *ctx)
+{
+    forward_retired(ctx, conn);
+}
+
 static void create_links(struct worker *worker)
 {
     struct server *server = worker->server;
     worker->upstream = upstream_create(&(struct upstream_options){
+        .retired = on_lane_retired,
+        .ctx = worker,
         .loop = worker->loop,
         .node = server->node,
         .now = clock_ms,

@@ -25,7 +25,8 @@ bool conn_accepts(const struct conn *conn)
     if (conn->state == CONN_UP) {
         return conn_is_current(conn);
     }
-    return conn->state != CONN_IDLE && conn->hopeful;
+    return conn->state != CONN_IDLE &&
+           (conn->hopeful || (conn->state == CONN_BACKOFF && conn_may_try_early(conn)));
 }
 
 static bool queue_bytes(struct conn *conn, struct slice bytes, struct blob *blob)
@@ -45,6 +46,9 @@ enum conn_status conn_submit(struct conn *conn, struct call *call, struct slice 
     if (!conn_accepts(conn)) {
         return CONN_DOWN;
     }
+    if (conn->state == CONN_BACKOFF && !conn->hopeful) {
+        conn_try_early(conn);
+    }
     if (!queue_bytes(conn, bytes, blob)) {
         return CONN_NO_MEMORY;
     }
@@ -59,6 +63,24 @@ enum conn_status conn_submit(struct conn *conn, struct call *call, struct slice 
     conn->tail = call;
     conn->pending++;
     return CONN_OK;
+}
+
+void conn_stand_in(struct conn *conn, struct call *(*stand_in)(struct call *call, void *ctx),
+                   void *ctx)
+{
+    struct call *last = NULL;
+    for (struct call **link = &conn->head; *link != NULL; link = &(*link)->next) {
+        struct call *old = *link;
+        struct call *new = stand_in(old, ctx);
+        if (new != old) {
+            new->replies = old->replies;
+            new->end_offset = old->end_offset;
+            new->next = old->next;
+            *link = new;
+        }
+        last = new;
+    }
+    conn->tail = last;
 }
 
 void conn_flush(struct conn *conn)
@@ -91,6 +113,13 @@ static bool is_node_dead(const struct conn *conn, int64_t now)
     return now - here > limit && now - anywhere > limit;
 }
 
+int64_t conn_overdue(const struct conn *conn, int64_t now)
+{
+    int64_t since = later(conn->last_alive, conn->quiet_since);
+    bool heard = node_last_heard(conn->options.node) - since >= (now - since) / 2;
+    return conn->state == CONN_UP && conn->pending > 0 && heard ? now - since : 0;
+}
+
 static void tick_up(struct conn *conn, int64_t now)
 {
     if (!conn_is_current(conn)) {
@@ -113,6 +142,9 @@ void conn_tick(struct conn *conn, int64_t now)
     conn->last_tick = now;
     if (conn->state == CONN_UP) {
         tick_up(conn, now);
+    } else if (conn->state == CONN_BACKOFF && conn_may_try_early(conn) &&
+               node_last_heard(conn->options.node) > conn->attempt_failed) {
+        conn_try_early(conn); /* it has answered somebody since */
     } else if (conn->deadline != 0 && now >= conn->deadline) {
         if (conn->state == CONN_CONNECTING) {
             conn_next_address(conn, "connecting took too long");

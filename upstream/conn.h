@@ -11,13 +11,15 @@
  * A connection reconnects by itself until it is destroyed. Calls are accepted while UP, and while
  * the first attempt after open or after a loss from UP is under way (they wait and leave behind the
  * handshake; lost when it fails); otherwise conn_submit says CONN_DOWN at once and the caller
- * answers with an error. One attempt tries every address of the node. A link that was up for less
+ * answers with an error. A call may also cut a back-off short, ten times a second at most, if the
+ * attempt before failed at once: nobody is to be told that a server is down which is back. One attempt tries every address of the node. A link that was up for less
  * than a second waits out the back-off before that first attempt, with its calls: a server that
  * hangs up on everybody must not make us spin.
  *
  * Handshake, pipelined and awaited: AUTH or HELLO 3 with AUTH, SELECT, CLIENT TRACKING ON for a
  * tracked connection, INFO server (run_id, C3), PING. Refused = the server answered a step with an
- * error; CLIENT NO-EVICT and INFO may be answered with one.
+ * error; CLIENT NO-EVICT, CLIENT ID and INFO may be answered with one, and on an untracked
+ * connection PING too if it says what the server is occupied with (BUSY, LOADING, MASTERDOWN, NOPERM).
  *
  * Generation (C3): a connection whose node turned out to be another server process accepts nothing
  * any more and fails itself at the next flush or tick.
@@ -121,6 +123,11 @@ void conn_answer(struct conn *conn, const struct reply_piece *piece);
  * the link; the silence is not held against the node. Bytes that were read already still come. */
 void conn_hold(struct conn *conn, bool on);
 
+/* Offers each call that awaits a reply, oldest first, to `stand_in`, which returns it, or another call
+ * that takes its place: that one gets the reply, and the old one is forgotten. */
+void conn_stand_in(struct conn *conn, struct call *(*stand_in)(struct call *call, void *ctx),
+                   void *ctx);
+
 /* Writes what is queued, as far as the socket takes it. The worker calls it once per loop turn. May
  * find the link lost and then runs callbacks. */
 void conn_flush(struct conn *conn);
@@ -129,6 +136,10 @@ void conn_flush(struct conn *conn);
  * every 50..100 ms. A gap of more than a second between two ticks means that this process stood
  * still: the silence of that time is nobody's fault and is not counted. */
 void conn_tick(struct conn *conn, int64_t now);
+
+/* For how long (ms) it has owed replies and not moved a byte, although the node answered others
+ * meanwhile: what is at its head keeps it waiting. 0: it has not. */
+int64_t conn_overdue(const struct conn *conn, int64_t now);
 
 enum conn_state conn_state(const struct conn *conn);
 /* Would conn_submit accept now? */

@@ -62,7 +62,8 @@ struct handshake {
     struct node *node;
     enum step steps[ARRAY_LEN(STEPS)]; /* those this link needs, in order */
     unsigned nsteps;
-    unsigned at; /* whose reply is being read */
+    unsigned at;   /* whose reply is being read */
+    bool tracking; /* the link is to vouch for L1 */
     uint64_t generation;
     int64_t peer_id;
     const char *refused; /* name of the newest step with an error, "" */
@@ -152,6 +153,7 @@ struct handshake *handshake_create(const struct conn_options *options, char err[
 {
     struct handshake *h = mem_zalloc(sizeof(*h));
     h->node = options->node;
+    h->tracking = options->tracking;
     h->refused = "";
     if (!node_credentials(h->node, h->user, sizeof(h->user), h->password, sizeof(h->password),
                           err)) {
@@ -252,6 +254,21 @@ static void identify(struct handshake *h)
                                   info_field(h, SLICE("\nredis_version:")));
 }
 
+/* What a server in working order says to a PING while it does something else, and to commands in
+ * clients' own words: they are to hear it, and some (SCRIPT KILL) end it. A link that vouches for L1
+ * needs the PONG (C2). */
+static bool is_occupied(const struct handshake *h, struct slice error)
+{
+    static const char *const codes[] = {"-BUSY ", "-LOADING ", "-MASTERDOWN ", "-NOPERM "};
+    for (size_t i = 0; i < ARRAY_LEN(codes); i++) {
+        size_t n = strlen(codes[i]);
+        if (error.n > n && memcmp(error.p, codes[i], n) == 0) {
+            return h->steps[h->at] == STEP_PING && !h->tracking;
+        }
+    }
+    return false;
+}
+
 /* The last piece of a reply that was as it should be. */
 static enum handshake_result finish_step(struct handshake *h, const struct reply_piece *piece)
 {
@@ -283,6 +300,11 @@ enum handshake_result handshake_piece(struct handshake *h, const struct reply_pi
     bug_on(h->at >= h->nsteps);
     const struct step_row *row = &STEPS[h->steps[h->at]];
     if (piece->type == '-') {
+        if (is_occupied(h, piece->bytes)) {
+            h->refused = "";
+            h->at++;
+            return HANDSHAKE_DONE;
+        }
         keep_refusal(h, piece->bytes);
         return row->tolerant ? finish_step(h, piece) : HANDSHAKE_REFUSED;
     }

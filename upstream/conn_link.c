@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #define BACKOFF_MAX_MS    1000
+#define EARLY_MS          100  /* between attempts that calls ask for; longest one of them */
 #define STABLE_MS         1000 /* a link that was up for less did not prove much: back off */
 #define LOG_EVERY_MS      10000
 #define LOST_LOG_EVERY_MS 1000
@@ -150,8 +151,26 @@ static void arm_retry(struct conn *conn)
     conn->backoff_ms *= 2;
 }
 
+/* One that fails at once ("Connection refused") costs nobody a wait, so a call may ask for it. */
+bool conn_may_try_early(const struct conn *conn)
+{
+    return conn->refused == NULL && !conn->was_refused && conn->attempt_failed > 0 &&
+           conn->attempt_failed - conn->attempt_began < EARLY_MS &&
+           conn->options.now() - conn->attempt_failed >= EARLY_MS;
+}
+
+void conn_try_early(struct conn *conn)
+{
+    conn->hopeful = true;
+    conn->attempt_failed = 0; /* once */
+    ev_timer_stop(conn->options.loop, &conn->retry);
+    ev_timer_set(&conn->retry, 0., 0.);
+    ev_timer_start(conn->options.loop, &conn->retry);
+}
+
 void conn_start_attempt(struct conn *conn)
 {
+    conn->attempt_began = conn->options.now();
     conn->addresses_left = node_address_count(conn->options.node);
     conn->refused = NULL;
     conn_set_state(conn, CONN_CONNECTING);
@@ -174,6 +193,7 @@ static void lose_attempt(struct conn *conn, const char *why, int64_t now)
     struct lost_calls lost = conn_take_down(conn);
     conn->hopeful = false;
     conn->slow_ms = 0;
+    conn->attempt_failed = now;
     conn_set_state(conn, CONN_BACKOFF);
     log_failed(conn, lost.n, now);
     if (refused != NULL && conn->events->refused != NULL) {

@@ -18,6 +18,8 @@
 #include <inttypes.h>
 
 #define REFUSED_LOG_EVERY_MS 10000
+#define OVERDUE_MS           500 /* then a lane is retired */
+#define RETIRED_MAX          16  /* open at one time */
 
 struct lane {
     struct lane *next;
@@ -29,13 +31,17 @@ struct lane {
     enum lane_kind kind;
     bool no_such_db; /* SELECT was refused */
     bool doomed;     /* and a tick has seen it */
+    bool retired;    /* takes nothing new */
 };
 
 struct upstream {
     struct upstream_options options;
     struct lane *lanes; /* only upstream_tick and _destroy take one out; new ones go to the end */
     bool closing;
+    uint64_t retired;      /* so far */
+    unsigned retired_open; /* of these, not closed yet */
     struct log_limit refused_log;
+    struct log_limit retired_log;
 };
 
 static void on_lane_refused(struct conn *conn, const char *step, const char *text, void *ctx)
@@ -125,8 +131,8 @@ void upstream_destroy(struct upstream *up)
 static struct lane **find_lane(struct upstream *up, uint32_t db, bool resp3, enum lane_kind kind)
 {
     struct lane **link = &up->lanes;
-    while (*link != NULL &&
-           ((*link)->db != db || (*link)->resp3 != resp3 || (*link)->kind != kind)) {
+    while (*link != NULL && ((*link)->retired || (*link)->db != db || (*link)->resp3 != resp3 ||
+                             (*link)->kind != kind)) {
         link = &(*link)->next;
     }
     return link;
@@ -171,10 +177,46 @@ static bool is_over(struct lane *lane)
     return over;
 }
 
+/* A slow answer is no reason to make others wait that would be answered at once. */
+static void retire_if_overdue(struct lane *lane, int64_t now)
+{
+    struct upstream *up = lane->up;
+    uint64_t more = 0;
+    if (lane->retired || up->retired_open >= RETIRED_MAX ||
+        conn_overdue(lane->conn, now) < OVERDUE_MS) {
+        return;
+    }
+    lane->retired = true;
+    up->retired++;
+    up->retired_open++;
+    if (log_allow(&up->retired_log, now, REFUSED_LOG_EVERY_MS, &more)) {
+        log_event(LOG_INFO,
+                  "%s: %zu commands wait behind a slow one on a connection (%s, db %" PRIu32
+                  "); others take a new one; not logged: %" PRIu64,
+                  node_name(up->options.node), conn_pending(lane->conn) - 1,
+                  lane->kind == LANE_BULK ? "bulk" : "lane", lane->db, more);
+    }
+    if (up->options.retired != NULL) {
+        up->options.retired(lane->conn, up->options.ctx);
+    }
+}
+
+uint64_t upstream_retired(const struct upstream *up)
+{
+    return up->retired;
+}
+
 void upstream_tick(struct upstream *up, int64_t now)
 {
     for (struct lane **link = &up->lanes; *link != NULL;) {
         struct lane *lane = *link;
+        retire_if_overdue(lane, now);
+        if (lane->retired && conn_pending(lane->conn) == 0) {
+            *link = lane->next;
+            up->retired_open--;
+            lane_destroy(lane);
+            continue;
+        }
         if (is_over(lane)) {
             *link = lane->next;
             lane_destroy(lane);

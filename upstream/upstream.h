@@ -2,7 +2,9 @@
  *
  * upstream.h: the lanes of one worker: untracked shared connections that carry everything but
  * fills, one per (db, RESP version, bulk or not), opened on demand (D8). Replies come back in the
- * order of submission on each. Worker's thread only.
+ * order of submission on each. A lane whose oldest command keeps it waiting while the server answers
+ * others (CLIENT PAUSE, a command that waits for something) is retired: it gets nothing new, what comes
+ * takes a fresh one, and it is closed when it owes nothing (D11). Worker's thread only.
  */
 #pragma once
 
@@ -16,6 +18,9 @@ struct upstream_options {
     int64_t (*now)(void);
     char *read_buffer;
     size_t read_size;
+    /* The lane has just been retired; what waits on it may be sent again. May submit. May be NULL. */
+    void (*retired)(struct conn *conn, void *ctx);
+    void *ctx;
 };
 
 struct upstream *upstream_create(const struct upstream_options *options);
@@ -32,6 +37,10 @@ struct conn *upstream_lane(struct upstream *up, uint32_t db, bool resp3, enum la
 
 /* The same if it exists, otherwise NULL: for who only looks. */
 struct conn *upstream_find_lane(struct upstream *up, uint32_t db, bool resp3, enum lane_kind kind);
+
+/* How many lanes have been retired so far. A client that has something unanswered from before the
+ * newest one must not send what may not overtake that. */
+uint64_t upstream_retired(const struct upstream *up);
 
 void upstream_flush(struct upstream *up);
 void upstream_tick(struct upstream *up, int64_t now);

@@ -90,7 +90,8 @@ struct conn {
     int64_t slow_ms; /* conn_retry_slowly's bound for the next back-off, or 0 */
     uint64_t random;
 
-    int64_t deadline; /* of CONNECTING and HANDSHAKE; 0: none */
+    int64_t attempt_began, attempt_failed; /* the last of each; 0: none */
+    int64_t deadline;                      /* of CONNECTING and HANDSHAKE; 0: none */
     int64_t up_since;
     int64_t last_alive;  /* bytes came, or room for more of ours */
     int64_t quiet_since; /* last tick with nothing owed, or after a standstill of ours */
@@ -136,6 +137,10 @@ struct lost_calls conn_shut(struct conn *conn);
 
 /* A first attempt over all addresses. */
 void conn_start_attempt(struct conn *conn);
+/* In BACKOFF: may the next attempt be made before its time? */
+bool conn_may_try_early(const struct conn *conn);
+/* In BACKOFF: makes it, from the loop. Calls may wait for its end. */
+void conn_try_early(struct conn *conn);
 /* The current address did not answer: tries the next, or fails the attempt because of `why`. */
 void conn_next_address(struct conn *conn, const char *why);
 /* The link is gone, now, or as soon as the framer has let go: resets everything, tells the owner

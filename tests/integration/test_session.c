@@ -240,7 +240,7 @@ SCENARIO(session, a_session_that_was_not_ended_is_nobody_elses)
     expect(b, "[+OK]", "EXEC");
     expect(a, "+OK", "MULTI");
     expect(a, "nil array", "EXEC");
-    expect(a, "-ERR ...", "SCRIPT DEBUG YES");
+    expect(a, "-ERR ...", "REPLCONF ACK 0");
     expect(a, "+PONG", "PING");
 }
 

@@ -97,7 +97,7 @@ Test(conf, without_a_file_every_option_has_its_default)
     cr_expect_str_eq(c->upstream_password_file, "");
     cr_expect_eq(c->upstream_db, 0);
     cr_expect_eq(c->upstream_connect_timeout, 1000);
-    cr_expect_eq(c->upstream_dead_after, 3000);
+    cr_expect_eq(c->upstream_dead_after, 10000);
     cr_expect_eq(c->l1_max_memory, 67108864);
     cr_expect_eq(c->l1_max_item_size, 1048576);
     cr_expect_eq(c->l1_ttl, 60000);

@@ -171,7 +171,7 @@ Test(conn, refusal_tells_the_step_and_the_servers_text)
     static const struct refusal cases[] = {
         {"-NOAUTH Authentication required.\r\n-NOAUTH Authentication required.\r\n", "PING",
          "NOAUTH Authentication required.", false},
-        {"$0\r\n\r\n-LOADING Redis is loading\r\n", "PING", "LOADING Redis is loading", false},
+        {"$0\r\n\r\n-MISCONF no\r\n", "PING", "MISCONF no", false},
         {"$0\r\n\r\n+PONK\r\n", "PING", "not a PONG", false},
         {"*1\r\n:1\r\n", "INFO", "an answer of the wrong type", false},
         {"-ERR max number of clients reached\r\n", "INFO", "ERR max number of clients reached",
@@ -197,6 +197,34 @@ Test(conn, refusal_tells_the_step_and_the_servers_text)
     close_fake();
 }
 
+/* A server that is occupied says so to each command in its own words. */
+Test(conn, an_occupied_server_is_talked_to_unless_the_link_vouches_for_l1)
+{
+    static const char *const said[] = {"-BUSY x\r\n", "-LOADING x\r\n", "-MASTERDOWN x\r\n",
+                                       "-NOPERM x\r\n"};
+    for (size_t i = 0; i < ARRAY_LEN(said); i++) {
+        open_fake();
+        fake_accept(&fake);
+        fake_expect(&fake, "PING\r\n");
+        fake_say(&fake, "$0\r\n\r\n");
+        fake_say(&fake, said[i]);
+        WAIT_FOR(is_up());
+        close_fake();
+    }
+    for (size_t i = 0; i < ARRAY_LEN(said); i++) {
+        fake_open(&fake);
+        open_with(fake.port, (struct node_options){0}, (struct conn_options){.tracking = true});
+        fake_accept(&fake);
+        fake_expect(&fake, "PING\r\n");
+        fake_say(&fake, FAKE_HELLO "+OK\r\n+OK\r\n$0\r\n\r\n");
+        fake_say(&fake, said[i]);
+        WAIT_FOR(refusals == 1);
+        cr_assert_str_eq(refused_step, "PING");
+        refusals = 0;
+        close_fake();
+    }
+}
+
 Test(conn, refusal_is_heard_when_the_server_resets_before_our_handshake)
 {
     open_fake();
@@ -213,7 +241,7 @@ Test(conn, earlier_refusal_does_not_colour_a_later_failure)
     open_fake();
     fake_accept(&fake);
     fake_expect(&fake, "PING\r\n");
-    fake_say(&fake, "$0\r\n\r\n-LOADING\r\n");
+    fake_say(&fake, "$0\r\n\r\n-MISCONF\r\n");
     WAIT_FOR(refusals == 1);
     fake_hang_up(&fake);
     close(fake.listener);
@@ -427,7 +455,7 @@ Test(conn, owner_may_change_the_bound_of_the_back_off_after_a_refusal)
     for (int i = 0; i < 14; i++) {
         fake_accept(&fake);
         fake_expect(&fake, "PING\r\n");
-        fake_say(&fake, "$0\r\n\r\n-LOADING\r\n");
+        fake_say(&fake, "$0\r\n\r\n-MISCONF\r\n");
         WAIT_FOR(refusals == i + 1);
         fake_hang_up(&fake);
     }

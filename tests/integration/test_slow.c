@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * test_slow.c: a command that keeps its connection waiting, while the server answers others, holds up
+ * nobody but its own client; a server that is busy, loading or back is heard as on a direct connection.
+ */
+#include "../support/await.h"
+#include "../support/nearside.h"
+#include "../support/process.h"
+#include "../support/redis.h"
+#include "../support/scenario.h"
+
+#include <stdlib.h>
+
+TestSuite(slow);
+
+SCENARIO(slow, a_paused_write_holds_up_its_own_client_only)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, "proxy.workers=1", NULL);
+    struct client *writer = nearside_connect(n);
+    struct client *other = nearside_connect(n);
+
+    expect(writer, "+OK", "SET k old");
+    expect(r->direct, ":1", "RPUSH list a");
+    expect(r->direct, "+OK", "CLIENT PAUSE 600000 WRITE");
+    cr_assert(client_command(writer, "SET k new"));
+    cr_assert(client_command(writer, "GETRANGE k 0 -1"));
+    cr_assert(client_command(writer, "LLEN list"));
+    nearside_await_info(n, "l1_writes_in_flight", 1, 1, 5000);
+    for (int i = 0; i < 10; i++) {
+        expect(other, "[$a]", "LRANGE list 0 -1");
+        expect(other, "$old", "GETRANGE k 0 -1");
+    }
+    cr_assert(!client_readable(writer, 0), "answered out of order");
+    expect(r->direct, "+OK", "CLIENT UNPAUSE");
+    expect_next(writer, "+OK");
+    expect_next(writer, "$new"); /* behind the write, though there was a free road */
+    expect_next(writer, ":1");
+    expect(other, "$new", "GET k");
+}
+
+SCENARIO(slow, a_busy_script_is_reported_and_can_be_killed)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, "proxy.workers=1", NULL);
+    struct client *busy = nearside_connect(n);
+    struct client *other = nearside_connect(n);
+
+    expect(other, "+OK", "CONFIG SET busy-reply-threshold 50");
+    cr_assert(client_command(busy, "EVAL 'while true do end' 0"));
+    await_reply(r->direct, "-BUSY ...", 10000, "GET k");
+    expect(other, "-BUSY ...", "LLEN list");
+    expect(other, "-BUSY ...", "SET k v");
+    expect(other, "-BUSY ...", "BLPOP list 0");
+    expect(other, "+OK", "MULTI");
+    expect(other, "-BUSY ...", "LLEN list");
+    expect(other, "-EXECABORT ...", "EXEC");
+    expect(other, "+OK", "SCRIPT KILL");
+    expect_next(busy, "-ERR ...");
+    await_reply(other, "+OK", 5000, "SET k v");
+}
+
+SCENARIO(slow, a_loading_server_says_so)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, "proxy.workers=1", NULL);
+    struct client *c = nearside_connect(n);
+
+    expect(r->direct, "+OK",
+           "CONFIG SET key-load-delay 1000 loading-process-events-interval-bytes 1024");
+    expect(r->direct, "+OK", "DEBUG POPULATE 4000 key 100");
+    cr_assert(client_command(r->direct, "DEBUG RELOAD"));
+    await_reply(c, "-LOADING Redis is loading the dataset in memory", 10000, "GET k");
+    expect(c, "-LOADING Redis is loading the dataset in memory", "SET k v");
+    expect(c, "$# Server...", "INFO server");
+}
+
+SCENARIO(slow, a_server_that_is_back_is_used_at_once)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, "proxy.workers=1", NULL);
+    struct client *c = nearside_connect(n);
+
+    expect(c, "+OK", "SET k v");
+    redis_stop(r);
+    await_reply(c, "-UPSTREAM ...", 5000, "SET k v");
+    pass_time(1500); /* its back-off is at its longest */
+    redis_restart(r);
+    expect(c, "+OK", "SET k v");
+}
