@@ -674,3 +674,36 @@ SCENARIO(torture, random_bytes_from_the_server)
     ask_liar(n, w, "STRLEN bad", COUNT);
     witness_stop(w);
 }
+
+SCENARIO(torture, a_subscription_that_is_answered_by_something_else)
+{
+    static const struct fake_rule rules[] = {
+        {"SUBSCRIBE a", "+OK\r\n*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n", 0, FAKE_KEEP},
+        {"SUBSCRIBE b", "*1\r\n:1\r\n*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n", 0, FAKE_KEEP},
+        {"SUBSCRIBE c", "*3\r\n$9\r\nsubscribe\r\n$1\r\na\r\n:1\r\n:5\r\n*1\r\n:1\r\n", 0,
+         FAKE_KEEP},
+        {"PSUBSCRIBE a", "|1\r\n+a\r\n:1\r\n>3\r\n$9\r\npsubscribe\r\n$1\r\na\r\n:1\r\n", 0,
+         FAKE_KEEP},
+        {"PSUBSCRIBE b", ":1\r\n>3\r\n$10\r\npsubscribe\r\n$1\r\na\r\n:1\r\n", 0, FAKE_KEEP},
+        {"UNSUBSCRIBE", "_\r\n>3\r\n$11\r\nunsubscribe\r\n_\r\n:-1\r\n", 0, FAKE_KEEP},
+        {"MONITOR", "+OK\r\n+1\r\n+OK\r\n*1\r\n$7\r\nmessage\r\n", 0, FAKE_KEEP},
+        {NULL, NULL, 0, FAKE_KEEP},
+    };
+    static const char *const commands[] = {"SUBSCRIBE a",  "SUBSCRIBE b",  "SUBSCRIBE c x",
+                                           "PSUBSCRIBE a", "PSUBSCRIBE b", "UNSUBSCRIBE",
+                                           "MONITOR"};
+    struct fake *f = fake_start(rules);
+    struct nearside *n = nearside_start(fake_port(f), NULL);
+    struct witness *w = witness_start(n, true);
+
+    for (size_t i = 0; i < 2 * sizeof(commands) / sizeof(commands[0]); i++) {
+        struct client *c = speaking(n->port, 2 + (int)(i % 2));
+        client_set_timeout(c, 5000);
+        cr_assert(client_command(c, "%s", commands[i / 2]));
+        cr_assert(client_readable(c, 5000), "%s: nothing comes", commands[i / 2]);
+        client_close(c);
+        witness_check(w, commands[i / 2]);
+    }
+    nearside_await_info(n, "pinned_connections", 0, 0, 5000);
+    witness_stop(w);
+}
