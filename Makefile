@@ -47,7 +47,7 @@ MIMALLOC_LIBS := -Wl,--push-state,--no-as-needed -lmimalloc -Wl,--pop-state
 INIH_LIBS := $(or $(shell pkg-config --libs inih 2>/dev/null),-linih)
 LIBS := $(HIREDIS_LIBS) $(INIH_LIBS) -lev -lm
 
-FLAVOURS := release debug asan tsan fuzz
+FLAVOURS := release debug asan tsan fuzz mutant
 
 # Instrumented code makes gcc warn of what cannot happen: warnings are judged in release.
 CHECKED := -Wno-error -DNEARSIDE_LIBC_MALLOC -DNEARSIDE_DEBUG -fno-omit-frame-pointer
@@ -57,6 +57,7 @@ FLAGS_release := -O2 -g $(HARDEN)
 FLAGS_debug := -O0 -g3 -DNEARSIDE_DEBUG
 FLAGS_asan := -O1 -g $(SAN_ADDRESS) $(CHECKED)
 FLAGS_tsan := -O1 -g -fsanitize=thread $(CHECKED)
+FLAGS_mutant := -O1 -g -DNEARSIDE_MUTANTS -Wno-error
 FLAGS_fuzz := -O1 -g -fsanitize=fuzzer-no-link $(SAN_ADDRESS) $(CHECKED)
 
 LINK_release := $(MIMALLOC_LIBS) -Wl,-z,relro,-z,now
@@ -64,6 +65,7 @@ LINK_debug := $(MIMALLOC_LIBS)
 LINK_asan := $(SAN_ADDRESS)
 LINK_tsan := -fsanitize=thread
 LINK_fuzz := $(SAN_ADDRESS)
+LINK_mutant := $(MIMALLOC_LIBS)
 
 $(foreach f,$(FLAVOURS),$(eval CC_$(f) := $(if $(filter fuzz,$(f)),$(FUZZ_CC),$(CC))))
 compile = $(CC_$(1)) -std=gnu11 $(DEFINES) $(HIREDIS_CFLAGS) $(WARNINGS) -pthread $(FLAGS_$(1)) \
@@ -84,8 +86,10 @@ LINKS_proxy := proxy invalidation upstream l1 resp conf
 
 SRC := $(sort $(wildcard $(addsuffix /*.c,$(FOLDERS))))
 SUPPORT_SRC := $(sort $(wildcard tests/support/*.c))
-INTEGRATION_SRC := $(sort $(wildcard tests/integration/*.c tests/integration/regress/*.c))
 MODULE_SRC := tests/module/module.c
+INTEGRATION_SRC := $(sort $(wildcard tests/integration/*.c tests/integration/regress/*.c \
+                   tests/coherence/test_*.c))
+CHECKER_SRC := $(sort $(filter-out tests/coherence/test_%.c,$(wildcard tests/coherence/*.c)))
 RACE_SRC := $(sort $(wildcard tests/race/race_*.c))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 BENCH_SRC := $(sort $(wildcard tests/bench/bench_*.c))
@@ -93,7 +97,8 @@ CLIENT_SRC := tests/clients/hiredis.c
 UNIT_FOLDERS := $(foreach d,$(FOLDERS),$(if $(wildcard tests/unit/$(d)/*.c),$(d)))
 unit_src = $(sort $(wildcard tests/unit/$(1)/*.c))
 
-TEST_SRC := $(SUPPORT_SRC) $(INTEGRATION_SRC) $(RACE_SRC) $(FUZZ_SRC) $(BENCH_SRC) $(CLIENT_SRC) \
+TEST_SRC := $(SUPPORT_SRC) $(INTEGRATION_SRC) $(CHECKER_SRC) $(RACE_SRC) $(FUZZ_SRC) $(BENCH_SRC) \
+            $(CLIENT_SRC) \
             $(foreach d,$(UNIT_FOLDERS),$(call unit_src,$(d)))
 HEADERS := $(sort $(wildcard $(addsuffix /*.h,$(FOLDERS)) tests/*/*.h tests/unit/*/*.h))
 ALL_C := $(SRC) $(TEST_SRC) $(MODULE_SRC)
@@ -110,6 +115,7 @@ archives = $(foreach d,$(2),$(BUILD)/$(1)/lib$(d).a)
 nearside = $(BUILD)/$(1)/nearside
 unit_tests = $(addprefix $(BUILD)/$(1)/tests/unit_,$(UNIT_FOLDERS))
 race_tests = $(addprefix $(BUILD)/$(1)/tests/,$(RACES))
+CHECKER := $(BUILD)/release/tests/checker
 INTEGRATION := $(if $(INTEGRATION_SRC),$(BUILD)/release/tests/integration)
 
 .DEFAULT_GOAL := all
@@ -177,6 +183,10 @@ $(BUILD)/$(1)/tests/module.so: $(MODULE_SRC) $(BUILD)/$(1)/flags
 	@echo '  LINK    $$@'
 	$(Q)mkdir -p $$(@D) && $(call compile,$(1)) -fPIC -shared -o $$@ $$<
 
+$(BUILD)/$(1)/tests/checker: $(call objects,$(1),$(CHECKER_SRC)) $(BUILD)/$(1)/libsupport.a
+	@echo '  LINK    $$@'
+	$(Q)mkdir -p $$(@D) && $(call link,$(1)) -o $$@ $$^
+
 $(addprefix $(BUILD)/$(1)/tests/,$(RACES)): $(BUILD)/$(1)/tests/%: \
         $(BUILD)/$(1)/obj/tests/race/%.o $(call archives,$(1),$(LINKS_proxy))
 	@echo '  LINK    $$@'
@@ -204,7 +214,7 @@ $(addprefix $(BUILD)/fuzz/,$(FUZZERS)): $(BUILD)/fuzz/%: \
 
 test: unit integration ## unit and integration tests on the release flavour
 
-test-programs: release $(call unit_tests,release) $(INTEGRATION) $(BUILD)/clients/hiredis
+test-programs: release $(call unit_tests,release) $(INTEGRATION) $(CHECKER) $(BUILD)/clients/hiredis
 
 unit: $(call unit_tests,release) ## unit tests only (unit-conf, unit-l1 ...: one folder)
 	scripts/run_tests criterion $^
@@ -242,6 +252,28 @@ tsan-race: $(call race_tests,tsan)
 
 tsan-load: $(call nearside,tsan)
 	$(TSAN_RUN) scripts/tsan_load $<
+
+# The promises of coherence, judged under load and trouble; and that the tests would notice if a rule
+# were missing. See tests/coherence/README.md.
+MUTANT_UNITS := $(addprefix $(BUILD)/mutant/tests/unit_,l1 invalidation)
+
+.PHONY: coherence asan-coherence tsan-coherence mutants mutant
+
+coherence: $(call nearside,release) $(CHECKER) ## the checker for COHERENCE_SECONDS (60)
+	NEARSIDE_BIN=$< $(CHECKER) --seconds $(or $(COHERENCE_SECONDS),60) $(CHECKER_ARGS)
+
+asan-coherence: $(call nearside,asan) $(CHECKER) ## the same under AddressSanitizer (20 s)
+	NEARSIDE_BIN=$< NEARSIDE_SANITIZED=1 NEARSIDE_SLOWDOWN=4 \
+	    $(CHECKER) --seconds $(or $(COHERENCE_SECONDS),20) $(CHECKER_ARGS)
+
+tsan-coherence: $(call nearside,tsan) $(CHECKER) ## the same under ThreadSanitizer (20 s)
+	NEARSIDE_BIN=$< NEARSIDE_SANITIZED=1 NEARSIDE_SLOWDOWN=4 TSAN_OPTIONS="exitcode=66 $$TSAN_OPTIONS" \
+	    $(TSAN_RUN) $(CHECKER) --seconds $(or $(COHERENCE_SECONDS),20) $(CHECKER_ARGS)
+
+mutant: $(call nearside,mutant) ## the program with rules that can be switched off
+
+mutants: mutant $(MUTANT_UNITS) $(INTEGRATION) ## each rule off, and a scenario that fails then
+	tests/coherence/mutants $(BUILD)
 
 race-programs: $(call race_tests,release)
 

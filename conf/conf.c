@@ -336,6 +336,26 @@ static void check_l1(struct loader *l)
     }
 }
 
+/* Redis refuses prefixes of which one begins with the other. */
+static void check_prefixes(struct loader *l)
+{
+    const char *const text = l->conf->invalidation_prefixes;
+    for (const char *a = text + strspn(text, " "); *a != '\0'; a += strspn(a, " ")) {
+        size_t n = strcspn(a, " ");
+        for (const char *b = text + strspn(text, " "); *b != '\0'; b += strspn(b, " ")) {
+            size_t m = strcspn(b, " ");
+            if (a != b && m >= n && strncmp(a, b, n) == 0) {
+                complain(l, &option_table[OPTION_invalidation_prefixes],
+                         "'%.*s' begins with '%.*s'; expected prefixes that exclude each other",
+                         (int)m, b, (int)n, a);
+                return;
+            }
+            b += m;
+        }
+        a += n;
+    }
+}
+
 /* Can the password be read? The content does not stay in memory. */
 static bool check_password_file(const char *path, char err[ERR_MAX])
 {
@@ -407,6 +427,7 @@ struct conf *conf_load_stream(FILE *file, const char *name, char *const *sets, s
     }
     check_l1(&l);
     check_login(&l);
+    check_prefixes(&l);
     if (l.nerrors > 0) {
         conf_destroy(l.conf);
         return NULL;

@@ -6,7 +6,15 @@
  *      │ t_ok                  │                  was sent: whatever was written before that moment
  *      └──── L/4 ──► next      └─ l1_cover_renew  has its invalidation in front of the PONG (C6)
  *
- * Way through the file: pushes; PINGs; refusals; the link's life; what the worker calls.
+ * What F is depends on the plan (feed_priv.h), which is looked at every tick:
+ *
+ *   tracking             RESP3, CLIENT TRACKING ON; it has a cover of its own
+ *   redirect             RESP2, CLIENT TRACKING ON REDIRECT I; its cover is as good as the older t_ok
+ *                        of the two (I1); without I there is no F
+ *   all others           RESP2, plain; reads only. The cover is I's (host.c)
+ *
+ * Way through the file: pushes; PINGs; refusals; the link's life; following the plan; what the worker
+ * calls.
  *
  * Invariants: every push is applied when it is read, in order (M5), so that everything in front of
  * a PONG is in effect when the PONG renews the cover (C11). The cover goes down before anybody else
@@ -15,49 +23,38 @@
  *
  * Threads: the worker's; the counters are written by it alone and read by anybody, relaxed.
  */
-#include "feed.h"
+#include "feed_priv.h"
 
-#include "../conf/log.h"
 #include "../conf/mem.h"
+#include "../conf/mutant.h"
 
-#define FEED_MAGIC       0x66656564u
-#define REFUSED_RETRY_MS 10000
-#define LOG_EVERY_MS     10000
-#define STALL_MS         1000 /* so long without a tick: this process stood still */
+#define FEED_MAGIC 0x66656564u
+
+static const struct slice PING_BYTES = {"*1\r\n$4\r\nPING\r\n", 14};
 
 struct feed {
     unsigned magic;
     struct feed_options options;
-    struct conn *conn;
+    struct feeds *feeds;
+    const struct feeds_options *shared;
+    struct host *host; /* NULL but for worker 0 */
+    struct plan plan;  /* followed */
+    struct conn *conn; /* NULL when the plan wants none, and before start and after stop */
+    uint16_t cover;    /* of what F reads */
 
     struct call ping;
     bool ping_open;
     int64_t ping_sent; /* when */
     ev_timer ping_timer;
-
-    int64_t t_ok;        /* of the present link (C6) */
-    bool lapsed;         /* now is past t_ok + L, and that has been counted */
-    int64_t alive_since; /* newest answer to a PING; later after a standstill of ours */
-    int64_t last_tick;
-    struct log_limit lapse_log;
+    struct lease_clock clock;
     struct log_limit refused_log;
 
     /* Written by the worker only: a plain load and store is enough. */
     _Atomic int state;
     _Atomic bool refused;
-    _Atomic uint64_t invalidations;
-    _Atomic uint64_t flushes;
-    _Atomic uint64_t lapses;
-    _Atomic uint64_t losses;
-    _Atomic uint64_t refusals;
     _Atomic int64_t last_pong;
+    struct feed_counters counters;
 };
-
-static void add(_Atomic uint64_t *counter, uint64_t n)
-{
-    uint64_t old = atomic_load_explicit(counter, memory_order_relaxed);
-    atomic_store_explicit(counter, old + n, memory_order_relaxed);
-}
 
 static bool was_refused(const struct feed *feed)
 {
@@ -67,18 +64,28 @@ static bool was_refused(const struct feed *feed)
 /* True for the first of the process's feeds that is refused, and for the last that is not any more. */
 static bool note_refused(struct feed *feed, bool refused)
 {
-    atomic_store_explicit(&feed->refused, refused, memory_order_relaxed);
-    _Atomic unsigned *all = feed->options.refused;
-    if (all == NULL) {
-        return true;
+    if (was_refused(feed) == refused) {
+        return false;
     }
+    atomic_store_explicit(&feed->refused, refused, memory_order_relaxed);
+    _Atomic unsigned *all = &feed->feeds->nrefused;
     return refused ? atomic_fetch_add_explicit(all, 1, memory_order_relaxed) == 0
                    : atomic_fetch_sub_explicit(all, 1, memory_order_relaxed) == 1;
 }
 
 static void note_state(struct feed *feed)
 {
-    atomic_store_explicit(&feed->state, (int)conn_state(feed->conn), memory_order_relaxed);
+    enum conn_state state = feed->conn == NULL ? CONN_IDLE : conn_state(feed->conn);
+    if (state == CONN_UP && !feed_is_up(feed)) {
+        state = CONN_HANDSHAKE;
+    }
+    atomic_store_explicit(&feed->state, (int)state, memory_order_relaxed);
+}
+
+/* Is the cover F's own? */
+static bool owns_cover(const struct feed *feed)
+{
+    return !feed_mode_link_covers(feed->plan.mode);
 }
 
 /* ---- Pushes -------------------------------------------------------------------------------- */
@@ -86,6 +93,7 @@ static void note_state(struct feed *feed)
 static void on_push(struct conn *conn, const struct push *push, void *ctx)
 {
     struct feed *feed = ctx;
+    struct l1 *l1 = feed->shared->l1;
     (void)conn;
     bug_on(feed->magic != FEED_MAGIC);
     if (!slice_eq(push->kind, SLICE("invalidate"))) {
@@ -93,45 +101,53 @@ static void on_push(struct conn *conn, const struct push *push, void *ctx)
     }
     if (!push->plain || push->is_null || push->nitems == 0) {
         /* M1: all keys. M2: something we do not understand may well mean all keys. */
-        l1_drop_all(feed->options.l1);
-        add(&feed->flushes, 1);
+        if (push->plain && push->is_null ? !MUTANT(M1) : !MUTANT(M2)) {
+            l1_drop_all(l1);
+        }
+        feed_count(&feed->counters.flushes, 1);
         return;
     }
     for (size_t i = 0; i < push->nitems; i++) {
-        l1_invalidate(feed->options.l1, l1_hash(feed->options.l1, push->items[i]));
+        l1_invalidate(l1, l1_hash(l1, push->items[i]));
     }
-    add(&feed->invalidations, push->nitems);
+    feed_count(&feed->counters.invalidations, push->nitems);
 }
 
 /* ---- PINGs --------------------------------------------------------------------------------- */
 
+/* Until when the cover may be served: the older t_ok counts (I1). */
+static int64_t servable_until(const struct feed *feed)
+{
+    int64_t t_ok = feed->clock.t_ok;
+    if (feed->plan.mode == FEED_REDIRECT) {
+        /* acquire: with the moment comes everything that I's owner applied before it (C11) */
+        int64_t link = atomic_load_explicit(&feed->feeds->link_ok, memory_order_acquire);
+        t_ok = link < t_ok ? link : t_ok;
+    }
+    return t_ok == INT64_MIN ? INT64_MIN : t_ok + feed->shared->link_lease_ms;
+}
+
 static void note_lapse(struct feed *feed, int64_t now)
 {
-    uint64_t more = 0;
-    if (feed->lapsed || now <= feed->t_ok + feed->options.link_lease_ms) {
-        return;
+    if (lease_clock_lapses(&feed->clock, feed->feeds, now, "fill")) {
+        feed_count(&feed->counters.lapses, 1);
     }
-    feed->lapsed = true;
-    add(&feed->lapses, 1);
-    if (log_allow(&feed->lapse_log, now, LOG_EVERY_MS, &more)) {
-        log_event(LOG_WARN,
-                  "no PONG from %s (fill) for a PING of the last %lld ms: what it filled in L1 is "
-                  "not served until one comes; lapses not logged: %llu",
-                  node_name(feed->options.node), (long long)feed->options.link_lease_ms,
-                  (unsigned long long)more);
-    }
+}
+
+static bool fill_is_up(const struct feed *feed)
+{
+    return feed->conn != NULL && conn_state(feed->conn) == CONN_UP && conn_accepts(feed->conn);
 }
 
 static void send_ping(struct feed *feed)
 {
-    if (feed->ping_open || !feed_is_up(feed)) {
+    if (feed->ping_open || !fill_is_up(feed)) {
         return;
     }
     /* Taken before the bytes leave: too early a moment is safe, too late a one is not. */
-    feed->ping_sent = feed->options.now();
+    feed->ping_sent = feed->shared->now();
     feed->ping.replies = 1;
-    feed->ping_open =
-        conn_submit(feed->conn, &feed->ping, SLICE("*1\r\n$4\r\nPING\r\n"), NULL) == CONN_OK;
+    feed->ping_open = conn_submit(feed->conn, &feed->ping, PING_BYTES, NULL) == CONN_OK;
     conn_flush(feed->conn);
 }
 
@@ -144,31 +160,25 @@ static void on_ping_timer(struct ev_loop *loop, ev_timer *w, int revents)
     send_ping(feed);
 }
 
-static bool starts_with(struct slice s, struct slice start)
-{
-    return s.n >= start.n && memcmp(s.p, start.p, start.n) == 0;
-}
-
 static void on_pong(struct call *call, const struct reply_piece *piece)
 {
     struct feed *feed = container_of(call, struct feed, ping);
     if (piece->last) {
         feed->ping_open = false;
     }
-    if (piece->type == '+' && slice_eq(piece->bytes, SLICE("+PONG\r\n"))) {
-        int64_t now = feed->options.now();
+    if ((piece->type == '+' && slice_eq(piece->bytes, SLICE("+PONG\r\n"))) || MUTANT(C6e)) {
+        int64_t now = feed->shared->now();
         note_lapse(feed, now);
-        feed->t_ok = feed->ping_sent;
-        feed->lapsed = feed->lapsed && now > feed->t_ok + feed->options.link_lease_ms;
-        feed->alive_since = now;
+        lease_clock_renew(&feed->clock, feed->feeds, MUTANT(C6t) ? now : feed->ping_sent, now);
         atomic_store_explicit(&feed->last_pong, now, memory_order_relaxed);
-        l1_cover_renew(feed->options.l1, feed->options.cover,
-                       feed->t_ok + feed->options.link_lease_ms);
-    } else if (piece->type == '-' && (starts_with(piece->bytes, SLICE("-BUSY")) ||
-                                      starts_with(piece->bytes, SLICE("-LOADING")))) {
+        if (owns_cover(feed)) {
+            l1_cover_renew(feed->shared->l1, feed->cover, servable_until(feed));
+        }
+    } else if (piece->type == '-' && (text_starts(piece->bytes, SLICE("-BUSY")) ||
+                                      text_starts(piece->bytes, SLICE("-LOADING")))) {
         /* No renewal: a PONG would stand behind the invalidations, this answer does not (X3). But
          * hanging up on a server that runs a long script would only lose L1's content. */
-        feed->alive_since = feed->options.now();
+        feed->clock.alive_since = feed->shared->now();
     }
 }
 
@@ -182,37 +192,35 @@ static const struct call_ops PING_OPS = {.reply = on_pong, .lost = on_ping_lost}
 
 /* ---- Refusals ------------------------------------------------------------------------------ */
 
-/* Will the server say the same to the next attempts? Not when it is busy, full, loading or waits
- * for another password. */
-static bool is_lasting(const char *text)
-{
-    return strncmp(text, "NOPERM", 6) == 0 || strncmp(text, "NOPROTO", 7) == 0 ||
-           strncmp(text, "ERR unknown", 11) == 0 || strncmp(text, "ERR Unknown", 11) == 0;
-}
-
 static void on_refused(struct conn *conn, const char *step, const char *text, void *ctx)
 {
     struct feed *feed = ctx;
     uint64_t more = 0;
+    const char *node = node_name(feed->shared->node);
     note_state(feed);
     if (strcmp(step, "HELLO") != 0 && strcmp(step, "CLIENT TRACKING") != 0) {
-        if (log_allow(&feed->refused_log, feed->options.now(), LOG_EVERY_MS, &more)) {
+        if (log_allow(&feed->refused_log, feed->shared->now(), LOG_EVERY_MS, &more)) {
             log_event(LOG_WARN,
                       "reads go past L1: %s refuses %s on the fill connection: %s; trying again; "
                       "refusals not logged: %llu",
-                      node_name(feed->options.node), step, text, (unsigned long long)more);
+                      node, step, text, (unsigned long long)more);
         }
         return;
     }
-    if (is_lasting(text)) {
+    bool lasting = refusal_is_lasting(text);
+    if (lasting) {
         conn_retry_slowly(conn, REFUSED_RETRY_MS);
     }
-    add(&feed->refusals, 1);
-    if (!was_refused(feed) && note_refused(feed, true)) {
+    feed_count(&feed->counters.refusals, 1);
+    if (lasting && feed->shared->automatic) {
+        feeds_report(feed->feeds, feed->plan.serial, step, text); /* the host knows what next */
+        return;
+    }
+    if (note_refused(feed, true)) {
         log_event(LOG_WARN,
                   "reads go past L1 from now on: %s refuses %s, without which nothing can be kept "
                   "coherent: %s; trying again every %d s at most, saying so when it works",
-                  node_name(feed->options.node), step, text, REFUSED_RETRY_MS / 1000);
+                  node, step, text, REFUSED_RETRY_MS / 1000);
     }
 }
 
@@ -222,27 +230,36 @@ static void on_refused(struct conn *conn, const char *step, const char *text, vo
 static void on_up(struct conn *conn, void *ctx)
 {
     struct feed *feed = ctx;
-    int64_t now = feed->options.now();
-    feed->t_ok = conn_handshake_sent(conn);
-    feed->lapsed = false;
-    feed->alive_since = now;
+    struct l1 *l1 = feed->shared->l1;
+    int64_t now = feed->shared->now();
+    lease_clock_start(&feed->clock, conn_handshake_sent(conn), now);
     atomic_store_explicit(&feed->last_pong, now, memory_order_relaxed);
-    note_state(feed);
-    if (was_refused(feed) && note_refused(feed, false)) {
-        log_event(LOG_INFO, "reads use L1 again: %s accepts tracking",
-                  node_name(feed->options.node));
+    if (note_refused(feed, false)) {
+        log_event(LOG_INFO, "reads use L1 again: %s accepts %s", node_name(feed->shared->node),
+                  feed_mode_name(feed->plan.mode));
     }
-    l1_cover_up(feed->options.l1, feed->options.cover, feed->t_ok + feed->options.link_lease_ms);
     ev_timer_again(feed->options.loop, &feed->ping_timer);
+    if (owns_cover(feed)) {
+        l1_cover_up(l1, feed->cover, servable_until(feed));
+        /* Another plan by now, or I leads to another server process: see feed_priv.h, C3. */
+        bool same_server = feed->plan.mode != FEED_REDIRECT ||
+                           feed->plan.generation == node_generation(feed->shared->node);
+        if (!feeds_is_current(feed->feeds, feed->plan.serial) || !same_server) {
+            l1_cover_down(l1, feed->cover);
+        }
+    }
+    note_state(feed);
 }
 
 static void on_lost(struct conn *conn, void *ctx)
 {
     struct feed *feed = ctx;
     (void)conn;
-    l1_cover_down(feed->options.l1, feed->options.cover);
+    if (owns_cover(feed) && !MUTANT(C4)) {
+        l1_cover_down(feed->shared->l1, feed->cover);
+    }
     ev_timer_stop(feed->options.loop, &feed->ping_timer);
-    add(&feed->losses, 1);
+    feed_count(&feed->counters.losses, 1);
     note_state(feed);
 }
 
@@ -253,44 +270,103 @@ static const struct conn_events FEED_EVENTS = {
     .push = on_push,
 };
 
+/* ---- Following the plan -------------------------------------------------------------------- */
+
+static void close_fill(struct feed *feed)
+{
+    struct conn *conn = feed->conn;
+    if (conn == NULL) {
+        return;
+    }
+    l1_cover_down(feed->shared->l1, (uint16_t)feed->options.index);
+    ev_timer_stop(feed->options.loop, &feed->ping_timer);
+    feed->conn = NULL; /* whose call is lost may ask again */
+    conn_destroy(conn);
+    (void)note_refused(feed, false);
+    note_state(feed);
+}
+
+static void open_fill(struct feed *feed)
+{
+    enum feed_mode mode = feed->plan.mode;
+    bool tracked = mode == FEED_TRACKING || mode == FEED_REDIRECT;
+    feed->cover = tracked ? (uint16_t)feed->options.index : feeds_link_cover(feed->feeds, mode);
+    if (mode == FEED_NONE || (mode == FEED_REDIRECT && feed->plan.redirect == 0)) {
+        return;
+    }
+    feed->conn = conn_create(&(struct conn_options){
+        .loop = feed->options.loop,
+        .node = feed->shared->node,
+        .role = "fill",
+        .db = feed->shared->db,
+        .resp3 = mode == FEED_TRACKING,
+        .tracking = tracked,
+        .redirect = feed->plan.redirect,
+        .priority = MUTANT(M5) ? EV_MINPRI : EV_MAXPRI,
+        .now = feed->shared->now,
+        .read_buffer = feed->options.read_buffer,
+        .read_size = feed->options.read_size,
+        .events = &FEED_EVENTS,
+        .ctx = feed,
+    });
+    conn_open(feed->conn);
+    note_state(feed);
+}
+
+/* Has the plan changed? The covers are down then, all but for one that came up meanwhile. */
+static void follow_plan(struct feed *feed)
+{
+    if (atomic_load_explicit(&feed->feeds->serial, memory_order_acquire) == feed->plan.serial) {
+        return;
+    }
+    close_fill(feed);
+    feed->plan = feeds_plan(feed->feeds);
+    open_fill(feed);
+}
+
+/* ---- Life ---------------------------------------------------------------------------------- */
+
 struct feed *feed_create(const struct feed_options *options)
 {
     struct feed *feed = mem_zalloc(sizeof(*feed));
     feed->magic = FEED_MAGIC;
     feed->options = *options;
+    feed->feeds = options->feeds;
+    feed->shared = &options->feeds->options;
     feed->ping.ops = &PING_OPS;
     ev_timer_init(&feed->ping_timer, on_ping_timer, 0.,
-                  (double)options->link_lease_ms / 4.0 / 1000.0);
+                  (double)feed->shared->link_lease_ms / 4.0 / 1000.0);
     /* The highest: pushes are read before clients are, which keeps foreign writes visible soon. */
     ev_set_priority(&feed->ping_timer, EV_MAXPRI);
-    feed->conn = conn_create(&(struct conn_options){
-        .loop = options->loop,
-        .node = options->node,
-        .role = "fill",
-        .db = options->db,
-        .resp3 = true,
-        .tracking = true,
-        .priority = EV_MAXPRI,
-        .now = options->now,
-        .read_buffer = options->read_buffer,
-        .read_size = options->read_size,
-        .events = &FEED_EVENTS,
-        .ctx = feed,
-    });
+    if (options->index == 0) {
+        feed->host = host_create(&(struct host_options){
+            .feeds = feed->feeds,
+            .loop = options->loop,
+            .read_buffer = options->read_buffer,
+            .read_size = options->read_size,
+            .counters = &feed->counters,
+        });
+    }
     return feed;
+}
+
+void feed_start(struct feed *feed)
+{
+    if (feed->host != NULL) {
+        host_start(feed->host);
+    }
+    follow_plan(feed);
 }
 
 void feed_stop(struct feed *feed)
 {
-    if (feed == NULL || feed->conn == NULL) {
+    if (feed == NULL) {
         return;
     }
     bug_on(feed->magic != FEED_MAGIC);
-    l1_cover_down(feed->options.l1, feed->options.cover);
-    ev_timer_stop(feed->options.loop, &feed->ping_timer);
-    conn_destroy(feed->conn);
-    feed->conn = NULL;
-    atomic_store_explicit(&feed->state, CONN_IDLE, memory_order_relaxed);
+    host_destroy(feed->host);
+    feed->host = NULL;
+    close_fill(feed);
 }
 
 void feed_destroy(struct feed *feed)
@@ -305,20 +381,40 @@ void feed_destroy(struct feed *feed)
 
 /* ---- What the worker calls ----------------------------------------------------------------- */
 
-void feed_start(struct feed *feed)
-{
-    conn_open(feed->conn);
-    note_state(feed);
-}
-
 bool feed_is_up(const struct feed *feed)
 {
-    return feed->conn != NULL && conn_state(feed->conn) == CONN_UP && conn_accepts(feed->conn);
+    return fill_is_up(feed) && (owns_cover(feed) || l1_cover_is_up(feed->shared->l1, feed->cover));
+}
+
+static bool is_announced(const struct feed *feed, struct slice key)
+{
+    const struct feeds *feeds = feed->feeds;
+    if (feed->plan.mode != FEED_BROADCAST || feeds->nprefixes == 0) {
+        return true;
+    }
+    for (size_t i = 0; i < feeds->nprefixes; i++) {
+        if (text_starts(key, feeds->prefixes[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+uint16_t feed_cover(const struct feed *feed, struct slice key)
+{
+    return feed_is_up(feed) && is_announced(feed, key) ? feed->cover : L1_NO_COVER;
+}
+
+int64_t feed_ttl_limit(const struct feed *feed)
+{
+    return feed->plan.mode == FEED_KEYSPACE  ? feed->shared->weak_ttl_ms
+           : feed->plan.mode == FEED_CHANNEL ? feed->shared->channel_ttl_ms
+                                             : INT64_MAX;
 }
 
 size_t feed_queued_bytes(const struct feed *feed)
 {
-    return conn_queued_bytes(feed->conn);
+    return feed->conn == NULL ? 0 : conn_queued_bytes(feed->conn);
 }
 
 enum conn_status feed_submit(struct feed *feed, struct call *call, struct slice bytes)
@@ -328,30 +424,34 @@ enum conn_status feed_submit(struct feed *feed, struct call *call, struct slice 
 
 void feed_fail(struct feed *feed, const char *why)
 {
-    conn_fail(feed->conn, why);
+    if (feed->conn != NULL) {
+        conn_fail(feed->conn, why);
+    }
 }
 
 void feed_flush(struct feed *feed)
 {
-    conn_flush(feed->conn);
-}
-
-static int64_t silence_limit(const struct feed *feed)
-{
-    int64_t dead_after = node_options(feed->options.node)->dead_after_ms;
-    int64_t leases = 2 * feed->options.link_lease_ms;
-    return leases > dead_after ? leases : dead_after;
+    if (feed->host != NULL) {
+        host_flush(feed->host);
+    }
+    if (feed->conn != NULL) {
+        conn_flush(feed->conn);
+    }
 }
 
 void feed_tick(struct feed *feed, int64_t now)
 {
-    if (feed->last_tick != 0 && now - feed->last_tick > STALL_MS) {
-        feed->alive_since = now;
+    if (feed->host != NULL) {
+        host_tick(feed->host, now);
     }
-    feed->last_tick = now;
+    follow_plan(feed);
+    bool silent = lease_clock_tick(&feed->clock, feed->feeds, now);
+    if (feed->conn == NULL) {
+        return;
+    }
     if (conn_state(feed->conn) == CONN_UP) {
         note_lapse(feed, now);
-        if (now - feed->alive_since > silence_limit(feed)) {
+        if (silent) {
             conn_fail(feed->conn, "no PONG within the limit");
         }
     }
@@ -359,14 +459,101 @@ void feed_tick(struct feed *feed, int64_t now)
     note_state(feed);
 }
 
+/* ---- Fences (X1, I4) ----------------------------------------------------------------------- */
+
+static void end_call(struct feed_fence *fence, bool good)
+{
+    fence->bad = fence->bad || !good;
+    if (--fence->open == 0) {
+        fence->done(fence, !fence->bad);
+    }
+}
+
+static void on_fill_pong(struct call *call, const struct reply_piece *piece)
+{
+    if (piece->last) {
+        end_call(container_of(call, struct feed_fence, fill),
+                 piece->first && (piece->type == '+' || MUTANT(X3)));
+    }
+}
+
+/* What it vouched for is void already (C10). */
+static void on_fill_lost(struct call *call, enum call_loss loss)
+{
+    (void)loss;
+    end_call(container_of(call, struct feed_fence, fill), true);
+}
+
+static const struct call_ops FILL_OPS = {.reply = on_fill_pong, .lost = on_fill_lost};
+
+/* Broadcast: the first PONG may have overtaken announcements of the server's same turn. */
+static void on_link_pong(struct call *call, const struct reply_piece *piece)
+{
+    struct feed_fence *fence = container_of(call, struct feed_fence, link);
+    struct host *host = fence->feed->host;
+    bool good = piece->type != '-';
+    if (!good || !fence->again) {
+        end_call(fence, good);
+        return;
+    }
+    fence->again = false;
+    struct subscriber *link = host == NULL ? NULL : host_link(host);
+    switch (link == NULL ? CONN_DOWN : subscriber_ping(link, &fence->link)) {
+    case CONN_OK:
+        return;
+    case CONN_DOWN:
+        end_call(fence, true);
+        return;
+    case CONN_NO_MEMORY:
+        end_call(fence, false);
+        return;
+    }
+}
+
+static void on_link_lost(struct call *call, enum call_loss loss)
+{
+    (void)loss;
+    end_call(container_of(call, struct feed_fence, link), true);
+}
+
+static const struct call_ops LINK_OPS = {.reply = on_link_pong, .lost = on_link_lost};
+
+enum feed_fence_result feed_fence(struct feed *feed, struct feed_fence *fence)
+{
+    enum conn_status status[2] = {CONN_DOWN, CONN_DOWN};
+    fence->feed = feed;
+    fence->open = 0;
+    fence->fill.ops = &FILL_OPS;
+    fence->fill.replies = 1;
+    fence->link.ops = &LINK_OPS;
+    fence->again = feed->plan.mode == FEED_BROADCAST;
+    if (owns_cover(feed) && fill_is_up(feed)) {
+        status[0] = conn_submit(feed->conn, &fence->fill, PING_BYTES, NULL);
+        fence->open += status[0] == CONN_OK;
+    }
+    struct subscriber *link = feed->host == NULL ? NULL : host_link(feed->host);
+    if (link != NULL) {
+        status[1] = subscriber_ping(link, &fence->link);
+        fence->open += status[1] == CONN_OK;
+    }
+    fence->bad = status[0] == CONN_NO_MEMORY || status[1] == CONN_NO_MEMORY;
+    if (fence->open > 0) {
+        return FEED_FENCE_WAITS;
+    }
+    return fence->bad ? FEED_FENCE_FAILED : FEED_FENCE_DONE;
+}
+
+/* ---- Figures ------------------------------------------------------------------------------- */
+
 void feed_stats(const struct feed *feed, struct feed_stats *out)
 {
+    const struct feed_counters *c = &feed->counters;
     out->state = (enum conn_state)atomic_load_explicit(&feed->state, memory_order_relaxed);
     out->refused = atomic_load_explicit(&feed->refused, memory_order_relaxed);
-    out->invalidations = atomic_load_explicit(&feed->invalidations, memory_order_relaxed);
-    out->flushes = atomic_load_explicit(&feed->flushes, memory_order_relaxed);
-    out->lapses = atomic_load_explicit(&feed->lapses, memory_order_relaxed);
-    out->losses = atomic_load_explicit(&feed->losses, memory_order_relaxed);
-    out->refusals = atomic_load_explicit(&feed->refusals, memory_order_relaxed);
+    out->invalidations = atomic_load_explicit(&c->invalidations, memory_order_relaxed);
+    out->flushes = atomic_load_explicit(&c->flushes, memory_order_relaxed);
+    out->lapses = atomic_load_explicit(&c->lapses, memory_order_relaxed);
+    out->losses = atomic_load_explicit(&c->losses, memory_order_relaxed);
+    out->refusals = atomic_load_explicit(&c->refusals, memory_order_relaxed);
     out->last_pong_ms = atomic_load_explicit(&feed->last_pong, memory_order_relaxed);
 }

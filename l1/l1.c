@@ -261,7 +261,9 @@ static struct entry *find_live(struct l1 *l1, struct shard *s, const struct l1_q
     }
     enum fate fate = entry_fate(l1, e, now);
     if (unlikely(fate != FATE_LIVE)) {
-        entry_bury(s, e, fate, dead);
+        if (!(MUTANT(C7) && fate == FATE_LAPSED)) {
+            entry_bury(s, e, fate, dead);
+        }
         return NULL;
     }
     touch(e);
@@ -307,7 +309,7 @@ static struct l1_lease *find_current(struct l1 *l1, struct shard *s, const struc
                                      int64_t now)
 {
     struct l1_lease *lease = lease_find(s, q->hash, q->key, q->db);
-    if (lease != NULL && !lease_is_current(l1, s, lease, now)) {
+    if (lease != NULL && (MUTANT(R5j) || !lease_is_current(l1, s, lease, now))) {
         lease_detach(s, lease);
         return NULL;
     }
@@ -506,8 +508,8 @@ void l1_invalidate(struct l1 *l1, uint64_t hash)
     struct shard *s = shard_of(l1, hash);
     struct entry *dead = NULL;
     lock_take(&s->lock);
-    size_t dropped = shard_drop_hash(s, hash, &dead);
-    bool detached = lease_detach_hash(s, hash, NULL);
+    size_t dropped = MUTANT(R3e) ? 0 : shard_drop_hash(s, hash, &dead);
+    bool detached = !MUTANT(R3) && lease_detach_hash(s, hash, NULL);
     s->counted.invalidations += dropped > 0 || detached;
     lock_give(&s->lock);
     entries_free(dead);
@@ -542,7 +544,7 @@ void l1_write_begin(struct l1 *l1, const uint64_t *hashes, size_t n)
         struct shard *s = shard_of(l1, hashes[i]);
         lock_take(&s->lock);
         writes_begin(s, hashes[i]);
-        s->counted.write_drops += shard_drop_hash(s, hashes[i], &dead);
+        s->counted.write_drops += MUTANT(W1) ? 0 : shard_drop_hash(s, hashes[i], &dead);
         lease_detach_hash(s, hashes[i], NULL);
         lock_give(&s->lock);
     }
@@ -561,7 +563,9 @@ void l1_write_end(struct l1 *l1, const uint64_t *hashes, size_t n)
         struct shard *s = shard_of(l1, hashes[i]);
         lock_take(&s->lock);
         writes_end(s, hashes[i]);
-        lease_detach_hash(s, hashes[i], NULL);
+        if (!MUTANT(R5)) {
+            lease_detach_hash(s, hashes[i], NULL);
+        }
         lock_give(&s->lock);
     }
 }

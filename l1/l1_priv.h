@@ -16,6 +16,7 @@
 #pragma once
 
 #include "l1.h"
+#include "../conf/mutant.h"
 
 /* Hash bits: 58..63 choose the shard, 0..31 the bucket. */
 #define SHARD_BITS_AT 58
@@ -201,10 +202,11 @@ static inline enum fate cover_fate(const struct l1 *l1, uint16_t cover, uint32_t
 {
     const struct cover *c = &l1->covers[cover];
     int64_t until = atomic_load_explicit(&c->servable_until, memory_order_acquire);
-    if (unlikely(atomic_load_explicit(&c->incarnation, memory_order_acquire) != incarnation)) {
+    if (unlikely(atomic_load_explicit(&c->incarnation, memory_order_acquire) != incarnation) &&
+        !MUTANT(C1)) {
         return FATE_VOID;
     }
-    return likely(now < until) ? FATE_LIVE : FATE_LAPSED;
+    return likely(now < until) || MUTANT(C6) ? FATE_LIVE : FATE_LAPSED;
 }
 
 static inline enum fate entry_fate(const struct l1 *l1, const struct entry *e, int64_t now)
@@ -269,7 +271,7 @@ static inline struct entry *table_find(const struct table *t, uint64_t hash, str
                                        uint32_t db)
 {
     struct entry *e = *table_bucket(t, hash);
-    while (e != NULL && (e->hash != hash || e->db != db || e->key_len != key.n ||
+    while (e != NULL && (e->hash != hash || (e->db != db && !MUTANT(DB)) || e->key_len != key.n ||
                          !key_eq(e->bytes, key.p, key.n))) {
         e = e->chain;
     }

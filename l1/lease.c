@@ -264,7 +264,10 @@ static void settle_detached(struct l1 *l1, struct shard *s, struct l1_lease *lea
                             const struct l1_value *value, int64_t now, struct ending *end)
 {
     struct slice key = l1_lease_key(lease);
-    if (!lease->bare) {
+    if (MUTANT(R5b)) {
+        return;
+    }
+    if (!lease->bare && !MUTANT(R5bc)) {
         if (lease->first == NULL) {
             return;
         }
@@ -338,7 +341,7 @@ static bool install(struct l1 *l1, struct shard *s, struct entry **fresh, int64_
                     struct ending *end)
 {
     struct entry *e = *fresh;
-    if (e == NULL || writes_block(s, e->hash) || now >= e->deadline ||
+    if (e == NULL || (writes_block(s, e->hash) && !MUTANT(R2)) || now >= e->deadline ||
         !evict_room(l1, s, entry_charge(e), now, &end->dead)) {
         return false;
     }
@@ -366,7 +369,10 @@ void l1_fill(struct l1 *l1, struct l1_lease **lease, const struct l1_value *valu
     struct entry *fresh = entry_try(l1, ended, value);
     bool installed = false;
     lock_take(&s->lock);
-    if (likely(lease_is_current(l1, s, ended, now))) {
+    if (likely(lease_is_current(l1, s, ended, now)) || (MUTANT(R2c) && ended->open)) {
+        if (MUTANT(T1) && fresh != NULL) {
+            fresh->deadline += now - ended->t_send;
+        }
         installed = install(l1, s, &fresh, now, &end);
     } else {
         if (ended->open) {

@@ -26,6 +26,8 @@
 #include "session.h"
 #include "../resp/write.h"
 
+#include "../conf/mutant.h"
+
 /* Replies from L1 in one go, before the client's limits are looked at again. */
 #define HITS_SHARE ((size_t)64 * 1024)
 /* Requests above this go on the bulk lane, so that they do not hold up the others (D8). */
@@ -58,8 +60,8 @@ static struct earlier roads_of(const struct client *c, const uint64_t *hashes, s
                                enum new_request what, uint64_t before)
 {
     struct earlier earlier = {0, NULL};
-    bool strict = c->worker->server->conf->proxy_order == CONF_ORDER_STRICT;
-    if (c->pending == 0) {
+    bool strict = c->worker->server->conf->proxy_order == CONF_ORDER_STRICT && !MUTANT(R6s);
+    if (c->pending == 0 || MUTANT(R6)) {
         return earlier;
     }
     earlier.roads = roads_in_use(what == NEW_UNKNOWN || strict ? c->on_road : c->unknown_on);
@@ -144,6 +146,10 @@ bool dispatch_collect_keys(struct request *request, const struct cmd *cmd,
     if (n > 0 && cmd_keys_init(&walk, cmd, view)) {
         while (cmd_keys_next(&walk, &key)) {
             request_add_key(request, l1_hash(request->worker->server->l1, key));
+            if (request->worker->server->announces && request->class != CMD_READ &&
+                !resp_bulk(&request->announced, key)) {
+                return false;
+            }
         }
     }
     return true;
@@ -156,14 +162,15 @@ static void begin_wide(struct request *request, const struct cmd *cmd,
 {
     struct l1 *l1 = request->worker->server->l1;
     l1_write_begin_wide(l1);
-    (void)request_each_key(l1, cmd, view, l1_invalidate);
+    (void)(MUTANT(W1w) || request_each_key(l1, cmd, view, l1_invalidate));
 }
 
 /* Puts a prepared request into the queue and on its lane. */
 static void send_on_lane(struct client *c, struct request *request, const struct cmd *cmd,
                          const struct request_view *view, struct blob *owner)
 {
-    if (request->readonly && !request_keep_raw(request, view->raw, owner)) {
+    bool again = request->readonly || MUTANT(W2);
+    if (again && !request_keep_raw(request, view->raw, owner)) {
         request->readonly = false; /* it will not be sent again, that is all */
     }
     if (request->wide && request_writes(request) && c->worker->server->caching) {
@@ -224,10 +231,10 @@ static struct l1_query query_for(const struct client *c, struct slice key, uint6
         .key = key,
         .hash = hash,
         .db = c->db,
-        .cover = can_fetch(worker) ? (uint16_t)worker->index : L1_NO_COVER,
+        .cover = worker->feed == NULL ? L1_NO_COVER : feed_cover(worker->feed, key),
         .out = out,
         .waiter = &request->waiter,
-        .with = earlier->roads == 0 ? NULL : &earlier->last->waiter,
+        .with = earlier->roads == 0 || MUTANT(R6b) ? NULL : &earlier->last->waiter,
     };
 }
 
@@ -679,6 +686,10 @@ void dispatch_again(struct request *request)
     struct client *c = request->client;
     struct worker *worker = c->worker;
     struct request_view view;
+    if (MUTANT(R4)) {
+        forward_fail(request, "the fetch of its key failed");
+        return;
+    }
     bug_on(!request_reparse(request, &view) || view.nargv < 2);
     uint64_t hash = request->hashes[0];
     struct earlier earlier = roads_of(c, &hash, 1, NEW_L1_READ, request->seq);

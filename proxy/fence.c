@@ -2,8 +2,8 @@
  *
  * fence.c: one fence, seen from the worker that asked (R) and from each worker i.
  *
- *   R: requests join ─► end of turn ─► a part for each worker ─► PING on F_i ─► PONG ─┐
- *                                                                  └─ F_i lost ──────┤
+ *   R: requests join ─► end of turn ─► a part for each feed ─► PINGs ─► PONGs ────────┐
+ *                                                               └─ link lost ────────┤
  *   R: all parts done, or the time is up (late parts: their cover is voided) ◄───────┘
  *      └─► requests are released; the fence is freed when its last part has come home
  *
@@ -17,15 +17,16 @@
 #include "forward.h"
 
 #include "../conf/mem.h"
+#include "../conf/mutant.h"
 
 /* X4: at most this long, and never longer than the link lease. */
 #define FENCE_MS 200
 
 struct part {
     struct post post;
-    struct call call;
+    struct feed_fence asked;
     struct fence *fence;
-    unsigned index; /* of the worker, and its cover */
+    unsigned index; /* of the worker */
     bool answered;  /* PONG, or nothing to wait for */
     bool home;      /* back at R; R's alone */
 };
@@ -49,39 +50,27 @@ static void send_home(struct part *part, bool answered)
     worker_post(part->fence->owner, &part->post);
 }
 
-static void on_pong(struct call *call, const struct reply_piece *piece)
+static void on_asked(struct feed_fence *asked, bool good)
 {
-    struct part *part = container_of(call, struct part, call);
-    if (piece->last) {
-        send_home(part, piece->first && piece->type == '+');
-    }
+    send_home(container_of(asked, struct part, asked), good);
 }
-
-static void on_link_lost(struct call *call, enum call_loss loss)
-{
-    (void)loss; /* the cover went down first (C10) */
-    send_home(container_of(call, struct part, call), true);
-}
-
-static const struct call_ops ping_ops = {on_pong, on_link_lost};
 
 /* On worker i. */
 static void on_part(struct worker *worker, struct post *post)
 {
     struct part *part = container_of(post, struct part, post);
-    part->call.ops = &ping_ops;
-    part->call.replies = 1;
-    if (worker->feed == NULL) {
+    part->asked.done = on_asked;
+    if (worker->feed == NULL || (MUTANT(X1) && worker != part->fence->owner)) {
         send_home(part, true);
         return;
     }
-    switch (feed_submit(worker->feed, &part->call, SLICE("*1\r\n$4\r\nPING\r\n"))) {
-    case CONN_OK:
+    switch (feed_fence(worker->feed, &part->asked)) {
+    case FEED_FENCE_WAITS:
         return;
-    case CONN_DOWN:
-        send_home(part, true); /* nothing it fetched is valid any more */
+    case FEED_FENCE_DONE:
+        send_home(part, true);
         return;
-    case CONN_NO_MEMORY:
+    case FEED_FENCE_FAILED:
         send_home(part, false);
         return;
     }
@@ -116,7 +105,7 @@ static void on_home(struct worker *owner, struct post *post)
     struct fence *fence = part->fence;
     part->home = true;
     if (!part->answered) {
-        l1_cover_void(owner->server->l1, (uint16_t)part->index);
+        feeds_void(owner->server->feeds, part->index);
         COUNT(owner, fence_timeouts, 1);
     }
     if (--fence->away == 0) {
@@ -154,14 +143,24 @@ void fence_start(struct worker *worker)
     fence->until = worker->now + (limit < FENCE_MS ? limit : FENCE_MS);
     fence->next = worker->fences;
     worker->fences = fence;
-    fence->away = fence->nparts;
     COUNT(worker, fences, 1);
     for (unsigned i = 0; i < fence->nparts; i++) {
         struct part *part = &fence->parts[i];
         part->fence = fence;
         part->index = i;
         part->post.run = on_part;
-        worker_post(worker->server->workers[i], &part->post);
+        part->home = !feeds_fence_asks(worker->server->feeds, i);
+        fence->away += !part->home;
+    }
+    if (fence->away == 0) {
+        end_fence(fence);
+        return;
+    }
+    for (unsigned i = 0, away = fence->away; away > 0; i++) {
+        if (!fence->parts[i].home) {
+            away--; /* counted first: the last part's post may bring the fence to its end */
+            worker_post(worker->server->workers[i], &fence->parts[i].post);
+        }
     }
 }
 
@@ -172,8 +171,8 @@ void fence_tick(struct worker *worker)
             continue;
         }
         for (unsigned i = 0; i < fence->nparts; i++) {
-            if (!fence->parts[i].home) {
-                l1_cover_void(worker->server->l1, (uint16_t)i);
+            if (!fence->parts[i].home && !MUTANT(X4)) {
+                feeds_void(worker->server->feeds, i);
                 COUNT(worker, fence_timeouts, 1);
             }
         }

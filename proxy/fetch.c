@@ -18,6 +18,7 @@
 #include "../resp/write.h"
 
 #include "../conf/mem.h"
+#include "../conf/mutant.h"
 
 #include <stdio.h>
 
@@ -54,16 +55,23 @@ static char *put_command(char *dst, struct slice head, struct slice key)
 static const struct slice get_head = {"*2\r\n$3\r\nGET\r\n", 13};
 static const struct slice pttl_head = {"*2\r\n$4\r\nPTTL\r\n", 14};
 
-/* T1, T2: how long a value may be kept, from what PTTL said; 0: not at all. */
-static int64_t ttl_of(const struct conf *conf, bool is_null, int64_t pttl)
+static int64_t lesser(int64_t a, int64_t b)
 {
+    return a < b ? a : b;
+}
+
+/* T1, T2: how long a value may be kept, from what PTTL said; 0: not at all. */
+static int64_t ttl_of(const struct worker *worker, bool is_null, int64_t pttl)
+{
+    const struct conf *conf = worker->server->conf;
+    int64_t limit = feed_ttl_limit(worker->feed);
     if (is_null) {
-        return pttl == -2 ? conf->l1_negative_ttl : 0;
+        return pttl == -2 || MUTANT(T2) ? lesser(conf->l1_negative_ttl, limit) : 0;
     }
-    if (pttl == -1) {
-        return conf->l1_ttl;
+    if (pttl == -1 || MUTANT(T1p) || (MUTANT(T2v) && pttl == -2)) {
+        return lesser(conf->l1_ttl, limit);
     }
-    return pttl <= 0 ? 0 : (pttl < conf->l1_ttl ? pttl : conf->l1_ttl);
+    return pttl <= 0 ? 0 : lesser(pttl, lesser(conf->l1_ttl, limit));
 }
 
 /* ":n\r\n"; anything else (an error) counts as "do not keep". */
@@ -182,9 +190,9 @@ static void on_get_reply(struct call *call, const struct reply_piece *piece)
         struct l1_value value = {
             .encoded = slice_of(flight->value->p, flight->filled),
             .is_null = flight->is_null,
-            .ttl_ms = flight->is_error
+            .ttl_ms = flight->is_error && !MUTANT(R2e)
                           ? 0
-                          : ttl_of(worker->server->conf, flight->is_null, pttl_of(piece)),
+                          : ttl_of(worker, flight->is_null, pttl_of(piece)),
         };
         COUNT(worker, fetches_failed, flight->is_error);
         l1_fill(worker->server->l1, &flight->lease, &value, worker->now);
@@ -401,6 +409,9 @@ static void observe(struct request *request, uint32_t i)
 {
     struct slice value = request->mget->values[i];
     struct server *server = request->worker->server;
+    if (MUTANT(R7m)) {
+        return;
+    }
     l1_observe_value(server->l1, request->hashes[i], request->db,
                      value.n == 0 ? slice_of(NULL, 0) : value);
 }
@@ -417,7 +428,7 @@ static void fill_next(struct request *request, int64_t pttl)
     struct slice encoded = mget->values[mget->pttl_at];
     struct l1_lease **lease = &mget->leases[mget->pttl_at++];
     bool is_null = encoded.n == 0;
-    if (!mget->is_array || (is_null && pttl != -2)) {
+    if (!mget->is_array || (is_null && pttl != -2 && !MUTANT(T2))) {
         /* nil is also what MGET has for a key of another type: who waits for a GET looks again */
         l1_abandon(worker->server->l1, lease);
         return;
@@ -430,7 +441,7 @@ static void fill_next(struct request *request, int64_t pttl)
     struct l1_value value = {
         .encoded = is_null ? SLICE("_\r\n") : encoded,
         .is_null = is_null,
-        .ttl_ms = ttl_of(worker->server->conf, is_null, pttl),
+        .ttl_ms = ttl_of(worker, is_null, pttl),
     };
     l1_fill(worker->server->l1, lease, &value, worker->now);
 }
@@ -538,7 +549,7 @@ static char *lease_keys(struct request *request, const struct request_view *view
             .key = key,
             .hash = request->hashes[i],
             .db = request->db,
-            .cover = (uint16_t)worker->index,
+            .cover = feed_cover(worker->feed, key),
         };
         request->mget->leases[i] = l1_lease_try(worker->server->l1, &query, worker->now);
         if (request->mget->leases[i] != NULL) {

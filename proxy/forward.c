@@ -21,10 +21,12 @@
 #include "../resp/write.h"
 
 #include "../conf/mem.h"
+#include "../conf/mutant.h"
 
 /* A lane with so much unsent makes clients wait; one with less takes any request whole. */
-#define LANE_FULL    ((size_t)32 * 1024 * 1024)
-#define LANE_PENDING ((size_t)256 * 1024)
+#define LANE_FULL     ((size_t)32 * 1024 * 1024)
+#define ANNOUNCED_MAX ((size_t)256 * 1024) /* bytes of keys; more are all keys */
+#define LANE_PENDING  ((size_t)256 * 1024)
 
 static void on_reply(struct call *call, const struct reply_piece *piece);
 static void on_lost(struct call *call, enum call_loss loss);
@@ -56,6 +58,9 @@ static void settle_read(struct request *request, const struct reply_piece *piece
 {
     struct l1 *l1 = request->worker->server->l1;
     bool whole = piece != NULL && piece->first && piece->last;
+    if (MUTANT(R7)) {
+        return;
+    }
     if (request->is_get && whole && (piece->type == '$' || piece->type == '_')) {
         struct slice value = piece->is_null ? slice_of(NULL, 0) : piece->bytes;
         l1_observe_value(l1, request->hashes[0], request->db, value);
@@ -77,8 +82,14 @@ static void settle_unknown(struct request *request)
     struct worker *worker = request->worker;
     enum conf_unknown_writes mode =
         (enum conf_unknown_writes)worker->server->conf->invalidation_unknown_writes;
+    if (MUTANT(W3u) || MUTANT(X2)) {
+        return;
+    }
     if (mode == CONF_UNKNOWN_DECLARED && request->road == ROAD_PINNED) {
         mode = CONF_UNKNOWN_FENCE; /* EXEC names no keys; what is trusted is scripts */
+    }
+    if (mode == CONF_UNKNOWN_FENCE && worker->server->announces) {
+        mode = CONF_UNKNOWN_FLUSH; /* nobody announces what a script wrote */
     }
     switch (mode) {
     case CONF_UNKNOWN_FENCE:
@@ -97,6 +108,9 @@ static void settle_unknown(struct request *request)
 static void end_write(struct request *request)
 {
     struct l1 *l1 = request->worker->server->l1;
+    if (MUTANT(W1e)) {
+        return;
+    }
     if (!request->unbegun && request->wide) {
         l1_write_end_wide(l1);
     } else if (!request->unbegun && request->nkeys > 0) {
@@ -111,6 +125,37 @@ static void end_write(struct request *request)
 static bool was_executed(const struct request *request, const struct reply_piece *piece)
 {
     return request->queued && piece->type != '-' && !slice_eq(piece->bytes, SLICE("+QUEUED\r\n"));
+}
+
+/* Mode channel: others are told of what may have changed, lost replies included. Nobody knows what a
+ * script or a transaction wrote. */
+static void announce(struct request *request, const struct reply_piece *piece)
+{
+    struct server *server = request->worker->server;
+    bool declared = server->conf->invalidation_unknown_writes == CONF_UNKNOWN_DECLARED &&
+                    request->road != ROAD_PINNED;
+    bool executed = piece != NULL && was_executed(request, piece);
+    bool writes = request_writes(request) || request->class == CMD_FLUSH || executed;
+    bool all = request->class == CMD_FLUSH || executed || request->wide ||
+               (request->class == CMD_UNKNOWN && !declared);
+    size_t n = request->announced.bytes;
+    if (!writes || (!all && n == 0)) {
+        return;
+    }
+    char *keys = all || n > ANNOUNCED_MAX ? NULL : mem_try(n);
+    for (size_t at = 0; keys != NULL && at < n;) {
+        struct iovec iov[16];
+        int count = chain_iov(&request->announced, iov, 16);
+        size_t taken = 0;
+        for (int i = 0; i < count; i++) {
+            memcpy(keys + at + taken, iov[i].iov_base, iov[i].iov_len);
+            taken += iov[i].iov_len;
+        }
+        chain_consume(&request->announced, taken);
+        at += taken;
+    }
+    feeds_announce(server->feeds, slice_of(keys, keys == NULL ? 0 : n));
+    mem_free(keys);
 }
 
 /* piece is the first of the reply, or NULL when it was lost. */
@@ -128,6 +173,9 @@ static void settle(struct request *request, const struct reply_piece *piece)
     if (!worker->server->caching) {
         return;
     }
+    if (worker->server->announces) {
+        announce(request, piece);
+    }
     if (request_writes(request)) {
         end_write(request);
     } else if (request->class == CMD_READ && piece != NULL) {
@@ -135,7 +183,9 @@ static void settle(struct request *request, const struct reply_piece *piece)
     }
     if (request->class == CMD_FLUSH ||
         (piece != NULL && request->queued_flush && was_executed(request, piece))) {
-        l1_drop_all(l1);
+        if (!MUTANT(W3f)) {
+            l1_drop_all(l1);
+        }
         worker->flush_lost = piece == NULL ? worker->now : worker->flush_lost;
     } else if (piece != NULL && request->client != NULL &&
                (request->class == CMD_UNKNOWN || was_executed(request, piece))) {
@@ -413,8 +463,9 @@ static void on_lost(struct call *call, enum call_loss loss)
         return;
     }
     chain_fini(&request->reply);
-    if (request->readonly && request->attempts == 0 && request->road != ROAD_PINNED &&
-        !has_later_write(request) && conn_accepts(lane_of(request))) {
+    if ((request->readonly || MUTANT(W2)) && request->attempts == 0 &&
+        request->road != ROAD_PINNED && !has_later_write(request) &&
+        conn_accepts(lane_of(request))) {
         request->attempts++;
         COUNT(request->worker, resends, 1);
         forward_request(request, request->raw, request->raw_blob);
@@ -531,6 +582,9 @@ void forward_request(struct request *request, struct slice raw, struct blob *own
     bool pinned = request->road == ROAD_PINNED;
     struct conn *lane = pinned ? pinned_conn(request->client) : lane_of(request);
     begin(request);
+    if (MUTANT(X2) && request->class == CMD_UNKNOWN) {
+        (void)!fence_join(request->worker, request);
+    }
     request->call.ops = &lane_ops;
     request->call.replies = 1u + request->preface;
     enum conn_status status = conn_submit(lane, &request->call, raw, owner);

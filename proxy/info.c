@@ -56,7 +56,6 @@ static void sum_feed(struct sums *sums, const struct feed *feed)
     sums->feed.lapses += one.lapses;
     sums->feed.losses += one.losses;
     sums->feed.refusals += one.refusals;
-    sums->feed.refused = sums->feed.refused || one.refused;
     sums->fills_up += one.state == CONN_UP;
 }
 
@@ -109,9 +108,20 @@ static void add_l1(struct text *text, struct server *server, const struct sums *
 
 static void add_feed(struct text *text, const struct server *server, const struct sums *sums)
 {
-    const char *mode = !server->caching ? "off" : sums->feed.refused ? "refused" : "tracking";
-    add(text, "invalidation_mode:%s\r\n", mode);
-    add_number(text, "tracking_refused", sums->feed.refused);
+    struct feeds_status status = {.table_keys = -1, .table_max = -1};
+    if (server->caching) {
+        feeds_status(server->feeds, &status);
+    }
+    bool refused = server->caching && status.mode == FEED_NONE;
+    add(text, "invalidation_mode:%s\r\n", server->caching ? feed_mode_name(status.mode) : "off");
+    add_number(text, "invalidation_auto", status.automatic);
+    add(text, "invalidation_refused:%s\r\n", status.why);
+    add_number(text, "invalidation_mode_changes", status.changes);
+    add_number(text, "invalidation_link_up", status.link_up);
+    add_number(text, "channel_peers", status.peers);
+    add(text, "tracking_table_keys:%lld\r\n", (long long)status.table_keys);
+    add(text, "tracking_table_max:%lld\r\n", (long long)status.table_max);
+    add_number(text, "tracking_refused", refused || strncmp(status.why, "tracking:", 9) == 0);
     add_number(text, "tracking_refusals", sums->feed.refusals);
     add_number(text, "invalidations_received", sums->feed.invalidations);
     add_number(text, "invalidation_flushes", sums->feed.flushes);

@@ -255,7 +255,7 @@ static bool read_ids(const struct asked *a, struct census_filter *filter)
         if (i < 3) {
             continue;
         }
-        if (!slice_to_int64(word, &value) || value < 1) {
+        if (!slice_to_int64(word, &value)) {
             client_reply_error(a->c, "ERR Invalid client ID");
             return false;
         }

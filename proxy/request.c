@@ -75,6 +75,7 @@ struct request *request_create(struct worker *worker)
     request->hashes = &request->one_hash;
     request->keys = &request->one_key;
     chain_init(&request->reply);
+    chain_init(&request->announced);
     return request;
 }
 
@@ -84,6 +85,7 @@ void request_destroy(struct request *request)
         return;
     }
     chain_fini(&request->reply);
+    chain_fini(&request->announced);
     fetch_mget_destroy(request->mget);
     blob_unref(request->raw_blob);
     blob_unref(request->woken_reply);

@@ -86,8 +86,9 @@ struct request {
     enum l1_wake woken; /* written by the waking thread before it posts */
     struct blob *woken_reply;
 
-    struct slice raw;      /* the command, kept while it may have to be sent again */
-    struct blob *raw_blob; /* what keeps raw alive */
+    struct chain announced; /* mode channel: its keys as bulks, to be told to others (forward.c) */
+    struct slice raw;       /* the command, kept while it may have to be sent again */
+    struct blob *raw_blob;  /* what keeps raw alive */
 };
 
 /* Does it change keys that are known: write-begin and -end (classes K and U)? */

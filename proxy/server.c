@@ -113,8 +113,8 @@ static void fit_descriptors(struct server *server)
 static void on_other_server(void *ctx)
 {
     struct server *server = ctx;
-    for (unsigned i = 0; i < server->nworkers; i++) {
-        l1_cover_down(server->l1, (uint16_t)i);
+    if (server->feeds != NULL) {
+        feeds_down(server->feeds);
     }
     learnt_forget(); /* it may have other modules */
 }
@@ -139,6 +139,50 @@ static bool load_password(struct server *server, char err[ERR_MAX])
     return true;
 }
 
+/* The fixed mode; NONE for auto and off. */
+static enum feed_mode mode_of(const struct conf *conf)
+{
+    switch ((enum conf_invalidation)conf->invalidation_mode) {
+    case CONF_INVALIDATION_TRACKING:
+        return FEED_TRACKING;
+    case CONF_INVALIDATION_REDIRECT:
+        return FEED_REDIRECT;
+    case CONF_INVALIDATION_BROADCAST:
+        return FEED_BROADCAST;
+    case CONF_INVALIDATION_KEYSPACE:
+        return FEED_KEYSPACE;
+    case CONF_INVALIDATION_CHANNEL:
+        return FEED_CHANNEL;
+    case CONF_INVALIDATION_AUTO:
+    case CONF_INVALIDATION_OFF:
+        break;
+    }
+    return FEED_NONE;
+}
+
+static void create_feeds(struct server *server, const struct conf *conf)
+{
+    if (!server->caching) {
+        return;
+    }
+    server->feeds = feeds_create(&(struct feeds_options){
+        .node = server->node,
+        .l1 = server->l1,
+        .workers = server->nworkers,
+        .automatic = conf->invalidation_mode == CONF_INVALIDATION_AUTO,
+        .mode = mode_of(conf),
+        .db = conf->upstream_db,
+        .link_lease_ms = conf->invalidation_link_lease,
+        .weak_ttl_ms = conf->invalidation_weak_ttl,
+        .channel_ttl_ms = conf->invalidation_channel_ttl,
+        .channel = conf->invalidation_channel,
+        .prefixes = conf->invalidation_prefixes,
+        .set_notify = conf->invalidation_set_notify,
+        .now = clock_ms,
+    });
+    server->announces = feeds_announces(server->feeds);
+}
+
 static bool create_shared(struct server *server, const struct conf *conf)
 {
     char err[ERR_MAX];
@@ -156,7 +200,7 @@ static bool create_shared(struct server *server, const struct conf *conf)
     atomic_store_explicit(&server->next_client_id, 1, memory_order_relaxed);
     server->l1 = l1_create(&(struct l1_options){.max_memory = conf->l1_max_memory,
                                                 .max_item_size = conf->l1_max_item_size,
-                                                .covers = server->nworkers},
+                                                .covers = feeds_covers(server->nworkers)},
                            err);
     if (server->l1 == NULL) {
         log_event(LOG_ERROR, "cannot create the local cache: %s", err);
@@ -175,6 +219,7 @@ static bool create_shared(struct server *server, const struct conf *conf)
         .changed = on_other_server,
         .ctx = server,
     });
+    create_feeds(server, conf);
     return true;
 }
 
@@ -195,14 +240,21 @@ static void say_started(const struct server *server)
         at += (size_t)snprintf(listeners + at, sizeof(listeners) - at, "%s%s", i > 0 ? " " : "",
                                conf->proxy_listen.items[i]);
     }
-    /* fill connection and lane of each worker; a bulk lane is opened when it is first needed */
-    unsigned each = server->caching ? 3 : 2;
+    /* fill connection and lane of each worker; a bulk lane is opened when it is first needed; the
+     * first worker's for invalidations, a look at the server's figures, and a trial of a mode */
+    unsigned connections = server->nworkers * (server->caching ? 3 : 2) + (server->caching ? 3 : 0);
+    struct feeds_status status = {0};
+    if (server->caching) {
+        feeds_status(server->feeds, &status);
+    }
+    const char *mode = !server->caching   ? "off"
+                       : status.automatic ? "auto"
+                                          : feed_mode_name(mode_of(conf));
     log_event(LOG_INFO,
               "nearside %s listens on %s; upstream %s; invalidation %s; %u workers; up to %u "
               "connections to the upstream; L1 %zu MiB; up to %u clients",
-              NEARSIDE_VERSION, listeners, node_name(server->node),
-              server->caching ? "tracking" : "off", server->nworkers, server->nworkers * each,
-              conf->l1_max_memory >> 20, server->max_clients);
+              NEARSIDE_VERSION, listeners, node_name(server->node), mode, server->nworkers,
+              connections, conf->l1_max_memory >> 20, server->max_clients);
 }
 
 static void on_signal(struct ev_loop *loop, struct ev_signal *signal, int events)
@@ -262,6 +314,7 @@ static void destroy(struct running *running)
         worker_destroy(server->workers[i]);
     }
     mem_free(server->workers);
+    feeds_destroy(server->feeds);
     node_destroy(server->node);
     l1_destroy(server->l1);
     ev_loop_destroy(running->loop);

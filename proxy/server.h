@@ -6,6 +6,7 @@
 #pragma once
 
 #include "../conf/conf.h"
+#include "../invalidation/feed.h"
 #include "../l1/l1.h"
 #include "../resp/cmd.h"
 #include "../upstream/node.h"
@@ -47,14 +48,15 @@ struct server {
     const struct cmd *get; /* the row of GET */
     struct l1 *l1;
     struct node *node;
-    bool caching;       /* invalidation.mode is not off */
-    bool asks_password; /* clients have to authenticate with this: */
+    bool caching;        /* invalidation.mode is not off */
+    struct feeds *feeds; /* NULL unless caching */
+    bool announces;      /* feeds_announces */
+    bool asks_password;  /* clients have to authenticate with this: */
     char password[SERVER_PASSWORD_MAX];
     unsigned nworkers;
     struct worker **workers;
     int64_t started_ms;
     struct large_keys large;
-    _Atomic unsigned feeds_refused;   /* by the server; the feeds count it */
     uint32_t max_clients;             /* as the limit on descriptors allows */
     _Atomic uint64_t next_client_id;  /* relaxed: unique ids are all that is asked */
     _Atomic uint32_t clients;         /* connected now; relaxed */

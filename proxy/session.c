@@ -21,6 +21,8 @@
 #include "pinned.h"
 #include "stream.h"
 
+#include "../conf/mutant.h"
+
 /* With so much unsent and something unanswered, the client's input waits. */
 #define PINNED_FULL ((size_t)4 * 1024 * 1024)
 
@@ -73,6 +75,9 @@ bool session_takes(const struct client *c, const struct cmd *cmd, enum cmd_class
     }
     if (class == CMD_PINNED) {
         return true;
+    }
+    if (MUTANT(R8) && class == CMD_GET) {
+        return false;
     }
     return c->pinned != NULL && class != CMD_LOCAL && class != CMD_REFUSED;
 }

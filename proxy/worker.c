@@ -21,6 +21,7 @@
 
 #include "../conf/log.h"
 #include "../conf/mem.h"
+#include "../conf/mutant.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -343,7 +344,7 @@ static void excuse_standstill(struct worker *worker, int64_t now)
  * after the loss, and reads what arrived before it answers what came later. */
 static void finish_lost_flush(struct worker *worker)
 {
-    if (worker->flush_lost == 0) {
+    if (worker->flush_lost == 0 || MUTANT(W3l)) {
         return;
     }
     l1_drop_all(worker->server->l1);
@@ -404,16 +405,11 @@ static void create_links(struct worker *worker)
     });
     if (server->caching) {
         worker->feed = feed_create(&(struct feed_options){
+            .feeds = server->feeds,
+            .index = worker->index,
             .loop = worker->loop,
-            .node = server->node,
-            .l1 = server->l1,
-            .cover = (uint16_t)worker->index,
-            .db = server->conf->upstream_db,
-            .link_lease_ms = server->conf->invalidation_link_lease,
-            .now = clock_ms,
             .read_buffer = worker->read_buffer,
             .read_size = WORKER_READ_SIZE,
-            .refused = &server->feeds_refused,
         });
     }
 }

@@ -164,6 +164,7 @@ struct conn *conn_create(const struct conn_options *options)
     conn->magic = CONN_MAGIC;
     conn->fd = -1;
     conn->options = *options;
+    conn->options.vouches = options->vouches || options->tracking;
     conn->events = options->events != NULL ? options->events : &NO_EVENTS;
     conn->framer = framer_create(&CONN_FRAMER_OPS, conn);
     /* Odd, hence not the zero that xorshift never leaves. */

@@ -83,10 +83,13 @@ struct conn_options {
     const char *role; /* "fill", "lane", "bulk": for logs */
     uint32_t db;
     bool resp3;
-    bool tracking;        /* implies resp3 */
-    bool quiet;           /* one of many: coming up is not worth a line in the log */
-    bool asks_id;         /* its client id at the server is wanted (conn_peer_id) */
-    int priority;         /* of its watchers: fill connections are read first (M5) */
+    bool tracking;    /* implies resp3, unless it is redirected */
+    int64_t redirect; /* with tracking: the client that gets its messages; 0: it gets pushes */
+    bool vouches;     /* L1 relies on it (implied by tracking): a write that fails ends it in that
+                         very step (C10) */
+    bool quiet;       /* one of many: coming up is not worth a line in the log */
+    bool asks_id;     /* its client id at the server is wanted (conn_peer_id) */
+    int priority;     /* of its watchers: fill connections are read first (M5) */
     int64_t (*now)(void); /* ms, CLOCK_BOOTTIME */
     char *read_buffer;    /* shared by all connections of the worker */
     size_t read_size;

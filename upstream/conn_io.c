@@ -34,7 +34,7 @@ static void want_write(struct conn *conn, bool on)
  * vouches for L1 ends in this very step (C10). */
 static void on_write_error(struct conn *conn, int error)
 {
-    if ((conn->state == CONN_UP && conn->options.tracking) ||
+    if ((conn->state == CONN_UP && conn->options.vouches) ||
         (error != EPIPE && error != ECONNRESET && error != ETIMEDOUT)) {
         conn_give_up(conn, strerror(error));
         return;

@@ -16,6 +16,8 @@
  */
 #include "upstream_priv.h"
 
+#include "../conf/mutant.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <netinet/in.h>
@@ -119,7 +121,7 @@ static void log_lost(struct conn *conn, size_t ncalls, int64_t now)
               "lost connection to %s (%s, db %" PRIu32 "): %s; commands without reply: %zu%s; "
               "connecting again",
               node_name(conn->options.node), conn->options.role, conn->options.db, conn->error,
-              ncalls, conn->options.tracking ? "; what it filled in L1 is void" : "");
+              ncalls, conn->options.vouches ? "; what it vouches for in L1 is void" : "");
 }
 
 static void log_failed(struct conn *conn, size_t ncalls, int64_t now)
@@ -214,6 +216,10 @@ static void lose_link(struct conn *conn, const char *why, int64_t now)
     conn->hopeful = true;
     conn->slow_ms = 0;
     conn_set_state(conn, stable ? CONN_CONNECTING : CONN_BACKOFF);
+    if (MUTANT(C10)) {
+        lost_calls_tell(lost);
+        lost.head = NULL;
+    }
     if (conn->events->lost != NULL) {
         conn->events->lost(conn, conn->options.ctx);
     }

@@ -17,6 +17,7 @@
 #include "node.h"
 
 #include "../conf/mem.h"
+#include "../conf/mutant.h"
 #include "../conf/secret.h"
 
 #include <netdb.h>
@@ -232,7 +233,7 @@ static bool note_identity(struct node *node, struct slice run_id, struct slice v
 uint64_t node_identify(struct node *node, struct slice run_id, struct slice version)
 {
     pthread_mutex_lock(&node->identify_lock);
-    if (note_identity(node, run_id, version)) {
+    if (note_identity(node, run_id, version) && !MUTANT(C3)) {
         /* Raised first: from here on nothing new is sent to the old server, so that whatever L1
          * takes in after `changed` emptied it comes from the new one. */
         atomic_fetch_add_explicit(&node->generation, 1, memory_order_release);

@@ -49,6 +49,10 @@ def size_of(request_args):
 NOT_QUEUED = re.compile(r"(auth|hello|readonly|readwrite|client(\|.*)?|[ps]?(un)?subscribe)$")
 
 
+BLOCKING = {b"BLPOP", b"BRPOP", b"BLMOVE", b"BRPOPLPUSH", b"BZPOPMIN", b"BZPOPMAX", b"BLMPOP",
+            b"BZMPOP", b"XREAD", b"XREADGROUP", b"WAIT", b"WAITAOF"}
+
+
 class Vocabulary:
     """The rows of the chosen groups, and how to draw from them."""
 
@@ -316,8 +320,18 @@ class Generator:
             self.step(waker, [make])
         self.step(sleeper, [[b"DEL", key, other]])
 
+    def may_be_blocked(self, connection):
+        """Was anything sent on it that blocks? Then a time-out may begin later than it was sent."""
+        return any(step.connection == connection and
+                   any(isinstance(request, bytes) or request[0].upper() in BLOCKING
+                       for request in step.requests)
+                   for step in self.steps)
+
     def wait_in_vain(self):
-        self.step(self.connection(), [self.rng.choice([
+        free = [c for c in range(self.connections) if not self.may_be_blocked(c)]
+        if not free:
+            return
+        self.step(self.rng.choice(free), [self.rng.choice([
             [b"BLPOP", b"missing:1", b"0.02"], [b"BRPOP", b"missing:1", b"missing:2", b"0.03"],
             [b"BLMOVE", b"missing:1", b"list:1", b"LEFT", b"LEFT", b"0.02"],
             [b"BZPOPMIN", b"missing:1", b"0.02"], [b"BZMPOP", b"0.02", b"1", b"missing:1", b"MAX"],
@@ -340,7 +354,10 @@ class Generator:
         self.step(waker, [[b"DEL", key]])
 
     def wait_for_replicas(self):
-        self.step(self.connection(), [[b"SET", b"str:1", b"waited"], [b"WAIT", b"1", b"20"]],
+        connection = self.connection()
+        if self.may_be_blocked(connection):
+            return
+        self.step(connection, [[b"SET", b"str:1", b"waited"], [b"WAIT", b"1", b"20"]],
                   settle=True)
 
     # ---- Pub/Sub

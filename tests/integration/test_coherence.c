@@ -493,7 +493,7 @@ SCENARIO(coherence, without_invalidation_every_get_reaches_redis)
 /* A server that does not allow tracking: everything works, nothing is kept, and it is said once. */
 static void refused_tracking(struct redis *r)
 {
-    struct nearside *n = nearside_start(r->port, NULL);
+    struct nearside *n = nearside_start(r->port, "invalidation.mode=tracking", NULL);
     struct client *c = nearside_connect(n);
 
     for (int i = 0; i < 50; i++) {

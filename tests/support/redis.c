@@ -153,7 +153,7 @@ long long redis_info(struct redis *r, const char *field)
     return field_number(info_text(r, "all"), field, -1);
 }
 
-int redis_kill_tracking(struct redis *r)
+static int kill_tracking(struct redis *r, bool subscribers)
 {
     int killed = 0;
 
@@ -169,10 +169,21 @@ int redis_kill_tracking(struct redis *r)
             continue;
         }
         flags += strlen(" flags=");
-        if (memchr(flags, 't', strcspn(flags, " ")) != NULL) {
+        size_t n = strcspn(flags, " ");
+        if (memchr(flags, 't', n) != NULL && (subscribers || memchr(flags, 'P', n) == NULL)) {
             expect(r->direct, ":1", "CLIENT KILL ID %lld", id);
             killed++;
         }
     }
     return killed;
+}
+
+int redis_kill_tracking(struct redis *r)
+{
+    return kill_tracking(r, true);
+}
+
+int redis_kill_tracking_fills(struct redis *r)
+{
+    return kill_tracking(r, false);
 }

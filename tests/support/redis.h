@@ -38,3 +38,5 @@ long long field_number(const char *text, const char *field, long long fallback);
 
 /* Kills (CLIENT KILL) every connection on which tracking is on; returns how many there were. */
 int redis_kill_tracking(struct redis *r);
+/* The same, but not those that are subscribed to something. */
+int redis_kill_tracking_fills(struct redis *r);

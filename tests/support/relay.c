@@ -33,6 +33,7 @@
 #define LINKS_MAX  512
 #define QUEUE_MAX  ((size_t)8 * 1024 * 1024)
 #define CHUNK_SIZE ((size_t)64 * 1024)
+#define RECENT_MAX ((size_t)4096)
 #define TICK_MS    2
 
 struct chunk {
@@ -47,12 +48,17 @@ struct pipe {
     enum relay_way way;
     struct chunk *head, **tail;
     size_t queued;
-    bool ended; /* `from` has sent all it will */
+    size_t passes; /* bytes that may go on although the way is held */
+    bool ended;    /* `from` has sent all it will */
 };
 
 struct link {
     bool open, marked;
+    unsigned held; /* this link alone */
+    unsigned long made;
     struct pipe up, down;
+    size_t nrecent;
+    char recent[RECENT_MAX]; /* the end of what passed upwards */
 };
 
 struct relay {
@@ -62,8 +68,11 @@ struct relay {
     char *mark;
     bool stop, marked_only;
     unsigned held;
+    unsigned long made; /* links so far */
     int delay_up, delay_down;
-    size_t chop_up, chop_down; /* 0: no limit */
+    int marked_up, marked_down; /* delays of marked links, in addition, at most */
+    unsigned seed;              /* for how much of it */
+    size_t chop_up, chop_down;  /* bytes at a time; 0: no limit */
     struct link link[LINKS_MAX];
     struct pollfd fds[1 + 2 * LINKS_MAX]; /* the thread's alone */
 };
@@ -132,13 +141,23 @@ static void accept_link(struct relay *r)
     setsockopt(target, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
     link->open = true;
     link->marked = false;
+    link->held = 0;
+    link->made = ++r->made;
+    link->nrecent = 0;
     pipe_init(&link->up, fd, target, RELAY_UP);
     pipe_init(&link->down, target, fd, RELAY_DOWN);
 }
 
 static bool is_held(const struct relay *r, const struct link *link, const struct pipe *p)
 {
-    return (r->held & (unsigned)p->way) != 0 && (!r->marked_only || link->marked);
+    return (link->held & (unsigned)p->way) != 0 ||
+           ((r->held & (unsigned)p->way) != 0 && (!r->marked_only || link->marked));
+}
+
+/* How many bytes of the way may go on now. */
+static size_t allowance(const struct relay *r, const struct link *link, const struct pipe *p)
+{
+    return is_held(r, link, p) ? p->passes : SIZE_MAX;
 }
 
 static bool contains(const char *bytes, size_t n, const char *word)
@@ -153,15 +172,25 @@ static bool contains(const char *bytes, size_t n, const char *word)
     return false;
 }
 
-/* False: the link is to be closed. */
-static bool fill_pipe(struct relay *r, struct link *link, struct pipe *p)
+static void remember(struct link *link, const char *bytes, size_t n)
+{
+    size_t new = n < RECENT_MAX ? n : RECENT_MAX;
+    size_t kept = link->nrecent < RECENT_MAX - new ? link->nrecent : RECENT_MAX - new;
+
+    memmove(link->recent, link->recent + link->nrecent - kept, kept);
+    memcpy(link->recent + kept, bytes + n - new, new);
+    link->nrecent = kept + new;
+}
+
+/* Reads up to `most` bytes. False: the link is to be closed. */
+static bool fill_pipe(struct relay *r, struct link *link, struct pipe *p, size_t most)
 {
     struct chunk *chunk = malloc(sizeof(*chunk) + CHUNK_SIZE);
 
     if (chunk == NULL) {
         return false;
     }
-    ssize_t n = recv(p->from, chunk->bytes, CHUNK_SIZE, MSG_DONTWAIT);
+    ssize_t n = recv(p->from, chunk->bytes, most < CHUNK_SIZE ? most : CHUNK_SIZE, MSG_DONTWAIT);
     if (n <= 0) {
         free(chunk);
         if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
@@ -170,43 +199,47 @@ static bool fill_pipe(struct relay *r, struct link *link, struct pipe *p)
         p->ended = true;
         return true;
     }
-    if (p->way == RELAY_UP && r->mark != NULL && contains(chunk->bytes, (size_t)n, r->mark)) {
-        link->marked = true;
+    if (p->way == RELAY_UP) {
+        remember(link, chunk->bytes, (size_t)n);
+        link->marked =
+            link->marked || (r->mark != NULL && contains(chunk->bytes, (size_t)n, r->mark));
     }
     chunk->next = NULL;
     chunk->n = (size_t)n;
     chunk->sent = 0;
     chunk->due = now_ms() + (p->way == RELAY_UP ? r->delay_up : r->delay_down);
+    if (link->marked) {
+        int extra = p->way == RELAY_UP ? r->marked_up : r->marked_down;
+        chunk->due += rand_r(&r->seed) / 16 % (extra + 1);
+    }
     *p->tail = chunk;
     p->tail = &chunk->next;
     p->queued += (size_t)n;
     return true;
 }
 
-/* chop: no more than that in this turn, or 0. */
-static bool drain_pipe(struct pipe *p, int64_t now, size_t chop)
+static bool drain_pipe(struct pipe *p, size_t most, int64_t now)
 {
-    while (p->head != NULL && p->head->due <= now) {
+    while (p->head != NULL && p->head->due <= now && most > 0) {
         struct chunk *chunk = p->head;
         size_t left = chunk->n - chunk->sent;
-        size_t size = chop > 0 && chop < left ? chop : left;
-        ssize_t n = send(p->to, chunk->bytes + chunk->sent, size, MSG_DONTWAIT | MSG_NOSIGNAL);
+        ssize_t n = send(p->to, chunk->bytes + chunk->sent, left < most ? left : most,
+                         MSG_DONTWAIT | MSG_NOSIGNAL);
         if (n < 0) {
             return errno == EAGAIN || errno == EINTR;
         }
         chunk->sent += (size_t)n;
+        p->queued -= (size_t)n;
+        most -= (size_t)n;
+        p->passes -= p->passes < (size_t)n ? p->passes : (size_t)n;
         if (chunk->sent < chunk->n) {
             return true;
         }
-        p->queued -= chunk->n;
         p->head = chunk->next;
         if (p->head == NULL) {
             p->tail = &p->head;
         }
         free(chunk);
-        if (chop > 0) {
-            return true;
-        }
     }
     return true;
 }
@@ -214,13 +247,16 @@ static bool drain_pipe(struct pipe *p, int64_t now, size_t chop)
 /* Moves what may be moved; reading of `from` was announced by poll if `readable`. */
 static void turn_pipe(struct relay *r, struct link *link, struct pipe *p, bool readable)
 {
-    if (!link->open || is_held(r, link, p)) {
+    size_t most = link->open ? allowance(r, link, p) : 0;
+    if (most == 0) {
         return;
     }
-    bool ok = !readable || p->ended || fill_pipe(r, link, p);
+    bool ok = !readable || p->ended || most <= p->queued || fill_pipe(r, link, p, most - p->queued);
     /* a mark seen just now may hold this very chunk */
-    if (ok && !is_held(r, link, p)) {
-        ok = drain_pipe(p, now_ms(), p->way == RELAY_UP ? r->chop_up : r->chop_down);
+    if (ok) {
+        size_t chop = p->way == RELAY_UP ? r->chop_up : r->chop_down;
+        most = allowance(r, link, p);
+        ok = drain_pipe(p, chop > 0 && chop < most ? chop : most, now_ms());
     }
     if (!ok || (p->ended && p->head == NULL)) {
         close_link(link);
@@ -229,7 +265,7 @@ static void turn_pipe(struct relay *r, struct link *link, struct pipe *p, bool r
 
 static bool wants_to_read(const struct relay *r, const struct link *link, const struct pipe *p)
 {
-    return link->open && !p->ended && p->queued < QUEUE_MAX && !is_held(r, link, p);
+    return link->open && !p->ended && p->queued < QUEUE_MAX && allowance(r, link, p) > p->queued;
 }
 
 static void *serve(void *ctx)
@@ -313,7 +349,14 @@ void relay_hold(struct relay *r, unsigned ways, bool marked_only)
 
 void relay_release(struct relay *r)
 {
-    relay_hold(r, 0, false);
+    pthread_mutex_lock(&r->lock);
+    r->held = 0;
+    for (size_t i = 0; i < LINKS_MAX; i++) {
+        r->link[i].held = 0;
+        r->link[i].up.passes = 0;
+        r->link[i].down.passes = 0;
+    }
+    pthread_mutex_unlock(&r->lock);
 }
 
 void relay_delay(struct relay *r, unsigned ways, int ms)
@@ -321,6 +364,14 @@ void relay_delay(struct relay *r, unsigned ways, int ms)
     pthread_mutex_lock(&r->lock);
     r->delay_up = (ways & RELAY_UP) != 0 ? ms : r->delay_up;
     r->delay_down = (ways & RELAY_DOWN) != 0 ? ms : r->delay_down;
+    pthread_mutex_unlock(&r->lock);
+}
+
+void relay_delay_marked(struct relay *r, unsigned ways, int ms)
+{
+    pthread_mutex_lock(&r->lock);
+    r->marked_up = (ways & RELAY_UP) != 0 ? ms : r->marked_up;
+    r->marked_down = (ways & RELAY_DOWN) != 0 ? ms : r->marked_down;
     pthread_mutex_unlock(&r->lock);
 }
 
@@ -353,4 +404,70 @@ int relay_links(struct relay *r)
     }
     pthread_mutex_unlock(&r->lock);
     return open;
+}
+
+void relay_retarget(struct relay *r, int target_port)
+{
+    pthread_mutex_lock(&r->lock);
+    r->target = target_port;
+    pthread_mutex_unlock(&r->lock);
+}
+
+/* ---- One link ------------------------------------------------------------------------------- */
+
+int relay_find(struct relay *r, const char *word)
+{
+    int found = -1;
+    unsigned long made = 0;
+
+    pthread_mutex_lock(&r->lock);
+    for (int i = 0; i < LINKS_MAX; i++) {
+        const struct link *link = &r->link[i];
+        if (link->open && link->made > made && contains(link->recent, link->nrecent, word)) {
+            found = i;
+            made = link->made;
+        }
+    }
+    pthread_mutex_unlock(&r->lock);
+    return found;
+}
+
+int relay_pick(struct relay *r, unsigned n, bool marked_only)
+{
+    int fits[LINKS_MAX];
+    unsigned count = 0;
+
+    pthread_mutex_lock(&r->lock);
+    for (int i = 0; i < LINKS_MAX; i++) {
+        if (r->link[i].open && (r->link[i].marked || !marked_only)) {
+            fits[count++] = i;
+        }
+    }
+    pthread_mutex_unlock(&r->lock);
+    return count > 0 ? fits[n % count] : -1;
+}
+
+void relay_hold_link(struct relay *r, int link, unsigned ways)
+{
+    cr_assert(link >= 0 && link < LINKS_MAX, "relay: no link %d", link);
+    pthread_mutex_lock(&r->lock);
+    r->link[link].held = ways;
+    r->link[link].up.passes = 0;
+    r->link[link].down.passes = 0;
+    pthread_mutex_unlock(&r->lock);
+}
+
+void relay_pass(struct relay *r, int link, enum relay_way way, size_t n)
+{
+    pthread_mutex_lock(&r->lock);
+    struct pipe *p = way == RELAY_UP ? &r->link[link].up : &r->link[link].down;
+    p->passes += n;
+    pthread_mutex_unlock(&r->lock);
+}
+
+void relay_cut_link(struct relay *r, int link)
+{
+    pthread_mutex_lock(&r->lock);
+    close_link(&r->link[link]);
+    pthread_mutex_unlock(&r->lock);
 }

@@ -130,15 +130,17 @@ Test(conf, choices_are_the_enums_they_stand_for)
         cr_expect_eq(c->proxy_log_level, (int)LOG_DEBUG + i);
         conf_destroy(c);
     }
-    static char *const modes[] = {"invalidation.mode=auto", "invalidation.mode=tracking",
+    static char *const modes[] = {"invalidation.mode=auto",     "invalidation.mode=tracking",
+                                  "invalidation.mode=redirect", "invalidation.mode=broadcast",
+                                  "invalidation.mode=keyspace", "invalidation.mode=channel",
                                   "invalidation.mode=off"};
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < (int)ARRAY_LEN(modes); i++) {
         struct conf *c = must_load(NULL, SETS(modes[i]));
         cr_expect_eq(c->invalidation_mode, (int)CONF_INVALIDATION_AUTO + i);
         conf_destroy(c);
     }
     cr_expect_eq((int)LOG_ERROR, (int)LOG_DEBUG + 3);
-    cr_expect_eq((int)CONF_INVALIDATION_OFF, 2);
+    cr_expect_eq((int)CONF_INVALIDATION_OFF, 6);
 }
 
 Test(conf, a_repeatable_option_takes_several_lines_in_place_of_its_default)
@@ -241,11 +243,11 @@ Test(conf, swapped_letters_are_one_mistake_and_case_is_none)
 
 Test(conf, unknown_names_without_a_near_one_get_a_list)
 {
-    expect_errors(
-        "[server]\n[invalidation]\nfoo = 1\n", NONE,
-        "f.ini:1: [server]: unknown section; there is [proxy], [upstream], [l1], "
-        "[invalidation]\n"
-        "f.ini:3: [invalidation] foo: unknown key; there is mode, unknown_writes, link_lease\n");
+    expect_errors("[server]\n[invalidation]\nfoo = 1\n", NONE,
+                  "f.ini:1: [server]: unknown section; there is [proxy], [upstream], [l1], "
+                  "[invalidation]\n"
+                  "f.ini:3: [invalidation] foo: unknown key; there is mode, prefixes, set_notify, "
+                  "weak_ttl, channel, channel_ttl, unknown_writes, link_lease\n");
 }
 
 Test(conf, unknown_overrides_get_the_nearest)

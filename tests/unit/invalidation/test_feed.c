@@ -9,6 +9,7 @@
 
 static struct node *node;
 static struct l1 *l1;
+static struct feeds *feeds;
 static struct feed *feed;
 static struct fake fake;
 static struct redis redis;
@@ -35,16 +36,23 @@ static void open_with(int port, struct times t, struct node_options n)
     live_start();
     n.dead_after_ms = t.dead_after;
     node = live_node_with(port, n);
-    l1 = l1_create(
-        &(struct l1_options){.max_memory = 16 << 20, .max_item_size = 1 << 20, .covers = 2}, err);
+    l1 = l1_create(&(struct l1_options){.max_memory = 16 << 20,
+                                        .max_item_size = 1 << 20,
+                                        .covers = feeds_covers(2)},
+                   err);
     cr_assert_not_null(l1, "%s", err);
-    feed = feed_create(&(struct feed_options){
-        .loop = live_loop,
+    feeds = feeds_create(&(struct feeds_options){
         .node = node,
         .l1 = l1,
-        .cover = 1,
+        .workers = 2,
+        .mode = FEED_TRACKING,
         .link_lease_ms = t.lease,
         .now = live_now,
+    });
+    feed = feed_create(&(struct feed_options){
+        .feeds = feeds,
+        .index = 1,
+        .loop = live_loop,
         .read_buffer = live_buffer,
         .read_size = sizeof(live_buffer),
     });
@@ -70,6 +78,7 @@ static void open_redis(struct times t)
 static void close_all(void)
 {
     feed_destroy(feed);
+    feeds_destroy(feeds);
     l1_destroy(l1);
     node_destroy(node);
     live_stop();

@@ -79,6 +79,28 @@ Test(conn, tracked_handshake_has_all_steps_in_order)
     close_fake();
 }
 
+Test(conn, redirected_tracking_needs_no_resp3)
+{
+    fake_open(&fake);
+    open_with(fake.port, (struct node_options){0},
+              (struct conn_options){.tracking = true, .redirect = 1234567890123, .asks_id = true});
+    fake_accept(&fake);
+    fake_expect(&fake, "*5\r\n$6\r\nCLIENT\r\n$8\r\nTRACKING\r\n$2\r\nON\r\n"
+                       "$8\r\nREDIRECT\r\n$13\r\n1234567890123\r\n"
+                       "*3\r\n$6\r\nCLIENT\r\n$8\r\nNO-EVICT\r\n$2\r\nON\r\n"
+                       "*2\r\n$6\r\nCLIENT\r\n$2\r\nID\r\n"
+                       "*2\r\n$4\r\nINFO\r\n$6\r\nserver\r\n"
+                       "*1\r\n$4\r\nPING\r\n");
+    cr_assert_eq(conn_peer_id(conn), 0);
+    fake_say(&fake, "+OK\r\n+OK\r\n:77\r\n-NOPERM no\r\n+PONG\r\n");
+    WAIT_FOR(is_up());
+    cr_assert_eq(conn_peer_id(conn), 77);
+    fake_hang_up(&fake);
+    WAIT_FOR(!is_up());
+    cr_assert_eq(conn_peer_id(conn), 0);
+    close_fake();
+}
+
 Test(conn, password_without_user_is_that_of_the_default_user)
 {
     fake_open(&fake);
