@@ -166,7 +166,7 @@ static void on_pong(struct call *call, const struct reply_piece *piece)
     if (piece->last) {
         feed->ping_open = false;
     }
-    if (slice_eq(piece->bytes, SLICE("+PONG\r\n")) || MUTANT(C6e)) {
+    if ((piece->type == '+' && slice_eq(piece->bytes, SLICE("+PONG\r\n"))) || MUTANT(C6e)) {
         int64_t now = feed->shared->now();
         note_lapse(feed, now);
         lease_clock_renew(&feed->clock, feed->feeds, MUTANT(C6t) ? now : feed->ping_sent, now);
@@ -174,8 +174,8 @@ static void on_pong(struct call *call, const struct reply_piece *piece)
         if (owns_cover(feed)) {
             l1_cover_renew(feed->shared->l1, feed->cover, servable_until(feed));
         }
-    } else if (text_starts(piece->bytes, SLICE("-BUSY")) ||
-               text_starts(piece->bytes, SLICE("-LOADING"))) {
+    } else if (piece->type == '-' && (text_starts(piece->bytes, SLICE("-BUSY")) ||
+                                      text_starts(piece->bytes, SLICE("-LOADING")))) {
         /* No renewal: a PONG would stand behind the invalidations, this answer does not (X3). But
          * hanging up on a server that runs a long script would only lose L1's content. */
         feed->clock.alive_since = feed->shared->now();

@@ -14,6 +14,9 @@
  */
 #include "stream.h"
 
+/* More channels are a lie; their sum must not overflow. */
+#define COUNT_MAX INT32_MAX
+
 static const struct slice messages[] = {
     {"message", 7},
     {"pmessage", 8},
@@ -66,7 +69,7 @@ static void count(struct stream *s, struct slice kind, struct slice end)
         at--;
     }
     if (end.n < 4 || end.p[at] != ':' ||
-        !slice_to_int64(slice_of(end.p + at + 1, end.n - at - 3), &n) || n < 0) {
+        !slice_to_int64(slice_of(end.p + at + 1, end.n - at - 3), &n) || n < 0 || n > COUNT_MAX) {
         return;
     }
     if (slice_eq(kind, SLICE("ssubscribe")) || slice_eq(kind, SLICE("sunsubscribe"))) {
@@ -81,6 +84,16 @@ static void count(struct stream *s, struct slice kind, struct slice end)
 static bool is_asked_for(const struct stream *s, struct slice kind)
 {
     return s->asking != NULL && slice_eq(kind, slice_str(s->asking->cmd->name));
+}
+
+/* A reply that is neither. Nothing else was on its way when `asking` was sent, and nothing follows it
+ * before it is answered, so with the last byte it is answered, and may be freed. */
+static void answer(struct stream *s, struct conn *conn, const struct reply_piece *piece)
+{
+    if (piece->last) {
+        s->asking = NULL;
+    }
+    conn_answer(conn, piece);
 }
 
 /* One confirmation, or a part of it, goes to the request that asked. */
@@ -169,7 +182,7 @@ static void hand_on(struct stream *s, struct conn *conn, struct client *c,
                     const struct reply_piece *piece)
 {
     if (s->phase == STREAM_ANSWER) {
-        conn_answer(conn, piece);
+        answer(s, conn, piece);
         return;
     }
     if (s->phase == STREAM_CONFIRM) {
@@ -251,12 +264,6 @@ bool stream_stray(struct stream *s, struct conn *conn, struct client *c,
             decide_and_hand_on(s, conn, c, piece);
         }
         return true;
-    }
-    if (s->phase == STREAM_ANSWER) {
-        if (piece->type == '-' && piece->last) {
-            s->asking = NULL; /* refused as a whole */
-        }
-        return false;
     }
     hand_on(s, conn, c, piece);
     return true;

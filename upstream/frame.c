@@ -5,8 +5,8 @@
  * The way through: framer_feed loops over steps, each of which consumes some bytes and makes at most
  * one callback, so that *stop is seen after every one. At the start of a reply the first byte chooses:
  * a line, of a scalar or the header of a bulk, goes through start_line (step_line when it is split)
- * to on_line or on_header; aggregates and pushes are relay.c's. short_cut takes what most replies are,
- * and gives up whenever something is unusual; leaving it out would change no byte.
+ * to on_line or on_header; aggregates, attributes and pushes are relay.c's. short_cut takes what most
+ * replies are, and gives up whenever something is unusual; leaving it out would change no byte.
  *
  * Invariant: what was delivered depends on the bytes fed so far and not on how they were cut, except
  * for the last, bad reply before an error. A line is judged as soon as it is whole or too long; a
@@ -169,7 +169,7 @@ static const char *step_bulk(struct framer *f, const char *p, const char *end)
 
 static bool is_bulk_type(char type)
 {
-    return type == '$' || type == '=';
+    return type == '$' || type == '=' || type == '!';
 }
 
 static bool all_digits(const char *p, const char *end)
@@ -367,6 +367,7 @@ static const char *start_reply(struct framer *f, const char *p, const char *end)
     switch (*p) {
     case '$':
     case '=':
+    case '!':
     case '+':
     case '-':
     case ':':
@@ -379,10 +380,9 @@ static const char *start_reply(struct framer *f, const char *p, const char *end)
     case '%':
     case '~':
     case '>':
+    case '|':
         f->type = *p;
         return relay_begin(f) ? p : NULL;
-    case '|':
-        return framer_fail(f, "attributes are not supported");
     default:
         return framer_fail(f, "unknown type byte");
     }

@@ -3,10 +3,11 @@
  * frame.h: finds where each reply of a server ends and hands its bytes on as they arrive, without
  * collecting it: a 300 MB value passes through in pieces.
  *
- * At a reply boundary scalars (+ - : $ _ , # ( =) are framed here; bulks are passed on in pieces
- * after their length met the limit. Aggregates and pushes (* % ~ >) go through hiredis's reader with
- * a reply-object table that writes each element straight out again (relay.c), fed at most 4 KiB at a
- * time. RESP2 and RESP3. Every byte is hostile: lengths, nesting and line lengths are bounded.
+ * At a reply boundary scalars (+ - : $ _ , # ( = !) are framed here; bulks are passed on in pieces
+ * after their length met the limit. Aggregates, pushes and replies behind an attribute (* % ~ > |) go
+ * through hiredis's reader with a reply-object table that writes each element straight out again
+ * (relay.c), fed at most 4 KiB at a time. RESP2 and RESP3. Every byte is hostile: lengths, nesting
+ * and line lengths are bounded.
  *
  * One framer per connection, one thread, no I/O.
  */
@@ -24,13 +25,17 @@
 #define FRAME_DEPTH_MAX 1000
 
 /* Bytes of one reply. A scalar that is whole in the input is one piece with first and last set, and
- * so is "*-1"; statuses, errors and the other lines always are, however they are cut. */
+ * so is "*-1"; statuses, errors and the other lines always are, however they are cut.
+ *
+ * An attribute is part of the reply it stands before. Such a reply has the type '|', whatever comes
+ * behind the attribute: it is no value, no null, no status and no error to anybody who looks at
+ * types, comes in as many pieces as it likes, and is fit to be passed on only. */
 struct reply_piece {
     struct slice bytes; /* borrowed for the call; never empty */
     char type;          /* first byte of the reply */
     bool first, last;
     bool is_null; /* with first: "$-1", "*-1" or "_" */
-    int64_t size; /* with first: encoded size of the whole reply, or -1 (aggregates) */
+    int64_t size; /* with first: encoded size of the whole reply, or -1 (aggregates, '|') */
 };
 
 /* A push, whole; everything is borrowed for the call. plain: the shape was [kind, array of strings]
@@ -64,7 +69,7 @@ void framer_reset(struct framer *f);
 /* Hands on everything in `bytes`. False: the peer does not speak RESP, or memory is out; framer_error
  * says why in one line without the peer's bytes; until a reset nothing more may be fed (it is ignored
  * and false again). Pieces of the bad reply may have been delivered before. Refused as well, though
- * RESP3 has them: attributes ("|"), blob errors ("!") and streamed lengths ("$?"); Redis sends none.
+ * RESP3 has them: streamed lengths ("$?"), attributes of a push or inside one; Redis sends none.
  * `*stop` (may be NULL), when it becomes true during a callback, ends the feeding early and returns
  * true (the owner gave the connection up; the framer wants a reset). */
 MUST_CHECK bool framer_feed(struct framer *f, struct slice bytes, const bool *stop);

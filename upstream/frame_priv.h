@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * frame_priv.h: what the two halves of the framer share. frame.c holds the state and frames scalars
- * and bulks; relay.c takes over for an aggregate or a push and gives the state back when its last
- * element has been met. For frame.c, relay.c and nobody else.
+ * and bulks; relay.c takes over for an aggregate, an attribute or a push and gives the state back when
+ * the last element of the reply has been met. For frame.c, relay.c and nobody else.
  */
 #pragma once
 
@@ -17,7 +17,7 @@ struct relay;
  *      │  │ its CRLF              a bulk in pieces     ▼
  *      │  └────────────── FRAME_BULK ◄─────────────────┴──── (also straight from FRAME_START)
  *      │
- *      └─ * % ~ > ──► FRAME_NESTED ── root complete ──► FRAME_START       any ── nonsense ──► FAILED
+ *      └─ * % ~ > | ─► FRAME_NESTED ── root complete ──► FRAME_START      any ── nonsense ──► FAILED
  */
 enum frame_state { FRAME_START, FRAME_LINE, FRAME_BULK, FRAME_NESTED, FRAME_FAILED };
 
@@ -42,7 +42,8 @@ struct framer {
  * go on. A reason given earlier stays. */
 const char *framer_fail(struct framer *f, const char *why);
 
-/* Starts an aggregate or push whose first byte is f->type. False: failed, out of memory. */
+/* Starts an aggregate, an attribute or a push whose first byte, not consumed yet, is f->type. False:
+ * failed, out of memory. */
 MUST_CHECK bool relay_begin(struct framer *f);
 /* FRAME_NESTED: consumes from p up to at most end (p < end) with at most one callback; returns where
  * to go on, or NULL when the framer failed. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * relay.c: aggregates and pushes, through hiredis's reader with a reply-object table of our own. No
+ * relay.c: aggregates, attributes and pushes, through hiredis's reader with a reply-object table of our own. No
  * reply tree is built: a reply's elements are written straight out again, byte for byte as they came
  * (the table sees which null, which text of a double); a push is kept until it is whole.
  *
@@ -14,6 +14,13 @@
  *     the reader is then told that a null stood there, which on_nil ignores. So the reader never
  *     holds more than a line or FEED_MAX + a header, whatever the peer announces.
  * All this by the reader's public fields; buf[pos..len) is what it has not consumed.
+ *
+ * The reader does not know attributes and blob errors. It is never fed across a byte that may begin
+ * one ('|' or '!' behind a line feed); when it turns out to stand between two elements there, it is
+ * shown a type it knows instead, and the table writes the one that came:
+ *   - '!' as '$', whose form it has;
+ *   - '|' as '%', an element more of the aggregate it is in, whose count is raised by one. At the
+ *     start of a reply there is none, so the reader is shown a "*1" first, which the table leaves out.
  *
  * A table function that refuses sets the framer's error and returns NULL, which ends the reader with
  * REDIS_ERR_OOM; a reader that failed is never used again (relay_destroy at the reset).
@@ -45,8 +52,11 @@ struct relay {
     size_t fed;       /* bytes of this reply the reader was shown (and some behind it) */
     size_t body_left; /* of a bulk that goes past the reader: bytes to come, CRLF included */
     bool stand_in;    /* the null the reader meets now stands for that bulk */
-    bool begun;       /* a piece of this reply was delivered */
-    bool root_null;   /* the reply is "*-1" */
+    char
+        disguised; /* '|' or '!', which the reader took for '%' or '$' and has not finished; or 0 */
+    bool wrapped;  /* the reader's root is the "*1" in front of an attribute */
+    bool begun;    /* a piece of this reply was delivered */
+    bool root_null; /* the reply is "*-1" */
 
     /* What the table wrote: of a reply what was not delivered yet, of a push all of it. */
     char *out;
@@ -201,10 +211,10 @@ static bool push_add_item(struct relay *r, size_t n)
 }
 
 /* A string of n bytes is about to be written: is it the kind, an item? */
-static bool push_string(struct relay *r, const redisReadTask *task, size_t n)
+static bool push_string(struct relay *r, const redisReadTask *task, char type, size_t n)
 {
     enum push_place place = push_place(task);
-    bool text = task->type == REDIS_REPLY_STRING || task->type == REDIS_REPLY_STATUS;
+    bool text = type == '$' || type == '+';
     if (text && place == PLACE_KIND) {
         r->has_kind = true;
         r->kind = slice_of(NULL, n);
@@ -284,11 +294,14 @@ static void *refuse(struct relay *r, const char *why)
     return NULL;
 }
 
-static char string_type(const redisReadTask *task)
+/* The type byte of the string the reader is at; it will not be asked again. */
+static char string_type(struct relay *r, const redisReadTask *task)
 {
+    char disguised = r->disguised;
+    r->disguised = 0;
     switch (task->type) {
     case REDIS_REPLY_STRING:
-        return '$';
+        return disguised != 0 ? disguised : '$';
     case REDIS_REPLY_VERB:
         return '=';
     case REDIS_REPLY_BIGNUM:
@@ -316,8 +329,8 @@ static bool relay_bulk(struct relay *r, char type, const char *p, size_t n)
 static void *on_string(const redisReadTask *task, char *p, size_t n)
 {
     struct relay *r = task->privdata;
-    char type = string_type(task);
-    bool bulk = type == '$' || type == '=';
+    char type = string_type(r, task);
+    bool bulk = type == '$' || type == '=' || type == '!';
     /* The reader skips two bytes behind a bulk without a look; they are in its buffer. */
     if (bulk && (p[n] != '\r' || p[n + 1] != '\n')) {
         return refuse(r, "no CRLF behind a bulk string");
@@ -325,7 +338,7 @@ static void *on_string(const redisReadTask *task, char *p, size_t n)
     if (!bulk && n > FRAME_LINE_MAX) {
         return refuse(r, "line too long");
     }
-    if (is_push(r) && !push_string(r, task, n)) {
+    if (is_push(r) && !push_string(r, task, type, n)) {
         return NULL;
     }
     return element(r, bulk ? relay_bulk(r, type, p, n) : out_line(r, type, p, n));
@@ -334,8 +347,16 @@ static void *on_string(const redisReadTask *task, char *p, size_t n)
 static void *on_array(const redisReadTask *task, size_t elements)
 {
     struct relay *r = task->privdata;
-    if (r->reader->ridx >= FRAME_DEPTH_MAX) {
+    bool attribute = r->disguised != 0;
+    r->disguised = 0;
+    if (r->wrapped && task->parent == NULL) {
+        return element(r, true);
+    }
+    if (r->reader->ridx - (r->wrapped ? 1 : 0) >= FRAME_DEPTH_MAX) {
         return refuse(r, "nested too deep");
+    }
+    if (elements > ELEMENTS_MAX) { /* the reader has doubled a map's */
+        return refuse(r, "too many elements");
     }
     if (task->type == REDIS_REPLY_PUSH && task->parent != NULL) {
         return refuse(r, "push inside a reply");
@@ -345,7 +366,7 @@ static void *on_array(const redisReadTask *task, size_t elements)
     }
     switch (task->type) {
     case REDIS_REPLY_MAP: /* keys and values are counted */
-        return element(r, out_header(r, '%', (int64_t)(elements / 2)));
+        return element(r, out_header(r, attribute ? '|' : '%', (int64_t)(elements / 2)));
     case REDIS_REPLY_SET:
         return element(r, out_header(r, '~', (int64_t)elements));
     case REDIS_REPLY_PUSH:
@@ -397,7 +418,7 @@ static void *on_nil(const redisReadTask *task)
         return element(r, true);
     }
     const char *text;
-    switch (task->type) {
+    switch (r->disguised != 0 ? -1 : task->type) {
     case REDIS_REPLY_STRING:
         text = "$-1\r\n";
         break;
@@ -452,7 +473,8 @@ static bool look_at_bulk(struct relay *r, const char **p)
     if (len <= (int64_t)FEED_MAX) {
         return true;
     }
-    if (is_push(r) && (!push_string(r, task, (size_t)len) ||
+    char type = string_type(r, task);
+    if (is_push(r) && (!push_string(r, task, type, (size_t)len) ||
                        !push_has_room(r, RESP_HEADER_MAX + (size_t)len + 2))) {
         return false;
     }
@@ -460,7 +482,7 @@ static bool look_at_bulk(struct relay *r, const char **p)
     /* All body bytes the reader has came with the last feed: a header is looked at when it is whole. */
     *p -= n - (size_t)(cr + 2 - head);
     reader->pos = reader->len;
-    return out_header(r, string_type(task), len);
+    return out_header(r, type, len);
 }
 
 /* Judges what the reader holds unfinished. False: failed. */
@@ -576,14 +598,54 @@ static const char *step_body(struct relay *r, const char *p, const char *end)
     return r->body_left > 0 || end_body(r) ? p + 1 : NULL;
 }
 
+/* The reader awaits the type byte of an element. */
+static bool is_between_elements(const struct relay *r)
+{
+    const redisReader *reader = r->reader;
+    return reader->ridx > 0 && reader->task[reader->ridx]->type == -1;
+}
+
+/* An element begins at p that the reader has to be shown as another. */
+static const char *step_disguise(struct relay *r, const char *p)
+{
+    bool attribute = *p == '|';
+    if (attribute) {
+        long long *elements = &r->reader->task[r->reader->ridx]->parent->elements;
+        if (is_push(r) || *elements >= ELEMENTS_MAX) {
+            return framer_fail(r->owner,
+                               is_push(r) ? "attribute inside a push" : "too many elements");
+        }
+        ++*elements;
+    }
+    r->disguised = *p;
+    return feed_reader(r, attribute ? "%" : "$", 1) == NULL ? NULL : p + 1;
+}
+
+/* How many of the n bytes at p come before this one behind a line feed. The first byte of all was
+ * looked at. */
+static size_t length_before(char byte, const char *p, size_t n)
+{
+    const char *at = p;
+    while ((at = memchr(at + 1, byte, n - 1 - (size_t)(at - p))) != NULL) {
+        if (at[-1] == '\n') {
+            return (size_t)(at - p);
+        }
+    }
+    return n;
+}
+
 const char *relay_step(struct framer *f, const char *p, const char *end)
 {
     struct relay *r = f->relay;
     if (r->body_left > 0) {
         return step_body(r, p, end);
     }
+    if ((*p == '|' || *p == '!') && is_between_elements(r)) {
+        return step_disguise(r, p);
+    }
     size_t max = r->fed < FEED_FIRST ? FEED_FIRST : FEED_MAX;
     size_t n = (size_t)(end - p) > max ? max : (size_t)(end - p);
+    n = length_before('!', p, length_before('|', p, n));
     r->fed += n;
     return feed_reader(r, p, n);
 }
@@ -606,6 +668,8 @@ bool relay_begin(struct framer *f)
         r->reader->maxelements = ELEMENTS_MAX;
     }
     r->fed = 0;
+    r->disguised = 0;
+    r->wrapped = f->type == '|';
     r->begun = false;
     r->root_null = false;
     r->is_null = false;
@@ -613,7 +677,7 @@ bool relay_begin(struct framer *f)
     r->nitems = 0;
     r->items_at = 0;
     f->state = FRAME_NESTED;
-    return true;
+    return !r->wrapped || feed_reader(r, "*1\r\n", 4) != NULL;
 }
 
 void relay_destroy(struct relay *r)

@@ -72,6 +72,7 @@ struct relay {
     int delay_up, delay_down;
     int marked_up, marked_down; /* delays of marked links, in addition, at most */
     unsigned seed;              /* for how much of it */
+    size_t chop_up, chop_down;  /* bytes at a time; 0: no limit */
     struct link link[LINKS_MAX];
     struct pollfd fds[1 + 2 * LINKS_MAX]; /* the thread's alone */
 };
@@ -253,7 +254,9 @@ static void turn_pipe(struct relay *r, struct link *link, struct pipe *p, bool r
     bool ok = !readable || p->ended || most <= p->queued || fill_pipe(r, link, p, most - p->queued);
     /* a mark seen just now may hold this very chunk */
     if (ok) {
-        ok = drain_pipe(p, allowance(r, link, p), now_ms());
+        size_t chop = p->way == RELAY_UP ? r->chop_up : r->chop_down;
+        most = allowance(r, link, p);
+        ok = drain_pipe(p, chop > 0 && chop < most ? chop : most, now_ms());
     }
     if (!ok || (p->ended && p->head == NULL)) {
         close_link(link);
@@ -369,6 +372,14 @@ void relay_delay_marked(struct relay *r, unsigned ways, int ms)
     pthread_mutex_lock(&r->lock);
     r->marked_up = (ways & RELAY_UP) != 0 ? ms : r->marked_up;
     r->marked_down = (ways & RELAY_DOWN) != 0 ? ms : r->marked_down;
+    pthread_mutex_unlock(&r->lock);
+}
+
+void relay_chop(struct relay *r, unsigned ways, size_t n)
+{
+    pthread_mutex_lock(&r->lock);
+    r->chop_up = (ways & RELAY_UP) != 0 ? n : r->chop_up;
+    r->chop_down = (ways & RELAY_DOWN) != 0 ? n : r->chop_down;
     pthread_mutex_unlock(&r->lock);
 }
 

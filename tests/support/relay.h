@@ -32,6 +32,8 @@ void relay_release(struct relay *r);
 void relay_delay(struct relay *r, unsigned ways, int ms);
 /* For marked links alone, besides what all links have: each read by another time, up to `ms`. */
 void relay_delay_marked(struct relay *r, unsigned ways, int ms);
+/* From now on at most n bytes at a time on these ways; 0: as many as there are. */
+void relay_chop(struct relay *r, unsigned ways, size_t n);
 /* Closes the marked links, or all. */
 void relay_cut(struct relay *r, bool marked_only);
 /* Links open now. */

@@ -380,6 +380,20 @@ Test(feed, error_is_no_renewal_but_busy_is_a_sign_of_life)
     close_fake();
 }
 
+Test(feed, text_of_a_pong_inside_another_reply_is_no_renewal)
+{
+    open_fake((struct times){.lease = 200, .dead_after = 5000});
+    int64_t until = live_now() + 5000;
+    while (stats().lapses == 0 && live_now() < until) {
+        fake_expect(&fake, "PING\r\n");
+        fake_say(&fake, "|1\r\n+a\r\n:1\r\n");
+        live_run_for(10);
+        fake_say(&fake, "+PONG\r\n");
+    }
+    cr_assert_eq(stats().lapses, 1);
+    close_fake();
+}
+
 Test(feed, link_without_pong_is_lost)
 {
     open_redis((struct times){.lease = 100, .dead_after = 300});

@@ -25,6 +25,7 @@ Test(frame, scalars_pass_byte_for_byte_however_they_are_cut)
         {"#t\r\n#f\r\n", 2},
         {"(3492890328409238509324850943850943825024385\r\n(-1\r\n(0\r\n", 3},
         {"=15\r\ntxt:Some string\r\n=4\r\nmkd:\r\n", 2},
+        {"!5\r\nERR x\r\n!0\r\n\r\n!4\r\na\r\nb\r\n", 3},
         {"$-1\r\n*-1\r\n_\r\n+a\r\n$1\r\nx\r\n:5\r\n", 6},
     };
     check_rows(rows, ARRAY_LEN(rows));
@@ -34,12 +35,13 @@ Test(frame, every_single_cut_of_a_mixed_stream_gives_the_same_replies)
 {
     struct slice in =
         SLICE("$5\r\nhel\r\n\r\n*2\r\n$3\r\nfoo\r\n*1\r\n$-1\r\n-ERR x\r\n%1\r\n+k\r\n,1.50\r\n"
-              "*-1\r\n$-1\r\n:12\r\n=5\r\ntxt:a\r\n~2\r\n#t\r\n_\r\n(99\r\n");
+              "*-1\r\n$-1\r\n:12\r\n=5\r\ntxt:a\r\n~2\r\n#t\r\n_\r\n(99\r\n!3\r\nERR\r\n"
+              "|1\r\n+a\r\n*1\r\n!2\r\n|!\r\n$2\r\nhi\r\n+x\r\n");
     for (size_t cut = 0; cut <= in.n; cut++) {
         struct sink *s = sink_open();
         cr_assert(feed(s, in.p, cut) && feed(s, in.p + cut, in.n - cut), "cut at %zu: %s", cut,
                   framer_error(s->framer));
-        cr_assert_eq(s->nreplies, 10, "cut at %zu: %zu replies", cut, s->nreplies);
+        cr_assert_eq(s->nreplies, 13, "cut at %zu: %zu replies", cut, s->nreplies);
         cr_assert(s->n == in.n && memcmp(s->bytes, in.p, in.n) == 0, "cut at %zu", cut);
         sink_close(s);
     }
@@ -48,8 +50,9 @@ Test(frame, every_single_cut_of_a_mixed_stream_gives_the_same_replies)
 Test(frame, a_scalar_whole_in_the_input_is_one_piece_and_tells_its_size)
 {
     static const char *const scalars[] = {
-        "+OK\r\n", "-ERR\r\n", ":12\r\n",         "$5\r\nhello\r\n", "$0\r\n\r\n", "$-1\r\n",
-        "*-1\r\n", "_\r\n",    "=5\r\ntxt:a\r\n", ",1\r\n",          "#t\r\n",     "(1\r\n"};
+        "+OK\r\n", "-ERR\r\n", ":12\r\n",    "$5\r\nhello\r\n", "$0\r\n\r\n",
+        "$-1\r\n", "*-1\r\n",  "_\r\n",      "=5\r\ntxt:a\r\n", ",1\r\n",
+        "#t\r\n",  "(1\r\n",   "!1\r\nE\r\n"};
     for (size_t i = 0; i < ARRAY_LEN(scalars); i++) {
         struct sink *s = sink_open();
         cr_assert(feed_text(s, scalars[i]));
@@ -148,9 +151,10 @@ Test(frame, nonsense_at_a_boundary_is_refused_with_a_reason)
     static const struct bad_row rows[] = {
         {"HTTP/1.1 400 Bad Request\r\n\r\n", "unknown type byte"},
         {"+OK\r\n\r\n", "unknown type byte"},
-        {"!5\r\nERR x\r\n", "unknown type byte"},
-        {"|1\r\n+a\r\n+b\r\n", "attributes are not supported"},
         {"$?\r\n", "bad bulk length"},
+        {"!x\r\n", "bad bulk length"},
+        {"!-1\r\n", "bulk length out of range"},
+        {"!5\r\nERR xyz", "no CRLF behind a bulk string"},
         {"$\r\n", "bad bulk length"},
         {"$05\r\nhello\r\n", "bad bulk length"},
         {"$+5\r\nhello\r\n", "bad bulk length"},
@@ -253,6 +257,11 @@ Test(frame, a_reset_forgets_whatever_was_open)
                                        "$5",
                                        "?",
                                        "*1\r\n?",
+                                       "|1\r\n+a\r\n:1\r\n",
+                                       "|",
+                                       "*2\r\n|",
+                                       "*2\r\n!9000\r\n",
+                                       "*1\r\n!",
                                        ">2\r\n$1\r\nk\r\n*2\r\n$9000\r\nx"};
     for (size_t i = 0; i < ARRAY_LEN(open); i++) {
         struct sink *s = sink_open();

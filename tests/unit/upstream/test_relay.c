@@ -126,7 +126,6 @@ Test(relay, nonsense_inside_an_aggregate_is_refused_with_a_reason)
 {
     static const struct bad_row rows[] = {
         {"*1\r\nhello\r\n", "unknown type byte inside a reply"},
-        {"*1\r\n|1\r\n+a\r\n+b\r\n", "unknown type byte inside a reply"},
         {"*1\r\n>1\r\n+a\r\n", "push inside a reply"},
         {">1\r\n>1\r\n+a\r\n", "push inside a reply"},
         {"*1\r\n$5\r\nhelloXY", "no CRLF behind a bulk string"},
@@ -141,6 +140,21 @@ Test(relay, nonsense_inside_an_aggregate_is_refused_with_a_reason)
         {"*1\r\n$0000000000000000000000000", "bad bulk length"},
         {"*000000000000000000000000000", "bad length"},
         {"*1\r\n%1111111111111111111111111", "bad length"},
+        {"*1\r\n%2147483647\r\n", "too many elements"},
+        {"*2147483647\r\n|0\r\n", "too many elements"},
+        {"*1\r\n!-1\r\n", "a null of a type that has none"},
+        {"*1\r\n!536870913\r\n", "bulk length out of range"},
+        {"*1\r\n!0000000000000000000000000", "bad bulk length"},
+        {"*1\r\n!5\r\nhelloXY", "no CRLF behind a bulk string"},
+        {"|-1\r\n", "a null of a type that has none"},
+        {"|1\r\n+a\r\n:1\r\n?\r\n", "unknown type byte inside a reply"},
+        {"|1\r\n+a\r\n:1\r\n>1\r\n+k\r\n", "push inside a reply"},
+        {"|0\r\n>2\r\n$10\r\ninvalidate\r\n_\r\n", "push inside a reply"},
+        {"|1\r\n>1\r\n+k\r\n", "push inside a reply"},
+        {">1\r\n|1\r\n+a\r\n", "attribute inside a push"},
+        {">2\r\n$1\r\nk\r\n*1\r\n|0\r\n", "attribute inside a push"},
+        {"|1\r\n$536870913\r\n", "bulk length out of range"},
+        {"|2222222222222222222222222", "bad length"},
     };
     check_bad_rows(rows, ARRAY_LEN(rows));
 }
@@ -170,7 +184,12 @@ Test(relay, what_the_reader_refuses_is_refused)
                                       "*1\r\n%9223372036854775807\r\n",
                                       "*9223372036854775808\r\n",
                                       "*1\r\n=2\r\nab\r\n",
-                                      "*1\r\n:9223372036854775808\r\n"};
+                                      "*1\r\n:9223372036854775808\r\n",
+                                      "|x\r\n",
+                                      "|-2\r\n",
+                                      "|?\r\n",
+                                      "*1\r\n|05\r\n",
+                                      "*1\r\n!x\r\n"};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         for (size_t cut = 0; cut < 4; cut++) {
             struct sink *s = sink_open();
@@ -193,15 +212,20 @@ Test(relay, a_reply_before_the_nonsense_is_delivered)
     sink_close(s);
 }
 
-/* deep aggregates around one integer */
+/* deep times `head` (4 bytes) around one integer, `behind` behind it */
+static struct slice nested_in(const char *head, size_t deep, const char *behind)
+{
+    char *p = malloc(deep * 4 + strlen(behind) + 8);
+    for (size_t i = 0; i < deep; i++) {
+        memcpy(p + i * 4, head, 4);
+    }
+    size_t n = (size_t)sprintf(p + deep * 4, ":1\r\n%s", behind);
+    return slice_of(p, deep * 4 + n);
+}
+
 static struct slice nested(size_t deep)
 {
-    char *p = malloc(deep * 4 + 8);
-    for (size_t i = 0; i < deep; i++) {
-        memcpy(p + i * 4, "*1\r\n", 4);
-    }
-    memcpy(p + deep * 4, ":1\r\n", 5);
-    return slice_of(p, deep * 4 + 4);
+    return nested_in("*1\r\n", deep, "");
 }
 
 Test(relay, nesting_may_have_its_limit_and_no_more)
@@ -214,6 +238,147 @@ Test(relay, nesting_may_have_its_limit_and_no_more)
     }
     free((void *)(uintptr_t)good.p);
     free((void *)(uintptr_t)bad.p);
+}
+
+/* --- attributes and blob errors --------------------------------------------------------------- */
+
+Test(relay, an_attribute_and_what_it_stands_before_are_one_reply)
+{
+    static const struct good_row rows[] = {
+        {"|1\r\n+ttl\r\n:3600\r\n$5\r\nhello\r\n", 1},
+        {"|0\r\n+OK\r\n", 1},
+        {"|1\r\n+a\r\n+b\r\n-ERR x\r\n", 1},
+        {"|1\r\n+a\r\n+b\r\n!5\r\nERR x\r\n", 1},
+        {"|1\r\n+a\r\n+b\r\n_\r\n|0\r\n$-1\r\n|0\r\n*-1\r\n", 3},
+        {"|1\r\n+a\r\n+b\r\n*0\r\n|0\r\n%0\r\n|0\r\n~0\r\n", 3},
+        {"|1\r\n+a\r\n+b\r\n,1.50\r\n|0\r\n#t\r\n|0\r\n(12\r\n|0\r\n=5\r\ntxt:a\r\n", 4},
+        {"|1\r\n+a\r\n+b\r\n*2\r\n:1\r\n*1\r\n$1\r\nx\r\n:9\r\n", 2},
+        {"|1\r\n$14\r\nkey-popularity\r\n%2\r\n$1\r\na\r\n,0.1923\r\n$1\r\nb\r\n,0.0012\r\n"
+         "*2\r\n:2039123\r\n:9543892\r\n",
+         1},
+        {"|1\r\n+a\r\n:1\r\n|2\r\n+b\r\n:2\r\n+c\r\n:3\r\n|0\r\n:4\r\n+behind\r\n", 2},
+        {"+before\r\n|1\r\n+a\r\n:1\r\n:2\r\n*1\r\n:3\r\n|1\r\n+a\r\n:1\r\n:2\r\n", 4},
+    };
+    check_rows(rows, ARRAY_LEN(rows));
+}
+
+Test(relay, attributes_may_stand_before_any_element)
+{
+    static const struct good_row rows[] = {
+        {"*3\r\n:1\r\n:2\r\n|1\r\n+ttl\r\n:3600\r\n:3\r\n+behind\r\n", 2},
+        {"*1\r\n|1\r\n+a\r\n:1\r\n|1\r\n+b\r\n:2\r\n:3\r\n+behind\r\n", 2},
+        {"*2\r\n|0\r\n*1\r\n|0\r\n:1\r\n|0\r\n*0\r\n:9\r\n", 2},
+        {"%1\r\n|1\r\n+a\r\n+b\r\n+key\r\n|1\r\n+a\r\n+b\r\n+value\r\n:9\r\n", 2},
+        {"~1\r\n|1\r\n+a\r\n*1\r\n$-1\r\n_\r\n:9\r\n", 2},
+        /* of the attribute's own elements, too */
+        {"|1\r\n|1\r\n+a\r\n+b\r\n+k\r\n|0\r\n+v\r\n|0\r\n*1\r\n|0\r\n:1\r\n:9\r\n", 2},
+        {"|1\r\n+a\r\n|1\r\n+a\r\n|1\r\n+a\r\n:1\r\n:2\r\n:3\r\n:4\r\n:9\r\n", 2},
+    };
+    check_rows(rows, ARRAY_LEN(rows));
+}
+
+Test(relay, blob_errors_may_stand_anywhere)
+{
+    static const struct good_row rows[] = {
+        {"*2\r\n!5\r\nERR x\r\n!0\r\n\r\n+behind\r\n", 2},
+        {"*1\r\n!2\r\n!|\r\n%1\r\n+k\r\n!1\r\n!\r\n", 2},
+        {"*3\r\n!2\r\n\n!\r\n$2\r\n!!\r\n$3\r\n!2\r\r\n", 1},
+        {">2\r\n$1\r\nk\r\n!1\r\ne\r\n", 0},
+    };
+    check_rows(rows, ARRAY_LEN(rows));
+}
+
+Test(relay, what_only_looks_like_an_attribute_or_an_error_is_text)
+{
+    static const struct good_row rows[] = {
+        {"*3\r\n$6\r\na\n|1\r\n\r\n$3\r\n|\r\n\r\n$7\r\n\n|\n!\n|\n\r\n", 1},
+        {"*2\r\n+|\r\n-!1\r\n", 1},
+        {"*2\r\n$8\r\n|1\r\n:1\r\n\r\n$4\r\n!1\r\n\r\n", 1},
+        {"|1\r\n$6\r\n|1\r\n|1\r\n$4\r\n\r\n|\n\r\n$3\r\n\r\n|\r\n", 1},
+        {"*1\r\n=8\r\ntxt:\r\n|0\r\n", 1},
+    };
+    check_rows(rows, ARRAY_LEN(rows));
+}
+
+Test(relay, a_reply_behind_an_attribute_is_taken_for_nothing_else)
+{
+    static const char *const behind[] = {
+        "+OK\r\n", "-ERR\r\n", ":1\r\n",       "$1\r\nx\r\n",   "$-1\r\n",
+        "*-1\r\n", "_\r\n",    "*1\r\n:1\r\n", "!3\r\nERR\r\n", "%1\r\n_\r\n_\r\n"};
+    for (size_t i = 0; i < ARRAY_LEN(behind); i++) {
+        struct sink *s = sink_open();
+        cr_assert(feed_text(s, "|1\r\n+a\r\n:1\r\n"));
+        cr_assert(framer_is_inside(s->framer));
+        cr_assert_eq(s->nreplies, 1, "its bytes are handed on as they come");
+        cr_assert(!s->replies[0].whole);
+        cr_assert(feed_text(s, behind[i]));
+        cr_assert(!framer_is_inside(s->framer));
+        cr_assert_eq(s->nreplies, 1);
+        cr_assert_eq(s->replies[0].type, '|');
+        cr_assert(!s->replies[0].is_null);
+        cr_assert_eq(s->replies[0].size, -1);
+        sink_close(s);
+    }
+}
+
+Test(relay, large_strings_in_and_behind_attributes_stay_exact)
+{
+    static const char *const before[] = {"|1\r\n+a\r\n", "|1\r\n+a\r\n:1\r\n", "*1\r\n|1\r\n+a\r\n",
+                                         "*1\r\n|1\r\n"};
+    static const char *const behind[] = {":1\r\n:9\r\n", ":9\r\n", ":1\r\n:9\r\n",
+                                         ":1\r\n:2\r\n:9\r\n"};
+    static const size_t sizes[] = {0, 500, 4095, 4096, 4097, 9000};
+    for (size_t i = 0; i < ARRAY_LEN(before); i++) {
+        for (size_t k = 0; k < ARRAY_LEN(sizes); k++) {
+            for (size_t cut = 0; cut < 3; cut++) {
+                struct slice in = bulk_between(before[i], sizes[k], behind[i]);
+                check_good(in, 2, NULL, cut * 350);
+                check_good(in, 2, NULL, 1);
+                free((void *)(uintptr_t)in.p);
+            }
+        }
+    }
+}
+
+Test(relay, a_large_blob_error_keeps_its_type)
+{
+    char in[6000] = "*2\r\n:1\r\n!5000\r\n";
+    size_t at = strlen(in);
+    for (size_t i = 0; i < 5000; i++) {
+        in[at + i] = "\n!|\n"[i % 4];
+    }
+    memcpy(in + at + 5000, "\r\n", 3);
+    check_good(slice_str(in), 1, NULL, 0);
+    check_good(slice_str(in), 1, NULL, 1);
+    check_good(slice_str(in), 1, NULL, 300);
+}
+
+Test(relay, attributes_count_as_nesting_and_what_they_stand_before_does_not)
+{
+    struct slice good = nested_in("|1\r\n", FRAME_DEPTH_MAX, "");
+    struct slice bad = nested_in("|1\r\n", FRAME_DEPTH_MAX + 1, "");
+    struct sink *s = sink_open();
+    cr_assert(feed(s, good.p, good.n));
+    sink_close(s);
+    check_bad(bad, "nested too deep", 0);
+    check_bad(bad, "nested too deep", 1);
+    free((void *)(uintptr_t)good.p);
+    free((void *)(uintptr_t)bad.p);
+
+    char *in = malloc((size_t)FRAME_DEPTH_MAX * 8 + 64);
+    for (size_t deep = FRAME_DEPTH_MAX; deep <= FRAME_DEPTH_MAX + 1; deep++) {
+        size_t at = (size_t)sprintf(in, "|0\r\n");
+        for (size_t i = 0; i < deep; i++) {
+            at += (size_t)sprintf(in + at, "*1\r\n");
+        }
+        at += (size_t)sprintf(in + at, ":1\r\n");
+        if (deep == FRAME_DEPTH_MAX) {
+            check_good(slice_of(in, at), 1, NULL, 3);
+        } else {
+            check_bad(slice_of(in, at), "nested too deep", 3);
+        }
+    }
+    free(in);
 }
 
 /* --- pushes ---------------------------------------------------------------------------------- */
@@ -260,6 +425,8 @@ Test(relay, a_push_of_another_shape_tells_its_kind_and_bytes_only)
         {">2\r\n$1\r\nk\r\n~1\r\n$1\r\nx\r\n", 0, "k other []"},
         {">2\r\n$1\r\nk\r\n%1\r\n$1\r\nx\r\n#t\r\n", 0, "k other []"},
         {">2\r\n$1\r\nk\r\n*1\r\n=5\r\ntxt:x\r\n", 0, "k other []"},
+        {">2\r\n$1\r\nk\r\n*1\r\n!1\r\nx\r\n", 0, "k other []"},
+        {">2\r\n!1\r\nk\r\n*1\r\n$1\r\nx\r\n", 0, " other []"},
         {">2\r\n:5\r\n*1\r\n$1\r\nx\r\n", 0, " other []"},
         {">2\r\n_\r\n*1\r\n$1\r\nx\r\n", 0, " other []"},
         {">2\r\n$1\r\nk\r\n_\r\n>2\r\n:5\r\n_\r\n", 0, "k plain null [] other []"},
@@ -392,6 +559,7 @@ Test(relay, memory_that_is_out_is_an_error_and_a_reset_recovers)
     struct slice in = bulk_between(">2\r\n$1\r\nk\r\n*2\r\n$1\r\na\r\n", 30000, "*1\r\n:1\r\n");
     failing_runs(in, 1000);
     free((void *)(uintptr_t)in.p);
+    cr_assert_gt(failing_runs(SLICE("|1\r\n+a\r\n*1\r\n|0\r\n!1\r\ne\r\n+OK\r\n"), 0), 3);
     in = nested(60);
     cr_assert_gt(failing_runs(in, 0), 60);
     free((void *)(uintptr_t)in.p);
