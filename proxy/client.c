@@ -398,16 +398,15 @@ void client_reply_cancel(struct client *c)
 
 void client_reply_error(struct client *c, const char *fmt, ...)
 {
-    char text[512];
-    va_list args;
-    va_start(args, fmt);
-    vsnprintf(text, sizeof(text), fmt, args);
-    va_end(args);
     struct chain *out = client_reply_begin(c);
     if (out == NULL) {
         return;
     }
-    if (resp_error(out, text)) {
+    va_list args;
+    va_start(args, fmt);
+    bool ok = resp_verrorf(out, fmt, args);
+    va_end(args);
+    if (ok) {
         client_reply_end(c);
     } else {
         client_close(c);

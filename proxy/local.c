@@ -68,7 +68,7 @@ static bool answer_auth(struct client *c, const struct request_view *view, struc
 /* The next argument of a walk as a string that can be shown. */
 static int shown(struct slice word)
 {
-    return word.n > 128 ? 128 : (int)word.n;
+    return word.n > 1024 * 1024 ? 1024 * 1024 : (int)word.n;
 }
 
 struct greeting {

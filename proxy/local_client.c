@@ -11,7 +11,9 @@
 
 #include "../conf/mem.h"
 
-#define SHOWN_MAX 128 /* of an argument, in an error */
+/* Of an argument, in an error: as Redis, where it has a limit. */
+#define SHOWN_MAX 128
+#define WHOLE_MAX (1024 * 1024)
 
 struct asked {
     struct client *c;
@@ -22,6 +24,11 @@ struct asked {
 static int shown(struct slice word)
 {
     return word.n > SHOWN_MAX ? SHOWN_MAX : (int)word.n;
+}
+
+static int whole(struct slice word)
+{
+    return word.n > WHOLE_MAX ? WHOLE_MAX : (int)word.n;
 }
 
 static void unknown_subcommand(const struct asked *a)
@@ -93,7 +100,7 @@ static void set_info(const struct asked *a)
     bool is_name = local_arg_is(a->view, 2, "LIB-NAME");
     struct slice word = a->view->argv[2];
     if (!is_name && !local_arg_is(a->view, 2, "LIB-VER")) {
-        client_reply_error(a->c, "ERR Unrecognized option '%.*s'", shown(word), word.p);
+        client_reply_error(a->c, "ERR Unrecognized option '%.*s'", whole(word), word.p);
     } else if (!profile_is_plain(a->view->argv[3])) {
         client_reply_error(a->c, "ERR %.*s cannot contain spaces, newlines or special characters.",
                            shown(word), word.p);
@@ -231,7 +238,7 @@ static bool read_type(struct slice word, enum census_type *type)
 
 static void unknown_type(const struct asked *a, struct slice word)
 {
-    client_reply_error(a->c, "ERR Unknown client type '%.*s'", shown(word), word.p);
+    client_reply_error(a->c, "ERR Unknown client type '%.*s'", whole(word), word.p);
 }
 
 /* The ids that follow argument 2. False: answered with an error. */
@@ -336,7 +343,7 @@ static bool read_option(const struct asked *a, struct slice option, struct slice
     }
     if (slice_eq_nocase(option, SLICE("USER"))) {
         if (!slice_eq(value, SLICE("default"))) {
-            client_reply_error(a->c, "ERR No such user '%.*s'", shown(value), value.p);
+            client_reply_error(a->c, "ERR No such user '%.*s'", whole(value), value.p);
             return false;
         }
         return true;
