@@ -14,6 +14,8 @@
 
 #include <stdio.h>
 
+#define SHOWN_MAX (1 << 20) /* bytes of an argument in an error */
+
 static void finish(struct client *c, bool ok)
 {
     if (ok) {
@@ -68,7 +70,7 @@ static bool answer_auth(struct client *c, const struct request_view *view, struc
 /* The next argument of a walk as a string that can be shown. */
 static int shown(struct slice word)
 {
-    return word.n > 1024 * 1024 ? 1024 * 1024 : (int)word.n;
+    return word.n > SHOWN_MAX ? SHOWN_MAX : (int)word.n;
 }
 
 struct greeting {

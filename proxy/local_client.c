@@ -13,7 +13,7 @@
 
 /* Of an argument, in an error: as Redis, where it has a limit. */
 #define SHOWN_MAX 128
-#define WHOLE_MAX (1024 * 1024)
+#define WHOLE_MAX (1 << 20)
 
 struct asked {
     struct client *c;
