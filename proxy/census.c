@@ -36,6 +36,7 @@ struct census {
     struct request *request; /* home's */
     uint64_t asker;
     const char *asker_cmd;
+    size_t asker_size;
     unsigned at; /* the worker it is with */
     bool no_memory;
     struct census_line *lines;
@@ -133,7 +134,7 @@ static struct blob *line_of(const struct census *census, const struct client *c)
                       : c->last_cmd == NULL  ? "NULL"
                                              : c->last_cmd->name;
     chain_init(&line);
-    if (profile_line(c, cmd, &line)) {
+    if (profile_line(c, cmd, c->id == census->asker ? census->asker_size : 0, &line)) {
         text = blob_try(line.bytes);
     }
     for (size_t at = 0; text != NULL && line.bytes > 0;) {
@@ -301,7 +302,7 @@ static void on_home(struct worker *worker, struct post *post)
     }
 }
 
-void census_start(struct client *c, const struct cmd *cmd, struct census *census)
+void census_start(struct client *c, const struct cmd *cmd, size_t size, struct census *census)
 {
     struct request *request = request_create(c->worker);
     if (request == NULL) {
@@ -318,6 +319,7 @@ void census_start(struct client *c, const struct cmd *cmd, struct census *census
     census->request = request;
     census->asker = c->id;
     census->asker_cmd = cmd->name;
+    census->asker_size = size;
     census->post.run = on_visit;
     client_enqueue(c, request);
     worker_post(c->worker->server->workers[0], &census->post);

@@ -37,5 +37,5 @@ struct census_filter *census_filter(struct census *census);
 /* UNBLOCK: with an error (UNBLOCK id ERROR) rather than as if the time were up. */
 void census_unblock_with_error(struct census *census);
 
-/* Sets off; takes the census. The answer comes in the client's turn. */
-void census_start(struct client *c, const struct cmd *cmd, struct census *census);
+/* Sets off; takes the census. The answer comes in the client's turn. `size` is that of the request. */
+void census_start(struct client *c, const struct cmd *cmd, size_t size, struct census *census);

@@ -488,7 +488,10 @@ void client_answered(struct client *c, struct request *request)
     c->nblocked -= request->blocks;
     order_remove(&c->worker->order, request);
     request->answered = true;
-    c->switching = c->switching && !request->holds;
+    if (request->holds) {
+        c->switching = false;
+        c->last_cmd = request->cmd;
+    }
     client_charge_request(c, request);
     if (request->road == ROAD_PINNED && c->on_road[road] == 0 && c->pinned != NULL) {
         pinned_settle(c);

@@ -660,7 +660,7 @@ enum dispatch dispatch_request(struct client *c, const struct request_view *view
         result = route(c, cmd, class, view, owner);
     }
     if (result == DISPATCH_DONE) {
-        c->last_cmd = cmd;
+        c->last_cmd = c->switching ? c->last_cmd : cmd; /* else when it has been executed */
     } else {
         c->skips_next = skips;
     }

@@ -370,7 +370,7 @@ static void answer_error(struct request *request, const char *text)
     COUNT(request->worker, upstream_errors, 1);
     request->kind = REQUEST_HELD; /* nothing else holds it any more */
     chain_fini(&request->reply);
-    if (!resp_errorf(&request->reply, "UPSTREAM %s", text)) {
+    if (!resp_error(&request->reply, text)) {
         client_close(c);
         return;
     }
@@ -392,6 +392,13 @@ static void fail_switch(struct request *request)
     }
 }
 
+static void note_refused_multi(const struct request *request)
+{
+    if (request->road == ROAD_PINNED && request->client->expects_multi) {
+        request->client->multi_refused = true;
+    }
+}
+
 void forward_fail(struct request *request, const char *why)
 {
     if ((request->selects || request->greets) && request->road != ROAD_PINNED &&
@@ -399,11 +406,9 @@ void forward_fail(struct request *request, const char *why)
         fail_switch(request);
         return;
     }
-    if (request->road == ROAD_PINNED && request->client->expects_multi) {
-        request->client->multi_refused = true;
-    }
-    char text[256];
-    snprintf(text, sizeof(text), "%s: %s", node_name(request->worker->server->node), why);
+    note_refused_multi(request);
+    char text[ERR_MAX];
+    snprintf(text, sizeof(text), "UPSTREAM %s: %s", node_name(request->worker->server->node), why);
     answer_error(request, text);
 }
 
@@ -580,6 +585,26 @@ static void count_forwarded(struct request *request)
     }
 }
 
+/* The server refused the connection: what it is occupied with, it says itself. */
+static bool is_occupied(const char *error)
+{
+    return strncmp(error, "BUSY ", 5) == 0 || strncmp(error, "LOADING ", 8) == 0 ||
+           strncmp(error, "MASTERDOWN ", 11) == 0;
+}
+
+static void fail_unconnected(struct request *request, const struct conn *lane)
+{
+    const char *error = conn_error(lane);
+    char why[256];
+    if (conn_is_refused(lane) && is_occupied(error) && !request->selects && !request->greets) {
+        note_refused_multi(request);
+        answer_error(request, error);
+        return;
+    }
+    snprintf(why, sizeof(why), "not connected (%s)", error[0] == '\0' ? "no connection" : error);
+    forward_fail(request, why);
+}
+
 void forward_request(struct request *request, struct slice raw, struct blob *owner)
 {
     bool pinned = request->road == ROAD_PINNED;
@@ -606,8 +631,5 @@ void forward_request(struct request *request, struct slice raw, struct blob *own
         forward_fail(request, "out of memory");
         return;
     }
-    char why[256];
-    const char *error = conn_error(lane);
-    snprintf(why, sizeof(why), "not connected (%s)", error[0] == '\0' ? "no connection" : error);
-    forward_fail(request, why);
+    fail_unconnected(request, lane);
 }

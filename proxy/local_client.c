@@ -124,7 +124,7 @@ static void info(const struct asked *a)
         return;
     }
     chain_init(&line);
-    bool ok = profile_line(a->c, a->cmd->name, &line) &&
+    bool ok = profile_line(a->c, a->cmd->name, a->view->raw.n, &line) &&
               resp_verbatim_begin(out, line.bytes, a->c->resp3);
     if (ok) {
         chain_splice(out, &line);
@@ -214,7 +214,7 @@ static struct census *begin_census(const struct asked *a, enum census_kind kind)
 static void start_census(const struct asked *a, struct census *census)
 {
     if (census != NULL) {
-        census_start(a->c, a->cmd, census);
+        census_start(a->c, a->cmd, a->view->raw.n, census);
     }
 }
 

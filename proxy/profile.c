@@ -148,7 +148,7 @@ static bool add_field(struct chain *out, struct slice label, struct slice word)
     return chain_append(out, label) && chain_append(out, word);
 }
 
-bool profile_line(const struct client *c, const char *cmd, struct chain *out)
+bool profile_line(const struct client *c, const char *cmd, size_t asking, struct chain *out)
 {
     char addr[PROFILE_ADDRESS_MAX];
     char laddr[PROFILE_ADDRESS_MAX];
@@ -172,7 +172,7 @@ bool profile_line(const struct client *c, const char *cmd, struct chain *out)
                  "resp=%d",
                  (c->worker->now - c->since) / 1000, (c->worker->now - c->heard) / 1000, flags,
                  c->db, counts.channels, counts.patterns, counts.shards,
-                 c->expects_multi ? (int)c->nqueued : -1, c->in_n, buffer, c->out.memory,
+                 c->expects_multi ? (int)c->nqueued : -1, c->in_n + asking, buffer, c->out.memory,
                  sizeof(*c) + client_memory(c), c->wants_write ? "rw" : "r", cmd, c->resp3 ? 3 : 2);
     if (!chain_append(out, slice_of(text, (size_t)n))) {
         return false;

@@ -23,5 +23,6 @@ void profile_destroy(struct client *c);
 void profile_address(const struct client *c, bool local, char out[PROFILE_ADDRESS_MAX]);
 
 /* Redis's fields in Redis's order (7.0's, and 7.2's where the server is that new), with a line end.
- * `cmd` is the name of its last command. Appends to out; false: memory is out. */
-MUST_CHECK bool profile_line(const struct client *c, const char *cmd, struct chain *out);
+ * `cmd` is the name of its last command; `asking` the size of the request, if it is the one who asks. Appends to out; false: memory is out. */
+MUST_CHECK bool profile_line(const struct client *c, const char *cmd, size_t asking,
+                             struct chain *out);
