@@ -97,7 +97,7 @@ static bool has_type(const struct client *c, enum census_type type)
     case CENSUS_ANY:
         return true;
     case CENSUS_NORMAL:
-        return !subscribed && !counts.monitoring;
+        return !subscribed; /* one in MONITOR too */
     case CENSUS_PUBSUB:
         return subscribed;
     }

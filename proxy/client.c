@@ -32,7 +32,8 @@
 #define MAX_IOV 64
 /* Below this, a client that had produced much output goes on. */
 #define OUTPUT_RESUME ((size_t)512 * 1024)
-/* Above this, its pinned connection is not read for a while (D15). */
+/* Above this, the connection its messages come from is not read for a while (D15). Replies are never
+ * held back: see above. */
 #define OUTPUT_HOLD ((size_t)4 * 1024 * 1024)
 
 static void on_writable(struct ev_loop *loop, struct ev_io *io, int events);
@@ -237,13 +238,21 @@ static void drop_silent(struct client *c, struct request *request)
     }
 }
 
+/* May a part of its reply leave? Not if it is changed when it is whole, nor if a message could come
+ * from another connection before the rest does. */
+static bool may_leave_in_parts(const struct client *c, const struct request *request)
+{
+    return !request->completes_info && !request->greets &&
+           (request->road == ROAD_PINNED || !pinned_is_streaming(c));
+}
+
 /* Lets replies leave the queue as far as their turn has come. */
 static void release(struct client *c)
 {
     for (;;) {
         struct request *request = c->head;
         if (request == NULL || request->fencing ||
-            ((request->completes_info || request->greets) && !request->answered)) {
+            (!request->answered && !may_leave_in_parts(c, request))) {
             return;
         }
         if (request->silent) {
@@ -389,16 +398,15 @@ void client_reply_cancel(struct client *c)
 
 void client_reply_error(struct client *c, const char *fmt, ...)
 {
-    char text[512];
-    va_list args;
-    va_start(args, fmt);
-    vsnprintf(text, sizeof(text), fmt, args);
-    va_end(args);
     struct chain *out = client_reply_begin(c);
     if (out == NULL) {
         return;
     }
-    if (resp_error(out, text)) {
+    va_list args;
+    va_start(args, fmt);
+    bool ok = resp_verrorf(out, fmt, args);
+    va_end(args);
+    if (ok) {
         client_reply_end(c);
     } else {
         client_close(c);
@@ -426,7 +434,7 @@ void client_enqueue(struct client *c, struct request *request)
     request->client = c;
     request->db = request->selects ? request->db : c->db;
     request->resp3 = request->greets ? request->resp3 : c->resp3;
-    request->silent = client_is_silent(c) && !request->streams; /* confirmations always show */
+    request->silent = client_is_silent(c);
     request->seq = c->next_seq++;
     if (c->tail != NULL) {
         c->tail->next = request;
@@ -461,9 +469,6 @@ bool client_arrived(struct client *c, struct request *request, size_t n)
         release(c);
     }
     client_charge(c);
-    if (request->road == ROAD_PINNED && c->out.bytes > OUTPUT_HOLD && c->pinned != NULL) {
-        pinned_hold(c, true);
-    }
     return !output_is_over(c, request->arrived);
 }
 

@@ -28,6 +28,45 @@
 /* Output produced in one go. Then others get their turn, and the client some time to take it. */
 #define OUTPUT_SHARE ((size_t)2 * 1024 * 1024)
 
+/* What a client that has not authenticated may send, as in Redis: so much memory it gets, no more. */
+#define UNKNOWN_ARGS ((int64_t)10)
+#define UNKNOWN_BULK ((int64_t)16 * 1024)
+
+/* Redis's text when it would refuse what was scanned of the request so far; otherwise NULL. */
+static const char *unfinished_fault(const struct parser *p)
+{
+    if (p->args > UNKNOWN_ARGS && p->args_left >= 0) {
+        return "Protocol error: unauthenticated multibulk length";
+    }
+    return p->bulk_left > UNKNOWN_BULK ? "Protocol error: unauthenticated bulk length" : NULL;
+}
+
+static const char *request_fault(const struct request_view *view)
+{
+    struct arg_walk walk;
+    struct slice word;
+    if (view->inline_blob != NULL) {
+        return NULL; /* bounded otherwise */
+    }
+    if (view->argc > UNKNOWN_ARGS) {
+        return "Protocol error: unauthenticated multibulk length";
+    }
+    arg_walk_init(&walk, view);
+    while (arg_walk_next(&walk, &word)) {
+        if ((int64_t)word.n > UNKNOWN_BULK) {
+            return "Protocol error: unauthenticated bulk length";
+        }
+    }
+    return NULL;
+}
+
+static void refuse_protocol(struct client *c, const char *why)
+{
+    COUNT(c->worker, protocol_errors, 1);
+    client_reply_error(c, "ERR %s", why);
+    client_end(c);
+}
+
 /* Serves the requests at the start of `in` and returns how many bytes they took. */
 static size_t run_requests(struct client *c, struct slice in, struct blob *owner)
 {
@@ -52,8 +91,14 @@ static size_t run_requests(struct client *c, struct slice in, struct blob *owner
             continue;
         }
         struct request_view view;
+        const char *fault = NULL;
         switch (parse_request(&c->parser, slice_of(in.p + used, in.n - used), &view)) {
         case PARSE_OK:
+            fault = c->authenticated ? NULL : request_fault(&view);
+            if (fault != NULL) {
+                refuse_protocol(c, fault);
+                return in.n;
+            }
             if (dispatch_request(c, &view, view.inline_blob == NULL ? owner : view.inline_blob) ==
                 DISPATCH_STALL) {
                 blob_unref(view.inline_blob);
@@ -70,11 +115,14 @@ static size_t run_requests(struct client *c, struct slice in, struct blob *owner
             used += view.size;
             break;
         case PARSE_MORE:
+            fault = c->authenticated ? NULL : unfinished_fault(&c->parser);
+            if (fault != NULL) {
+                refuse_protocol(c, fault);
+                return in.n;
+            }
             return used;
         case PARSE_ERROR:
-            COUNT(c->worker, protocol_errors, 1);
-            client_reply_error(c, "ERR %s", c->parser.error);
-            client_end(c);
+            refuse_protocol(c, c->parser.error);
             return in.n;
         case PARSE_NO_MEMORY:
             client_close(c);

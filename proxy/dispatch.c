@@ -566,6 +566,9 @@ static enum dispatch reset(struct client *c)
 static enum dispatch local(struct client *c, const struct cmd *cmd, const struct request_view *view,
                            struct blob *owner)
 {
+    if (cmd->local == LOCAL_CLIENT) {
+        return local_client(c, cmd, view);
+    }
     if (!cmd_arity_ok(cmd, view->argc)) {
         client_reply_error(c, "ERR wrong number of arguments for '%s' command", cmd->name);
         return DISPATCH_DONE;
@@ -582,8 +585,6 @@ static enum dispatch local(struct client *c, const struct cmd *cmd, const struct
         return select_db(c, cmd, view);
     case LOCAL_HELLO:
         return hello(c, cmd, view);
-    case LOCAL_CLIENT:
-        return local_client(c, cmd, view);
     default:
         break;
     }
@@ -604,7 +605,9 @@ static enum dispatch before_login(struct client *c, const struct cmd *cmd,
     if (!cmd_arity_ok(cmd, view->argc)) {
         client_reply_error(c, "ERR wrong number of arguments for '%s' command", cmd->name);
     } else {
-        client_reply_error(c, "NOAUTH Authentication required.");
+        client_reply_error(
+            c, "%sNOAUTH Authentication required.",
+            strcmp(cmd->name, "exec") == 0 ? "EXECABORT Transaction discarded because of: " : "");
     }
     return DISPATCH_DONE;
 }
@@ -643,8 +646,8 @@ enum dispatch dispatch_request(struct client *c, const struct request_view *view
     const struct cmd *cmd = cmd_find(view);
     enum cmd_class class = cmd_effective_class(cmd, view);
     enum dispatch result;
-    if (c->switching) {
-        return DISPATCH_STALL;
+    if (c->switching || c->nblocked > 0 || pinned_is_inside(c)) {
+        return DISPATCH_STALL; /* Redis, too, looks at nothing behind a blocked command */
     }
     bool skips = c->skips_next;
     c->skips_this = skips;

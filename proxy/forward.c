@@ -314,6 +314,9 @@ static void on_reply(struct call *call, const struct reply_piece *piece)
     if (piece->first) {
         settle(request, piece);
         remember_size(request, piece);
+        if (request->streams && (piece->type == '*' || piece->type == '>')) {
+            request->silent = false; /* confirmations always show */
+        }
         if (request->road == ROAD_PINNED && c != NULL) {
             pinned_follow(c, request, piece);
         }

@@ -68,7 +68,7 @@ static bool answer_auth(struct client *c, const struct request_view *view, struc
 /* The next argument of a walk as a string that can be shown. */
 static int shown(struct slice word)
 {
-    return word.n > 128 ? 128 : (int)word.n;
+    return word.n > 1024 * 1024 ? 1024 * 1024 : (int)word.n;
 }
 
 struct greeting {
@@ -127,9 +127,11 @@ bool local_hello(struct client *c, const struct request_view *view, bool *resp3)
     }
     if (!c->authenticated) {
         client_reply_error(
-            c, "NOAUTH HELLO must be called with the client already authenticated, otherwise the "
-               "HELLO <proto> AUTH <user> <pass> option can be used to authenticate the client and "
-               "select the RESP protocol version at the same time");
+            c,
+            "NOAUTH HELLO must be called with the client already authenticated, otherwise the "
+            "HELLO %sAUTH <user> <pass> option can be used to authenticate the client and "
+            "select the RESP protocol version at the same time",
+            node_is_at_least(c->worker->server->node, 7, 2) ? "<proto> " : "");
         return false;
     }
     if (g.has_name && !profile_set_name(c, g.name)) {

@@ -11,7 +11,7 @@
 /* AUTH, ECHO, PING, QUIT, READONLY, READWRITE, and INFO's Nearside section. */
 void local_answer(struct client *c, const struct cmd *cmd, const struct request_view *view);
 
-/* CLIENT and its subcommands (local_client.c). */
+/* CLIENT and its subcommands (local_client.c), which sees to their arity. */
 MUST_CHECK enum dispatch local_client(struct client *c, const struct cmd *cmd,
                                       const struct request_view *view);
 

@@ -11,7 +11,9 @@
 
 #include "../conf/mem.h"
 
-#define SHOWN_MAX 128 /* of an argument, in an error */
+/* Of an argument, in an error: as Redis, where it has a limit. */
+#define SHOWN_MAX 128
+#define WHOLE_MAX (1024 * 1024)
 
 struct asked {
     struct client *c;
@@ -22,6 +24,11 @@ struct asked {
 static int shown(struct slice word)
 {
     return word.n > SHOWN_MAX ? SHOWN_MAX : (int)word.n;
+}
+
+static int whole(struct slice word)
+{
+    return word.n > WHOLE_MAX ? WHOLE_MAX : (int)word.n;
 }
 
 static void unknown_subcommand(const struct asked *a)
@@ -92,10 +99,8 @@ static void set_info(const struct asked *a)
 {
     bool is_name = local_arg_is(a->view, 2, "LIB-NAME");
     struct slice word = a->view->argv[2];
-    if (!has_72(a)) {
-        unknown_subcommand(a);
-    } else if (!is_name && !local_arg_is(a->view, 2, "LIB-VER")) {
-        client_reply_error(a->c, "ERR Unrecognized option '%.*s'", shown(word), word.p);
+    if (!is_name && !local_arg_is(a->view, 2, "LIB-VER")) {
+        client_reply_error(a->c, "ERR Unrecognized option '%.*s'", whole(word), word.p);
     } else if (!profile_is_plain(a->view->argv[3])) {
         client_reply_error(a->c, "ERR %.*s cannot contain spaces, newlines or special characters.",
                            shown(word), word.p);
@@ -135,9 +140,7 @@ static void no_effect(const struct asked *a)
 {
     bool evict = strcmp(a->cmd->name, "client|no-evict") == 0;
     bool on = local_arg_is(a->view, 2, "ON");
-    if (!evict && !has_72(a)) {
-        unknown_subcommand(a);
-    } else if (!on && !local_arg_is(a->view, 2, "OFF")) {
+    if (!on && !local_arg_is(a->view, 2, "OFF")) {
         syntax_error(a);
     } else {
         *(evict ? &a->c->no_evict : &a->c->no_touch) = on;
@@ -235,7 +238,7 @@ static bool read_type(struct slice word, enum census_type *type)
 
 static void unknown_type(const struct asked *a, struct slice word)
 {
-    client_reply_error(a->c, "ERR Unknown client type '%.*s'", shown(word), word.p);
+    client_reply_error(a->c, "ERR Unknown client type '%.*s'", whole(word), word.p);
 }
 
 /* The ids that follow argument 2. False: answered with an error. */
@@ -340,7 +343,7 @@ static bool read_option(const struct asked *a, struct slice option, struct slice
     }
     if (slice_eq_nocase(option, SLICE("USER"))) {
         if (!slice_eq(value, SLICE("default"))) {
-            client_reply_error(a->c, "ERR No such user '%.*s'", shown(value), value.p);
+            client_reply_error(a->c, "ERR No such user '%.*s'", whole(value), value.p);
             return false;
         }
         return true;
@@ -399,7 +402,10 @@ static void unblock(const struct asked *a)
     int64_t client;
     bool error = local_arg_is(view, 3, "ERROR");
     if (view->argc > 4) {
-        client_reply_error(a->c, "ERR wrong number of arguments for 'client|unblock' command");
+        client_reply_error(a->c,
+                           "ERR unknown subcommand or wrong number of arguments for '%.*s'. Try "
+                           "CLIENT HELP.",
+                           shown(view->argv[1]), view->argv[1].p);
         return;
     }
     if (view->argc == 4 && !error && !local_arg_is(view, 3, "TIMEOUT")) {
@@ -450,33 +456,39 @@ enum dispatch local_client(struct client *c, const struct cmd *cmd, const struct
     static const struct {
         const char *name;
         void (*answer)(const struct asked *a);
+        bool since_72; /* older servers do not know it */
     } subs[] = {
-        {"client|caching", caching},
-        {"client|getname", get_name},
-        {"client|getredir", get_redirection},
-        {"client|id", id},
-        {"client|info", info},
-        {"client|kill", kill_clients},
-        {"client|list", list},
-        {"client|no-evict", no_effect},
-        {"client|no-touch", no_effect},
-        {"client|reply", reply},
-        {"client|setinfo", set_info},
-        {"client|setname", set_name},
-        {"client|tracking", tracking},
-        {"client|trackinginfo", tracking_info},
-        {"client|unblock", unblock},
+        {"client|caching", caching, false},
+        {"client|getname", get_name, false},
+        {"client|getredir", get_redirection, false},
+        {"client|id", id, false},
+        {"client|info", info, false},
+        {"client|kill", kill_clients, false},
+        {"client|list", list, false},
+        {"client|no-evict", no_effect, false},
+        {"client|no-touch", no_effect, true},
+        {"client|reply", reply, false},
+        {"client|setinfo", set_info, true},
+        {"client|setname", set_name, false},
+        {"client|tracking", tracking, false},
+        {"client|trackinginfo", tracking_info, false},
+        {"client|unblock", unblock, false},
     };
     struct asked a = {c, cmd, view};
     if (concerns_replication(view)) {
         return dispatch_forward(c, cmd, CMD_NONE, view, NULL);
     }
-    for (size_t i = 0; i < ARRAY_LEN(subs); i++) {
-        if (strcmp(cmd->name, subs[i].name) == 0) {
-            subs[i].answer(&a);
-            return DISPATCH_DONE;
-        }
+    size_t i = 0;
+    while (i < ARRAY_LEN(subs) && strcmp(cmd->name, subs[i].name) != 0) {
+        i++;
     }
-    unknown_subcommand(&a);
+    bool known = i < ARRAY_LEN(subs) && (!subs[i].since_72 || has_72(&a));
+    if (!known && view->argc > 1) {
+        unknown_subcommand(&a);
+    } else if (!cmd_arity_ok(cmd, view->argc)) {
+        client_reply_error(c, "ERR wrong number of arguments for '%s' command", cmd->name);
+    } else {
+        subs[i].answer(&a);
+    }
     return DISPATCH_DONE;
 }

@@ -216,6 +216,11 @@ bool pinned_is_streaming(const struct client *c)
     return c->pinned != NULL && stream_is_on(&c->pinned->stream);
 }
 
+bool pinned_is_inside(const struct client *c)
+{
+    return c->pinned != NULL && stream_is_inside(&c->pinned->stream);
+}
+
 bool pinned_is_subscriber(const struct client *c)
 {
     struct pinned_counts counts = pinned_counts(c);
@@ -263,6 +268,8 @@ void pinned_settle(struct client *c)
 {
     struct pinned *p = c->pinned;
     if (p->multi || p->watching || p->any_db || p->debugging || stream_is_on(&p->stream)) {
+        c->expects_multi = p->multi; /* a MULTI may have been refused */
+        c->expects_watch = p->watching;
         return;
     }
     struct worker *worker = p->worker;

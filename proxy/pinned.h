@@ -31,6 +31,8 @@ void pinned_stream(struct client *c, struct request *request, int64_t argc);
 bool pinned_is_streaming(const struct client *c);
 /* Subscribed in RESP2: the server refuses nearly everything. */
 bool pinned_is_subscriber(const struct client *c);
+/* Is it in the middle of a message? Nothing may be said to it before the rest has come. */
+bool pinned_is_inside(const struct client *c);
 /* Stops reading it until further notice: the client has much to take in already. */
 void pinned_hold(struct client *c, bool on);
 /* Its client id at the server; 0 if the client has no connection of its own, or it is not up. */

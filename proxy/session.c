@@ -36,7 +36,7 @@ static bool is_named(const struct cmd *cmd, const char *name)
 
 static bool ends_multi(const struct cmd *cmd, const struct request_view *view)
 {
-    return (is_named(cmd, "exec") || is_named(cmd, "discard")) && view->argc == 1;
+    return is_named(cmd, "exec") || (is_named(cmd, "discard") && view->argc == 1);
 }
 
 /* Commands behind which more comes than one reply. */
@@ -96,8 +96,8 @@ static bool can_queue(const struct cmd *cmd, enum cmd_class class)
 static void foresee(struct client *c, const struct cmd *cmd, enum cmd_class class,
                     const struct request_view *view)
 {
-    if (!cmd_arity_ok(cmd, view->argc)) {
-        return; /* refused: nothing changes */
+    if (pinned_is_subscriber(c) || (!cmd_arity_ok(cmd, view->argc) && !is_named(cmd, "exec"))) {
+        return; /* the server takes none of these; but any EXEC ends a MULTI */
     }
     if (is_named(cmd, "multi")) {
         c->expects_multi = true;
@@ -180,6 +180,13 @@ static bool get_ready(struct client *c, const struct cmd *cmd, enum cmd_class cl
     return true;
 }
 
+/* To who monitors already, Redis gives no answer at all: nothing must wait for one. */
+static bool is_ignored_monitor(const struct client *c, const struct request_view *view)
+{
+    return view->argc == 1 && !c->expects_multi && !pinned_is_subscriber(c) &&
+           pinned_counts(c).monitoring;
+}
+
 /* MULTI could not be had, but what it was to hold is on its way: none of it may be executed. */
 static void answer_after_refusal(struct client *c, const struct cmd *cmd)
 {
@@ -225,6 +232,9 @@ enum dispatch session_request(struct client *c, const struct cmd *cmd, enum cmd_
     c->multi_refused = false;
     if (!get_ready(c, cmd, class, &result)) {
         return result;
+    }
+    if (is_named(cmd, "monitor") && is_ignored_monitor(c, view)) {
+        return DISPATCH_DONE;
     }
     if (class == CMD_PINNED && !is_harmless(cmd)) {
         pinned_taint(c);

@@ -147,9 +147,11 @@ static struct slice first_element(struct slice head)
     return cr == NULL ? SLICE("") : slice_of(p + 1, (size_t)(cr - p - 1));
 }
 
+/* Who is subscribed to nothing gets replies only, whatever they begin with. */
 static void decide(struct stream *s, struct slice head)
 {
-    struct slice word = first_element(head);
+    bool expects = s->asking != NULL || s->channels + s->patterns + s->shards > 0;
+    struct slice word = expects ? first_element(head) : SLICE("");
     const struct slice *kind = find(confirmations, ARRAY_LEN(confirmations), word);
     s->ntail = 0;
     if (kind != NULL) {
@@ -193,8 +195,12 @@ static void hand_on(struct stream *s, struct conn *conn, struct client *c,
             return;
         }
     }
+    s->inside = !piece->last;
     if (c != NULL) {
         client_push(c, piece->bytes);
+        if (piece->last && c->stalled) {
+            client_mark_runnable(c); /* it may have waited for the end of this */
+        }
     }
 }
 
@@ -243,6 +249,9 @@ bool stream_stray(struct stream *s, struct conn *conn, struct client *c,
 {
     if (!s->active) {
         return false;
+    }
+    if (c != NULL && c->replies_off && is_monitor_line(s, piece)) {
+        return true; /* unlike messages, these are replies to Redis */
     }
     if (piece->first) {
         s->nhead = 0;

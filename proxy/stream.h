@@ -34,6 +34,7 @@ struct stream {
     bool begun;             /* the first of them has been handed on */
 
     enum stream_phase phase;
+    bool inside; /* a message has begun and not ended */
     char head[STREAM_HEAD];
     size_t nhead;
     char tail[STREAM_TAIL];
@@ -46,6 +47,12 @@ bool stream_is_subscription(const struct cmd *cmd);
 static inline bool stream_is_on(const struct stream *s)
 {
     return s->monitoring || s->channels + s->patterns + s->shards > 0;
+}
+
+/* Has the client a part of a message, and is to get the rest before anything else? */
+static inline bool stream_is_inside(const struct stream *s)
+{
+    return s->inside;
 }
 
 /* The request (SUBSCRIBE or the like, of argc arguments) is about to be sent. */

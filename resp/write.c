@@ -102,28 +102,32 @@ bool resp_error(struct chain *c, const char *text)
     return append_line(c, '-', text);
 }
 
+bool resp_verrorf(struct chain *c, const char *fmt, va_list args)
+{
+    va_list again;
+    va_copy(again, args);
+    int n = vsnprintf(NULL, 0, fmt, args);
+    /* Over INT_MAX characters: as good as out of memory. */
+    bool fits = n >= 0 && n <= INT_MAX - 1 - CRLF_LEN;
+    char *at = fits ? chain_reserve(c, 1 + (size_t)n + CRLF_LEN) : NULL;
+    if (at != NULL) {
+        at[0] = '-';
+        /* Its closing NUL falls on the place of the CR. */
+        int written = vsnprintf(at + 1, (size_t)n + 1, fmt, again);
+        bug_on(written != n);
+        chain_commit(c, (size_t)(finish_line(at + 1, (size_t)n) - at));
+    }
+    va_end(again);
+    return at != NULL;
+}
+
 bool resp_errorf(struct chain *c, const char *fmt, ...)
 {
-    va_list ap;
-    va_start(ap, fmt);
-    int n = vsnprintf(NULL, 0, fmt, ap);
-    va_end(ap);
-    /* Over INT_MAX characters: as good as out of memory. */
-    if (n < 0 || n > INT_MAX - 1 - CRLF_LEN) {
-        return false;
-    }
-    char *at = chain_reserve(c, 1 + (size_t)n + CRLF_LEN);
-    if (at == NULL) {
-        return false;
-    }
-    at[0] = '-';
-    /* Its closing NUL falls on the place of the CR. */
-    va_start(ap, fmt);
-    int written = vsnprintf(at + 1, (size_t)n + 1, fmt, ap);
-    va_end(ap);
-    bug_on(written != n);
-    chain_commit(c, (size_t)(finish_line(at + 1, (size_t)n) - at));
-    return true;
+    va_list args;
+    va_start(args, fmt);
+    bool ok = resp_verrorf(c, fmt, args);
+    va_end(args);
+    return ok;
 }
 
 bool resp_integer(struct chain *c, int64_t n)

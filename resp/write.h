@@ -7,6 +7,8 @@
 
 #include "chain.h"
 
+#include <stdarg.h>
+
 /* Longest "$<n>\r\n" or similar header. */
 #define RESP_HEADER_MAX 24
 
@@ -18,6 +20,7 @@ MUST_CHECK bool resp_status(struct chain *c, const char *text);
 /* -text; CR and LF in it become blanks. The text includes the code ("ERR ..."). */
 MUST_CHECK bool resp_error(struct chain *c, const char *text);
 MUST_CHECK bool resp_errorf(struct chain *c, const char *fmt, ...) PRINTF_LIKE(2, 3);
+MUST_CHECK bool resp_verrorf(struct chain *c, const char *fmt, va_list args) PRINTF_LIKE(2, 0);
 MUST_CHECK bool resp_integer(struct chain *c, int64_t n);   /* :n */
 MUST_CHECK bool resp_bulk(struct chain *c, struct slice s); /* $n */
 /* A text for people: "=" with "txt:" in RESP3, a bulk string in RESP2. */

@@ -175,7 +175,7 @@ SCENARIO(session, a_client_that_leaves_inside_multi_leaves_nothing_behind)
     expect(c, "-ERR EXEC without MULTI", "EXEC");
     expect(c, "+OK", "MULTI");
     expect(c, "[]", "EXEC");
-    const char *list = ask(r->direct, "CLIENT LIST");
+    const char *list = redis_clients(r);
     cr_assert_null(strstr(list, "multi=1"), "%s", list);
 }
 
@@ -570,4 +570,101 @@ SCENARIO(session, reset_waits_for_what_was_asked_in_another_database)
         expect_next(c, "$1");
         expect_next(c, ":1");
     }
+}
+
+SCENARIO(session, nothing_behind_a_blocked_command_is_executed)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *first = nearside_connect(n);
+    struct client *second = nearside_connect(n);
+    const char *id = cleanup_printf("%s", ask(first, "CLIENT ID") + 1);
+
+    cr_assert(client_command(first, "BLPOP a 0"));
+    cr_assert(client_command(second, "BLPOP b 0"));
+    cr_assert(client_command(second, "CLIENT UNBLOCK %s ERROR", id));
+    cr_assert(client_command(second, "CLIENT SETNAME late"));
+    int64_t deadline = now_ms() + 5000;
+    while (redis_info(r, "blocked_clients") < 2 && now_ms() < deadline) {
+    }
+    cr_assert_eq(redis_info(r, "blocked_clients"), 2);
+    cr_assert(!client_readable(first, 50));
+    cr_assert(strstr(ask(nearside_connect(n), "CLIENT LIST"), "late") == NULL);
+    expect(r->direct, ":1", "RPUSH b x");
+    expect_next(second, "[$b $x]");
+    expect_next(second, ":1");
+    expect_next(second, "+OK");
+    expect_next(first, "-UNBLOCKED ...");
+}
+
+/* ---- SELECT in the middle of something -------------------------------------------------------- */
+
+SCENARIO(session, select_works_while_keys_are_watched)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+    struct client *reader = nearside_connect(n);
+
+    expect(c, "+OK", "SET k zero");
+    expect(reader, "$zero", "GET k");
+    expect(c, "+OK", "WATCH k");
+    expect(c, "+OK", "SELECT 3");
+    expect(c, "nil", "GET k");
+    expect(c, "+OK", "SET k three");
+    expect(c, "-ERR DB index is out of range", "SELECT 99");
+    expect(c, "$three", "GET k");
+    expect(reader, "$zero", "GET k");
+    expect(c, "+OK", "MULTI");
+    expect(c, "+QUEUED", "GET k");
+    expect(c, "[$three]", "EXEC");
+    expect(c, "$three", "GET k");
+    nearside_await_info(n, "pinned_connections", 0, 0, 2000);
+    /* who gets the connection next is not in its db */
+    expect(reader, "+OK", "MULTI");
+    expect(reader, "+QUEUED", "GET k");
+    expect(reader, "[$zero]", "EXEC");
+}
+
+SCENARIO(session, select_can_be_queued)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+    struct client *reader = nearside_connect(n);
+
+    nearside_await_fills(n);
+    for (int i = 0; i < 20; i++) {
+        expect(c, "+OK", "SET k zero%d", i);
+        expect(reader, cleanup_printf("$zero%d", i), "GET k");
+        expect(c, "+OK", "MULTI");
+        expect(c, "+QUEUED", "SELECT 3");
+        expect(c, "+QUEUED", "SET k three%d", i);
+        expect(c, "[+OK +OK]", "EXEC");
+        expect(c, cleanup_printf("$three%d", i), "GET k");
+        expect(c, cleanup_printf("[$three%d nil]", i), "MGET k none");
+        expect(reader, cleanup_printf("$zero%d", i), "GET k");
+        /* and back in the same way: what it writes now is what the others read */
+        cr_assert(client_send_text(c, "MULTI\r\nSELECT 0\r\nEXEC\r\n"));
+        expect_next(c, "+OK");
+        expect_next(c, "+QUEUED");
+        expect_next(c, "[+OK]");
+        expect(c, "+OK", "SET k new%d", i);
+        expect(reader, cleanup_printf("$new%d", i), "GET k");
+        expect(c, "+OK", "SELECT 0");
+        expect(c, cleanup_printf("$new%d", i), "GET k");
+        nearside_await_info(n, "pinned_connections", 0, 0, 2000);
+    }
+    /* discarded, or wrong: nothing has changed */
+    expect(c, "+OK", "MULTI");
+    expect(c, "+QUEUED", "SELECT 3");
+    expect(c, "+OK", "DISCARD");
+    expect(c, "$new19", "GET k");
+    expect(c, "+OK", "MULTI");
+    expect(c, "+QUEUED", "SELECT 99");
+    expect(c, "[-ERR DB index is out of range]", "EXEC");
+    expect(c, "$new19", "GET k");
+    expect(c, "+RESET", "RESET");
+    expect(c, "$new19", "GET k");
+    nearside_await_info(n, "pinned_connections", 0, 0, 2000);
 }

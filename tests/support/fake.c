@@ -138,6 +138,8 @@ static void reply_as_redis(struct peer *p, const char *words)
         snprintf(reply, sizeof(reply), ":1\r\n");
     } else if (begins(words, "COMMAND")) {
         snprintf(reply, sizeof(reply), "*0\r\n");
+    } else if (begins(words, "CLIENT ID")) {
+        snprintf(reply, sizeof(reply), ":7\r\n");
     } else if (begins(words, "PTTL")) {
         snprintf(reply, sizeof(reply), ":-1\r\n");
     } else if (begins(words, "GET")) {

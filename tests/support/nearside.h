@@ -15,7 +15,8 @@
 struct nearside {
     int port;
     struct process *process;
-    bool expected_end; /* the test ends it itself, or expects it to be dead */
+    bool expected_end;    /* the test ends it itself, or expects it to be dead */
+    const char *password; /* proxy.password, set by the test: what follows here logs in; or NULL */
 };
 
 struct nearside_options {
@@ -40,7 +41,7 @@ void nearside_check_alive(struct nearside *n);
  * kept: for tests that count them. */
 void nearside_await_fills(struct nearside *n);
 
-/* A connection through the proxy. */
+/* A connection through the proxy, logged in if it asks for that. */
 struct client *nearside_connect(struct nearside *n);
 
 /* INFO nearside, asked on a connection of its own (which clients_connected counts); lives until the

@@ -153,14 +153,18 @@ long long redis_info(struct redis *r, const char *field)
     return field_number(info_text(r, "all"), field, -1);
 }
 
-static int kill_tracking(struct redis *r, bool subscribers)
+const char *redis_clients(struct redis *r)
 {
-    int killed = 0;
-
     client_command(r->direct, "CLIENT LIST");
     const struct reply *reply = client_reply(r->direct);
     cr_assert(reply->type == '$');
-    char *list = cleanup_printf("%s", reply->text);
+    return cleanup_printf("%s", reply->text);
+}
+
+static int kill_tracking(struct redis *r, bool subscribers)
+{
+    int killed = 0;
+    char *list = cleanup_printf("%s", redis_clients(r));
     char *save = NULL;
     for (char *line = strtok_r(list, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
         long long id = 0;

@@ -36,6 +36,9 @@ long long redis_info(struct redis *r, const char *field);
 /* The number behind "field:" or "field=" in a text of lines; `fallback` when it is not there. */
 long long field_number(const char *text, const char *field, long long fallback);
 
+/* What CLIENT LIST says there; lives until the test is over. */
+const char *redis_clients(struct redis *r);
+
 /* Kills (CLIENT KILL) every connection on which tracking is on; returns how many there were. */
 int redis_kill_tracking(struct redis *r);
 /* The same, but not those that are subscribed to something. */

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * reply.c: a reader of RESP2 that trusts nothing: it is used on a proxy whose upstream lies. Strict:
- * only RESP2's five types, lengths that are numbers, and limits on depth and size, so that a wrong
- * byte shows as garbage and not as a hang. Recursive; arrays nest at most DEPTH_MAX deep.
+ * reply.c: a reader of RESP that trusts nothing: it is used on a proxy whose upstream lies. Strict:
+ * only the types a Redis sends, lengths that are numbers, and limits on depth and size, so that a
+ * wrong byte shows as garbage and not as a hang. What is RESP3 shows as such: who expects RESP2 sees
+ * the difference. Recursive; aggregates nest at most DEPTH_MAX deep.
  */
 #include "reply.h"
 
@@ -15,6 +16,10 @@
 #define BULK_MAX  ((long long)1024 * 1024 * 1024)
 #define ITEMS_MAX ((long long)INT32_MAX)
 #define SHOWN_MAX 1000
+
+static const char TYPES[] = "+-:$*_#,(=%~>";
+static const char LINES[] = "+-_#,("; /* whose text is the rest of the line */
+static const char AGGREGATES[] = "*%~>";
 
 static struct reply *create(int type)
 {
@@ -99,7 +104,7 @@ static struct reply *read_array(const struct reply_source *s, struct reply *repl
     for (long long i = 0; i < n; i++) {
         struct reply *item = read_nested(s, depth + 1);
         append(reply, item);
-        if (strchr("+-:$*", item->type) == NULL) {
+        if (strchr(TYPES, item->type) == NULL) {
             /* what ended the element ended the whole */
             int type = item->type == REPLY_CLOSED ? REPLY_CUT : item->type;
             struct reply *bad = create(type);
@@ -122,11 +127,11 @@ static struct reply *read_nested(const struct reply_source *s, int depth)
     if (line == NULL) {
         return create(why);
     }
-    if (n == 0 || strchr("+-:$*", line[0]) == NULL) {
+    if (n == 0 || line[0] == '\0' || strchr(TYPES, line[0]) == NULL) {
         return garbage(NULL, line, n);
     }
     struct reply *reply = create(line[0]);
-    if (line[0] == '+' || line[0] == '-') {
+    if (strchr(LINES, line[0]) != NULL) {
         set_text(reply, line + 1, n - 1);
         return reply;
     }
@@ -138,15 +143,20 @@ static struct reply *read_nested(const struct reply_source *s, int depth)
         reply->integer = number;
         return reply;
     }
-    long long max = line[0] == '$' ? BULK_MAX : ITEMS_MAX;
-    if (number < -1 || number > max || depth >= DEPTH_MAX) {
+    bool is_bulk = strchr(AGGREGATES, line[0]) == NULL;
+    bool may_be_null = line[0] == '$' || line[0] == '*';
+    if (number < (may_be_null ? -1 : 0) || number > (is_bulk ? BULK_MAX : ITEMS_MAX) ||
+        depth >= DEPTH_MAX) {
         return garbage(reply, line, n);
     }
     if (number == -1) {
         reply->null = true;
         return reply;
     }
-    return line[0] == '$' ? read_bulk(s, reply, number) : read_array(s, reply, number, depth);
+    if (is_bulk) {
+        return read_bulk(s, reply, number);
+    }
+    return read_array(s, reply, line[0] == '%' ? 2 * number : number, depth);
 }
 
 struct reply *reply_read(const struct reply_source *source)
@@ -172,6 +182,10 @@ static void show(const struct reply *reply, FILE *out)
     switch (reply->type) {
     case '+':
     case '-':
+    case '_':
+    case '#':
+    case ',':
+    case '(':
         fputc(reply->type, out);
         fwrite(reply->text, 1, reply->n, out);
         break;
@@ -179,19 +193,26 @@ static void show(const struct reply *reply, FILE *out)
         fprintf(out, ":%lld", reply->integer);
         break;
     case '$':
+    case '=':
         if (reply->null) {
             fputs("nil", out);
         } else if (reply->n > SHOWN_MAX) {
-            fprintf(out, "$(%zu bytes)", reply->n);
+            fprintf(out, "%c(%zu bytes)", reply->type, reply->n);
         } else {
-            fputc('$', out);
+            fputc(reply->type, out);
             fwrite(reply->text, 1, reply->n, out);
         }
         break;
     case '*':
+    case '%':
+    case '~':
+    case '>':
         if (reply->null) {
             fputs("nil array", out);
             break;
+        }
+        if (reply->type != '*') {
+            fputc(reply->type, out);
         }
         fputc('[', out);
         for (size_t i = 0; i < reply->items; i++) {

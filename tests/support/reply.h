@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * reply.h: one RESP2 reply as a small tree, and as a line of text that tests compare with.
+ * reply.h: one reply (RESP2 or RESP3) as a small tree, and as a line of text that tests compare with.
  */
 #pragma once
 
@@ -17,12 +17,12 @@ enum {
 };
 
 struct reply {
-    int type;   /* '+' '-' ':' '$' '*' or one of the above */
+    int type; /* '+' '-' ':' '$' '*', RESP3's '_' '#' ',' '(' '=' '%' '~' '>', or one of the above */
     bool null;  /* $-1 or *-1 */
-    char *text; /* of + - $ and garbage, NUL-terminated behind its n bytes */
+    char *text; /* of + - $ = # , ( and garbage, NUL-terminated behind its n bytes */
     size_t n;
     long long integer;
-    size_t items; /* of * */
+    size_t items; /* of * ~ > and, keys and values counted apart, % */
     struct reply **item;
 };
 
@@ -40,6 +40,7 @@ struct reply *reply_read(const struct reply_source *source);
 void reply_free(struct reply *reply);
 
 /* The reply as text, owned by the caller: "+OK", "-ERR no", ":1", "$value", "nil", "[$a :1 nil]",
- * "nil array", "closed", "cut", "timeout", "garbage ...". A bulk of more than 1,000 bytes is given
- * by its length: "$(65536 bytes)". */
+ * "nil array", "closed", "cut", "timeout", "garbage ...". Of RESP3: "_", "#t", ",1.5", "(123",
+ * "=txt:text", a map "%[$key :1]", a set "~[$a $b]", a push ">[$message $ch $text]". A bulk of more
+ * than 1,000 bytes is given by its length: "$(65536 bytes)". */
 char *reply_show(const struct reply *reply);

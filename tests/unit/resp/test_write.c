@@ -168,6 +168,34 @@ Test(write, a_map_is_a_flat_array_in_the_older_protocol)
     expect_bytes(&c, SLICE("%7\r\n"));
 }
 
+Test(write, a_set_is_an_array_in_the_older_protocol)
+{
+    struct chain c;
+    chain_init(&c);
+    cr_assert(resp_set(&c, 7, false));
+    expect_bytes(&c, SLICE("*7\r\n"));
+    cr_assert(resp_set(&c, 7, true));
+    expect_bytes(&c, SLICE("~7\r\n"));
+}
+
+Test(write, a_text_is_a_bulk_string_in_the_older_protocol)
+{
+    struct chain c;
+    chain_init(&c);
+    cr_assert(resp_verbatim(&c, SLICE("a\r\nb"), false));
+    expect_bytes(&c, SLICE("$4\r\na\r\nb\r\n"));
+    cr_assert(resp_verbatim(&c, SLICE("a\r\nb"), true));
+    expect_bytes(&c, SLICE("=8\r\ntxt:a\r\nb\r\n"));
+    cr_assert(resp_verbatim(&c, SLICE(""), false));
+    expect_bytes(&c, SLICE("$0\r\n\r\n"));
+    cr_assert(resp_verbatim(&c, SLICE(""), true));
+    expect_bytes(&c, SLICE("=4\r\ntxt:\r\n"));
+    cr_assert(resp_verbatim_begin(&c, 10, false));
+    expect_bytes(&c, SLICE("$10\r\n"));
+    cr_assert(resp_verbatim_begin(&c, 10, true));
+    expect_bytes(&c, SLICE("=14\r\ntxt:"));
+}
+
 Test(write, a_command_is_an_array_of_bulk_strings)
 {
     struct chain c;
@@ -239,6 +267,14 @@ static bool write_everything(struct chain *c, int which)
         return resp_array(c, 1);
     case 7:
         return resp_map(c, 1, true);
+    case 8:
+        return resp_set(c, 1, true);
+    case 9:
+        return resp_verbatim(c, SLICE("abc"), true);
+    case 10:
+        return resp_verbatim(c, SLICE("abc"), false);
+    case 11:
+        return resp_verbatim_begin(c, 3, true);
     default:
         return resp_command(c, ARRAY_LEN(argv), argv);
     }
@@ -246,7 +282,7 @@ static bool write_everything(struct chain *c, int which)
 
 Test(write, without_memory_nothing_is_queued)
 {
-    for (int which = 0; which < 9; which++) {
+    for (int which = 0; which < 13; which++) {
         struct chain c;
         chain_init(&c);
         mem_fail_after(0);

@@ -323,6 +323,28 @@ Test(node, version_is_the_newest_and_cut_to_fit)
     node_destroy(node);
 }
 
+Test(node, is_at_least_compares_the_known_version)
+{
+    static const struct {
+        const char *version;
+        unsigned major, minor;
+        bool is;
+    } cases[] = {
+        {"", 0, 1, false},         {"", 7, 2, false},           {"7.0.15", 7, 0, true},
+        {"7.0.15", 7, 2, false},   {"7.2.0", 7, 2, true},       {"7.2", 7, 2, true},
+        {"7.10.1", 7, 2, true},    {"8.0.0", 7, 2, true},       {"6.9.9", 7, 2, false},
+        {"10.0.0", 7, 2, true},    {"7", 7, 0, true},           {"7", 7, 2, false},
+        {"nonsense", 7, 2, false}, {"255.255.255", 7, 2, true}, {"7.x", 7, 2, false},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        struct node *node = make((struct node_options){0});
+        (void)node_identify(node, SLICE("a"), slice_str(cases[i].version));
+        cr_expect_eq(node_is_at_least(node, cases[i].major, cases[i].minor), cases[i].is,
+                     "case %zu", i);
+        node_destroy(node);
+    }
+}
+
 Test(node, overlong_texts_of_the_server_are_cut)
 {
     char text[1000];
