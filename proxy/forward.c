@@ -508,9 +508,11 @@ static const struct call_ops ghost_ops = {on_ghost_reply, on_ghost_lost};
 struct again {
     struct request **requests;
     size_t n, cap;
+    bool behind_head;
 };
 
-/* Reads see what their client did before, and nothing it did after: then they may move. */
+/* Reads see what their client did before, and nothing it did after: then they may move. The oldest
+ * call stays: it is what the others wait for, and would keep them waiting on the next lane again. */
 static bool may_move(const struct request *request)
 {
     const struct client *c = request->client;
@@ -530,7 +532,9 @@ static bool may_move(const struct request *request)
 static struct call *stand_in(struct call *call, void *ctx)
 {
     struct again *again = ctx;
-    if (call->ops != &lane_ops || again->n == again->cap) {
+    bool is_head = !again->behind_head;
+    again->behind_head = true;
+    if (is_head || call->ops != &lane_ops || again->n == again->cap) {
         return call;
     }
     struct request *request = container_of(call, struct request, call);

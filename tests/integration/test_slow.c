@@ -60,6 +60,24 @@ SCENARIO(slow, a_busy_script_is_reported_and_can_be_killed)
     await_reply(other, "+OK", 5000, "SET k v");
 }
 
+/* What keeps the others waiting is left where it is: asked again it would only be refused, or keep them
+ * waiting on the next connection too. */
+SCENARIO(slow, a_read_that_takes_long_gets_its_own_answer_and_is_not_asked_again)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, "proxy.workers=1", NULL);
+    struct client *busy = nearside_connect(n);
+    struct client *other = nearside_connect(n);
+
+    expect(r->direct, "+OK", "CONFIG SET busy-reply-threshold 50");
+    cr_assert(client_command(busy, "EVAL_RO 'for i = 1, 400000000 do end return 1' 0"));
+    await_reply(r->direct, "-BUSY ...", 10000, "GET k");
+    expect(other, "-BUSY ...", "LLEN list"); /* stood behind it, and was moved */
+    expect_next(busy, ":1");
+    cr_assert_eq(redis_calls(r, "eval_ro"), 1);
+    expect(other, ":0", "LLEN list");
+}
+
 SCENARIO(slow, a_loading_server_says_so)
 {
     struct redis *r = redis_start(NULL);

@@ -595,7 +595,7 @@ SCENARIO(torture, deep_nesting_and_absurd_lengths_from_the_server)
     witness_stop(w);
 }
 
-/* On one connection; a lane whose reply does not come is waited for as long as the node is heard. */
+/* On one connection: others are moved to another. */
 SCENARIO(torture, half_a_reply_and_then_silence_on_that_connection)
 {
     static const char *const halves[] = {"$100\r\nabc", "*3\r\n:1\r\n", "|1\r\n+a\r\n",
@@ -615,6 +615,11 @@ SCENARIO(torture, half_a_reply_and_then_silence_on_that_connection)
         cr_assert(halves[i][0] == '+' || client_readable(c, 5000), "%s", halves[i]);
         witness_check(w, halves[i]);
         check_memory(n, before, 8 * 1024, halves[i]);
+        for (int k = 0; k < 8; k++) {
+            struct client *other = nearside_connect(n);
+            expect(other, "+OK", "STRLEN other");
+            client_close(other);
+        }
         client_reset(c);
         nearside_await_info(n, "clients_connected", WITNESSES, WITNESSES + 2, 5000);
         witness_stop(w);
