@@ -212,8 +212,8 @@ static const char *line_fault(const char *p, const char *end)
     switch (type) {
     case ':':
         return all_digits(p, end) ? NULL : "bad integer";
-    case '(':
-        return all_digits(p, end) ? NULL : "bad big number";
+    case '(': /* a script may say what it likes here, and Redis passes it on */
+        return NULL;
     case ',':
         return is_double(p, end) ? NULL : "bad double";
     case '#':

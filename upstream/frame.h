@@ -22,7 +22,7 @@
 #define FRAME_LINE_MAX  ((size_t)1024 * 1024)
 #define FRAME_BULK_MAX  ((int64_t)512 * 1024 * 1024)
 #define FRAME_PUSH_MAX  ((size_t)64 * 1024 * 1024)
-#define FRAME_DEPTH_MAX 1000
+#define FRAME_DEPTH_MAX 8192 /* a script's tables come as deep as Lua's stack: 8,000 */
 
 /* Bytes of one reply. A scalar that is whole in the input is one piece with first and last set, and
  * so is "*-1"; statuses, errors and the other lines always are, however they are cut.

@@ -458,3 +458,35 @@ SCENARIO(resp3, a_server_without_hello_says_so)
         expect(c, "+OK", "UNWATCH");
     }
 }
+
+/* ---- What scripts can make of a reply ---------------------------------------------------------- */
+
+SCENARIO(resp3, strange_replies_of_scripts_pass_through)
+{
+    static const char *const scripts[] = {
+        "EVAL 'redis.setresp(3) return {big_number=\"123\\r\\n123\"}' 0",
+        "EVAL 'redis.setresp(3) return {double=1/0}' 0",
+    };
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, "proxy.workers=1", NULL);
+
+    for (int proto = 2; proto <= 3; proto++) {
+        struct client *proxied = nearside_connect(n);
+        struct client *direct = client_connect(r->port);
+        (void)ask(proxied, "HELLO %d", proto);
+        (void)ask(direct, "HELLO %d", proto);
+        for (size_t i = 0; i < sizeof(scripts) / sizeof(scripts[0]); i++) {
+            const char *want = cleanup_printf("%s", ask(direct, "%s", scripts[i]));
+            cr_expect_str_eq(ask(proxied, "%s", scripts[i]), want, "%s", scripts[i]);
+        }
+        size_t n_direct = 0;
+        size_t n_proxied = 0;
+        cr_assert(client_command(direct, "EVAL 'local a={} a[1]=a return a' 0"));
+        cr_assert(client_command(proxied, "EVAL 'local a={} a[1]=a return a' 0"));
+        const char *want = client_read_until(direct, "stack limit\r\n", &n_direct);
+        const char *got = client_read_until(proxied, "stack limit\r\n", &n_proxied);
+        cr_expect(n_direct > 20000 && n_direct == n_proxied && memcmp(want, got, n_direct) == 0);
+        expect(proxied, "+PONG", "PING");
+    }
+    cr_assert_eq(nearside_info(n, "upstream_errors"), 0);
+}

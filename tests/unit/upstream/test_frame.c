@@ -177,7 +177,6 @@ Test(frame, nonsense_at_a_boundary_is_refused_with_a_reason)
         {":-\r\n", "bad integer"},
         {":1.5\r\n", "bad integer"},
         {":1\n2\r\n", "bad integer"},
-        {"(12x\r\n", "bad big number"},
         {",\r\n", "bad double"},
         {",1 5\r\n", "bad double"},
         {"#T\r\n", "bad boolean"},
