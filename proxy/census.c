@@ -314,7 +314,8 @@ void census_start(struct client *c, const struct cmd *cmd, size_t size, struct c
     request->class = CMD_NONE;
     request->road = ROAD_LANE;
     request->cmd = cmd;
-    request->holds = census->kind == CENSUS_KILL || census->kind == CENSUS_KILL_ADDRESS;
+    request->holds =
+        true; /* one at a time: its answer may be large, and a KILL is to end what follows */
     census->home = c->worker;
     census->request = request;
     census->asker = c->id;

@@ -257,6 +257,7 @@ static void release(struct client *c)
         }
         if (request->silent) {
             chain_fini(&request->reply);
+            client_charge_request(c, request);
         }
         if (request->reply.bytes > 0) {
             if (c->out.bytes == 0) {

@@ -86,7 +86,7 @@ static size_t run_requests(struct client *c, struct slice in, struct blob *owner
         }
         size_t hits =
             parser_is_idle(&c->parser) ? dispatch_hits(c, slice_of(in.p + used, in.n - used)) : 0;
-        if (hits > 0) {
+        if (hits > 0 || c->state != CLIENT_OPEN) { /* it may have been closed over a limit */
             used += hits;
             continue;
         }

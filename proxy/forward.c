@@ -558,7 +558,6 @@ void forward_retired(struct worker *worker, struct conn *lane)
     for (size_t i = 0; i < again.n; i++) {
         struct request *request = again.requests[i];
         request->attempts++;
-        request->retired = upstream_retired(worker->upstream);
         COUNT(worker, resends, 1);
         forward_request(request, request->raw, request->raw_blob);
     }

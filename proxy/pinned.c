@@ -38,6 +38,7 @@ static void on_lost(struct conn *conn, void *ctx)
 {
     struct pinned *p = ctx;
     (void)conn;
+    p->tainted = true; /* it comes back in the db and protocol it began with */
     if (p->client != NULL) {
         client_close(p->client);
     }
@@ -46,6 +47,7 @@ static void on_lost(struct conn *conn, void *ctx)
 static bool on_stray(struct conn *conn, const struct reply_piece *piece, void *ctx)
 {
     struct pinned *p = ctx;
+    p->stream.resp3 = p->resp3;
     return stream_stray(&p->stream, conn, p->client, piece);
 }
 
@@ -111,7 +113,8 @@ static struct pinned *create(struct worker *worker, uint32_t db, bool resp3)
 static struct pinned *find_idle(struct worker *worker, uint32_t db, bool resp3)
 {
     struct pinned *p = worker->pinned_idle;
-    while (p != NULL && (p->db != db || p->resp3 != resp3 || conn_state(p->conn) != CONN_UP)) {
+    while (p != NULL &&
+           (p->tainted || p->db != db || p->resp3 != resp3 || conn_state(p->conn) != CONN_UP)) {
         p = p->next;
     }
     return p;
@@ -160,18 +163,23 @@ static bool is_named(const struct request *request, const char *name)
     return strcmp(request->cmd->name, name) == 0;
 }
 
-static void follow_exec(struct client *c, struct pinned *p, const struct reply_piece *piece)
+static void follow_exec(struct client *c, struct pinned *p, const struct request *request,
+                        const struct reply_piece *piece)
 {
     /* without MULTI an error that changes nothing, with it any reply ends the transaction */
     bool executed = p->multi && piece->type != '-' && !piece->is_null;
-    if (executed && c->multi_selects) {
+    if (executed && request->selected) {
         p->any_db = c->any_db = true;
-    }
-    if (p->multi) {
-        c->multi_selects = false;
     }
     p->watching = p->watching && !p->multi;
     p->multi = false;
+}
+
+/* Sent as part of a MULTI that the server did not take: it has been executed. */
+static bool is_unqueued_select(const struct request *request, const struct reply_piece *piece)
+{
+    return request->queued && request->cmd->local == LOCAL_SELECT && piece->type == '+' &&
+           !slice_eq(piece->bytes, SLICE("+QUEUED\r\n"));
 }
 
 void pinned_follow(struct client *c, const struct request *request, const struct reply_piece *piece)
@@ -181,6 +189,8 @@ void pinned_follow(struct client *c, const struct request *request, const struct
     if (request->selects && ok) {
         p->db = request->db;
         p->any_db = c->any_db = false;
+    } else if (is_unqueued_select(request, piece)) {
+        p->any_db = c->any_db = true;
     } else if (request->greets && ok) {
         p->resp3 = request->resp3;
     } else if (is_named(request, "multi")) {
@@ -188,10 +198,10 @@ void pinned_follow(struct client *c, const struct request *request, const struct
     } else if (is_named(request, "watch")) {
         p->watching = p->watching || ok;
     } else if (is_named(request, "exec")) {
-        follow_exec(c, p, piece);
+        follow_exec(c, p, request, piece);
     } else if (is_named(request, "discard") && ok) {
         p->watching = p->watching && !p->multi;
-        p->multi = c->multi_selects = false;
+        p->multi = false;
     } else if (is_named(request, "unwatch") && ok) {
         p->watching = p->watching && p->multi; /* inside MULTI it is only queued */
     } else if (is_named(request, "script|debug") && ok) {
@@ -342,7 +352,7 @@ void pinned_tick(struct worker *worker)
     }
     for (struct pinned *p = worker->pinned_idle; p != NULL; p = next) {
         next = p->next;
-        if (conn_state(p->conn) != CONN_UP) {
+        if (conn_state(p->conn) != CONN_UP || p->tainted) {
             unlink_from(&worker->pinned_idle, p);
             worker->npinned_idle--;
             push(&worker->pinned_retired, p);

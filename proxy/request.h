@@ -45,6 +45,7 @@ struct request {
     bool resp3;            /* so is its reply */
     bool silent;           /* and nobody wants to see it (CLIENT REPLY) */
     const struct cmd *cmd; /* what it was; NULL for GETs and MGETs that began on F */
+    bool selected;         /* an EXEC with a SELECT in it */
     bool queued_flush;     /* a command of class F among them */
     bool blocks;           /* may wait for other clients */
     bool queued;           /* inside MULTI: the reply should be QUEUED */

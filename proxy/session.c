@@ -103,7 +103,7 @@ static void foresee(struct client *c, const struct cmd *cmd, enum cmd_class clas
         c->expects_multi = true;
         c->nqueued = 0;
     } else if (ends_multi(cmd, view)) {
-        c->expects_multi = c->expects_watch = c->multi_flushes = false;
+        c->expects_multi = c->expects_watch = c->multi_flushes = c->multi_selects = false;
     } else if (is_named(cmd, "watch")) {
         c->expects_watch = true;
     } else if (is_named(cmd, "unwatch") && !c->expects_multi && view->argc == 1) {
@@ -142,6 +142,7 @@ static bool prepare(struct client *c, struct request *request, const struct cmd 
         return true;
     }
     request->class = class_of(c, cmd, class);
+    request->selected = is_named(cmd, "exec") && c->multi_selects;
     request->relearns = learn_is_due(cmd, request->class == CMD_FLUSH);
     request->any_db = c->any_db;
     request->is_get = class == CMD_GET && cmd_arity_ok(cmd, view->argc) && !c->any_db;

@@ -255,9 +255,9 @@ bool stream_stray(struct stream *s, struct conn *conn, struct client *c,
     }
     if (piece->first) {
         s->nhead = 0;
-        s->phase = piece->type == '*' && !piece->is_null ? STREAM_HEADING
-                   : is_monitor_line(s, piece)           ? STREAM_MESSAGE
-                                                         : STREAM_ANSWER;
+        s->phase = piece->type == '*' && !piece->is_null && !s->resp3 ? STREAM_HEADING
+                   : is_monitor_line(s, piece)                        ? STREAM_MESSAGE
+                                                                      : STREAM_ANSWER;
     }
     if (s->phase == STREAM_HEADING) {
         if (!keep_head(s, piece)) {

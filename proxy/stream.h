@@ -27,6 +27,7 @@ enum stream_phase {
 struct stream {
     bool active; /* SUBSCRIBE, MONITOR or the like was sent: from now on replies are looked at */
     bool monitoring;
+    bool resp3; /* as its connection speaks now: arrays are never messages */
     int64_t channels, patterns, shards; /* subscribed to, as the confirmations say */
 
     struct request *asking; /* SUBSCRIBE or the like that awaits confirmations, or NULL */

@@ -235,7 +235,9 @@ static void flush_upstream(struct worker *worker)
 
 static void finish_drain(struct worker *worker)
 {
-    if (worker->clients.head != NULL && worker->now < worker->drain_until) {
+    /* clients of others may need this worker for a fence or a census */
+    bool all_left = atomic_load_explicit(&worker->server->clients, memory_order_relaxed) == 0;
+    if (!all_left && worker->now < worker->drain_until) {
         return;
     }
     while (worker->clients.head != NULL) {

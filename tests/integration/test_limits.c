@@ -485,3 +485,37 @@ SCENARIO(limits, a_value_over_the_item_limit_is_served_and_not_kept)
     cr_assert_eq(nearside_info(n, "l1_hits"), 9);
     cr_assert_geq(redis_calls(r, "get"), 11);
 }
+
+SCENARIO(limits, replies_that_nobody_wants_to_see_are_not_held)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, "proxy.max_output=64kb", NULL);
+    struct client *c = nearside_connect(n);
+
+    cr_assert(client_command(c, "CLIENT REPLY OFF"));
+    for (int i = 0; i < 100; i++) {
+        cr_assert(client_command(c, "INFO"));
+        cr_assert(client_command(c, "HELLO"));
+    }
+    cr_assert(client_command(c, "CLIENT REPLY ON"));
+    expect_next(c, "+OK");
+    expect(c, "+PONG", "PING");
+}
+
+SCENARIO(limits, a_client_that_is_closed_while_its_input_is_served_gets_nothing_more)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, "proxy.max_output=64kb", "proxy.workers=1", NULL);
+    struct client *setter = nearside_connect(n);
+
+    store_value(setter, "k", 30 * 1000 * 1000);
+    for (int i = 0; i < 5; i++) {
+        struct client *c = client_connect_small(n->port, 64 * 1024);
+        cr_assert(client_command(c, "GET k"));
+        nearside_await_info(n, "client_memory", 1000 * 1000, 1LL << 40, 10000);
+        cr_assert(client_command(c, "GET k"));
+        nearside_await_info(n, "clients_closed_output", i + 1, i + 1, 10000);
+        client_close(c);
+    }
+    expect(setter, "+PONG", "PING");
+}

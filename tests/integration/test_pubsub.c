@@ -752,3 +752,19 @@ SCENARIO(pubsub, a_line_of_monitor_that_is_too_long_ends_it)
     cr_assert_str_eq(got, "closed");
     nearside_check_alive(n);
 }
+
+SCENARIO(pubsub, in_resp3_stored_words_are_no_messages)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+
+    (void)ask(c, "HELLO 3");
+    (void)ask(c, "SUBSCRIBE ch");
+    expect(c, ":3", "RPUSH l message x y");
+    expect(c, "[$message $x $y]", "LRANGE l 0 -1");
+    expect(c, ":3", "RPUSH l2 subscribe x 1");
+    expect(c, "[$subscribe $x $1]", "LRANGE l2 0 -1");
+    expect(c, ":3", "LLEN l");
+    expect(c, ">[$subscribe $other :2]", "SUBSCRIBE other"); /* nothing is left unanswered */
+}

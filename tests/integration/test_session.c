@@ -8,6 +8,8 @@
 #include "../support/relay.h"
 #include "../support/scenario.h"
 
+#include <stdio.h>
+
 #include <string.h>
 
 /* ---- Transactions --------------------------------------------------------------------------- */
@@ -667,4 +669,78 @@ SCENARIO(session, select_can_be_queued)
     expect(c, "+RESET", "RESET");
     expect(c, "$new19", "GET k");
     nearside_await_info(n, "pinned_connections", 0, 0, 2000);
+}
+
+/* ---- Whose db a connection is in ----------------------------------------------------------------- */
+
+static void expect_home(struct nearside *n, struct redis *r)
+{
+    struct client *next = nearside_connect(n);
+    expect(next, "+OK", "MULTI");
+    expect(next, "+QUEUED", "SET home 1");
+    expect(next, "[+OK]", "EXEC");
+    expect(r->direct, "$1", "GET home");
+}
+
+SCENARIO(session, a_pooled_connection_that_was_lost_is_not_used_again)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, "proxy.workers=1", NULL);
+    struct client *c = nearside_connect(n);
+
+    expect(c, "+OK", "WATCH k");
+    pass_time(1100); /* links that were up for so long come back at once */
+    expect(c, "+OK", "SELECT 5");
+    expect(c, "+OK", "UNWATCH");
+    nearside_await_info(n, "pinned_connections", 0, 0, 5000);
+    long long id = 0;
+    char *list = cleanup_printf("%s", redis_clients(r));
+    char *save = NULL;
+    for (char *line = strtok_r(list, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+        if (strstr(line, " db=5 ") != NULL) {
+            cr_assert_eq(sscanf(line, "id=%lld", &id), 1);
+        }
+    }
+    cr_assert_gt(id, 0);
+    expect(r->direct, ":1", "CLIENT KILL ID %lld", id);
+    while (strstr(redis_clients(r), cleanup_printf("id=%lld ", id)) != NULL) {
+    }
+    expect(nearside_connect(n), "+PONG", "PING");
+    pass_time(200); /* it is back, if it comes back */
+    expect(c, "+OK", "MULTI");
+    expect(c, "+QUEUED", "SET x 5");
+    expect(c, "[+OK]", "EXEC");
+    expect(r->direct, "nil", "GET x");
+    expect_home(n, r);
+}
+
+SCENARIO(session, a_select_in_the_second_of_two_transactions_is_followed)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, "proxy.workers=1", NULL);
+    struct client *c = nearside_connect(n);
+
+    cr_assert(client_send_text(c, "MULTI\r\nDISCARD\r\nMULTI\r\nSELECT 5\r\nSET y A\r\nEXEC\r\n"));
+    for (int i = 0; i < 5; i++) {
+        expect_next(c, "+...");
+    }
+    expect_next(c, "[+OK +OK]");
+    expect_home(n, r);
+    expect(c, "$A", "GET y");
+}
+
+SCENARIO(session, a_select_behind_a_multi_that_was_refused_is_followed)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, "proxy.workers=1", NULL);
+    struct client *c = nearside_connect(n);
+
+    expect(r->direct, "+OK", "ACL SETUSER default -multi");
+    cr_assert(client_send_text(c, "MULTI\r\nSELECT 5\r\nSET y A\r\n"));
+    expect_next(c, "-NOPERM ...");
+    expect_next(c, "+OK");
+    expect_next(c, "+OK");
+    expect(r->direct, "+OK", "ACL SETUSER default +multi");
+    expect_home(n, r);
+    expect(c, "$A", "GET y");
 }
