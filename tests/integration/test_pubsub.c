@@ -733,7 +733,7 @@ SCENARIO(pubsub, a_monitor_that_leaves_is_forgotten_by_redis)
 /* One over 64 KiB comes in pieces (frame.h). */
 SCENARIO(pubsub, a_line_of_monitor_may_have_any_length)
 {
-    enum { SIZE = 2000 * 1000 };
+    enum { SIZE = 5000 * 1000 };
     struct redis *r = redis_start(NULL);
     struct nearside *n = nearside_start(r->port, NULL);
 
@@ -754,7 +754,12 @@ SCENARIO(pubsub, a_line_of_monitor_may_have_any_length)
                 cr_assert(got[0] == '+' && strlen(got) < 1000, "%.100s", got);
             } while (strstr(got, "] \"SET\" \"end\" \"1\"") == NULL);
         }
-        expect(c, "+RESET", "RESET");
+        cr_assert(client_command(c, "RESET"));
+        const char *got;
+        do {
+            got = client_read(c);
+            cr_assert(got[0] == '+', "%.100s", got);
+        } while (strcmp(got, "+RESET") != 0);
         expect(c, "$1", "GET end");
     }
 }
