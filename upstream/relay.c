@@ -517,6 +517,16 @@ static bool look_at_text(struct relay *r)
     return out_append(r, &type, 1) && out_append(r, text, n);
 }
 
+/* Judges n bytes of an unfinished line; the CR may be among them already. False: failed. */
+static bool look_at_line(struct relay *r, size_t n)
+{
+    int type = r->reader->task[r->reader->ridx]->type;
+    if ((type == REDIS_REPLY_STATUS || type == REDIS_REPLY_ERROR) && !is_push(r)) {
+        return look_at_text(r);
+    }
+    return n <= FRAME_LINE_MAX + 1 || fails(r, "line too long");
+}
+
 /* Judges what the reader holds unfinished. False: failed. */
 static bool look_ahead(struct relay *r, const char **p)
 {
@@ -533,14 +543,8 @@ static bool look_ahead(struct relay *r, const char **p)
     case REDIS_REPLY_SET:
     case REDIS_REPLY_PUSH:
         return n <= FRAME_DIGITS_MAX + 1 || fails(r, "bad length");
-    case REDIS_REPLY_STATUS:
-    case REDIS_REPLY_ERROR:
-        if (!is_push(r)) {
-            return look_at_text(r);
-        }
-        /* fall through */
-    default: /* the CR may be here already */
-        return n <= FRAME_LINE_MAX + 1 || fails(r, "line too long");
+    default:
+        return look_at_line(r, n);
     }
 }
 
