@@ -99,6 +99,11 @@ void client_push(struct client *c, struct slice bytes)
     }
 }
 
+void client_mark_runnable(struct client *c)
+{
+    (void)c; /* nobody waits */
+}
+
 static void send_request(const struct cmd *cmd, int64_t argc)
 {
     struct asked *asked = calloc(1, sizeof(*asked));
@@ -133,13 +138,15 @@ static void check_counts(void)
     (void)stream_is_on(s);
 }
 
+static struct client client; /* reads its replies, and waits for nothing */
+
 static void on_piece(void *ctx, const struct reply_piece *piece)
 {
     struct world *w = ctx;
     if (w->given_up) {
         return;
     }
-    if (!stream_stray(&w->stream, NULL, (struct client *)w, piece)) {
+    if (!stream_stray(&w->stream, NULL, &client, piece)) {
         conn_answer(NULL, piece);
     }
     check_counts();
@@ -154,7 +161,7 @@ static void on_push(void *ctx, const struct push *push)
     if (w->given_up) {
         return;
     }
-    stream_push(&w->stream, NULL, (struct client *)w, push);
+    stream_push(&w->stream, NULL, &client, push);
     check_counts();
     if (!w->given_up) {
         next_of_script();
