@@ -174,8 +174,9 @@ static void on_pong(struct call *call, const struct reply_piece *piece)
         if (owns_cover(feed)) {
             l1_cover_renew(feed->shared->l1, feed->cover, servable_until(feed));
         }
-    } else if (piece->type == '-' && (text_starts(piece->bytes, SLICE("-BUSY")) ||
-                                      text_starts(piece->bytes, SLICE("-LOADING")))) {
+    } else if (piece->type == '-' && piece->first &&
+               (text_starts(piece->bytes, SLICE("-BUSY")) ||
+                text_starts(piece->bytes, SLICE("-LOADING")))) {
         /* No renewal: a PONG would stand behind the invalidations, this answer does not (X3). But
          * hanging up on a server that runs a long script would only lose L1's content. */
         feed->clock.alive_since = feed->shared->now();

@@ -153,7 +153,7 @@ static void begin_value(struct flight *flight, const struct reply_piece *piece)
     }
     if (is_value && fits) {
         flight->value = blob_try((size_t)piece->size);
-    } else if (is_value) {
+    } else if (is_value && !flight->is_error) {
         remember_large(worker, l1_hash(l1, l1_lease_key(flight->lease)));
     }
     if (flight->value == NULL) {
@@ -166,7 +166,7 @@ static void on_get_reply(struct call *call, const struct reply_piece *piece)
     struct flight *flight = container_of(call, struct flight, call);
     struct worker *worker = flight->worker;
     if (excursion_takes(&flight->trip, worker, piece)) {
-        if (flight->trip.ends) {
+        if (flight->trip.ends && piece->last) {
             flight_destroy(flight);
         }
         return;
@@ -492,7 +492,7 @@ static void on_mget_reply(struct call *call, const struct reply_piece *piece)
         if (mget->trip.refused) {
             give_up_collecting(mget); /* what comes is another db's */
         }
-        if (mget->trip.ends) {
+        if (mget->trip.ends && piece->last) {
             finish_mget(request);
         }
         return;

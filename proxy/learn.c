@@ -127,7 +127,7 @@ static void on_reply(struct call *call, const struct reply_piece *piece)
     l->state = LEARN_IDLE;
     l->delay_ms = 0;
     if (piece->type == '-') {
-        size_t n = piece->bytes.n; /* "-text\r\n", always whole */
+        size_t n = piece->bytes.n; /* "-text\r\n", or the CRLF of a very long one */
         learn_nothing(worker, n > 3 ? slice_of(piece->bytes.p + 1, n - 3) : SLICE("an error"));
     } else if (l->unfit != NULL) {
         learn_nothing(worker, slice_str(l->unfit));

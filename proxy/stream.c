@@ -250,14 +250,17 @@ bool stream_stray(struct stream *s, struct conn *conn, struct client *c,
     if (!s->active) {
         return false;
     }
-    if (c != NULL && c->replies_off && is_monitor_line(s, piece)) {
-        return true; /* unlike messages, these are replies to Redis */
-    }
     if (piece->first) {
+        bool is_hidden =
+            c != NULL && c->replies_off; /* unlike messages, lines are replies to Redis */
         s->nhead = 0;
         s->phase = piece->type == '*' && !piece->is_null && !s->resp3 ? STREAM_HEADING
-                   : is_monitor_line(s, piece)                        ? STREAM_MESSAGE
-                                                                      : STREAM_ANSWER;
+                   : !is_monitor_line(s, piece)                       ? STREAM_ANSWER
+                   : is_hidden                                        ? STREAM_HIDDEN
+                                                                      : STREAM_MESSAGE;
+    }
+    if (s->phase == STREAM_HIDDEN) {
+        return true;
     }
     if (s->phase == STREAM_HEADING) {
         if (!keep_head(s, piece)) {

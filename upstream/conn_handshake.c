@@ -70,6 +70,7 @@ struct handshake {
     uint64_t generation;
     int64_t peer_id;
     const char *refused; /* name of the newest step with an error, "" */
+    bool occupied;       /* the error that is arriving says that the server does something else */
 
     char out[OUT_MAX];
     size_t out_n;
@@ -303,19 +304,36 @@ static enum handshake_result finish_step(struct handshake *h, const struct reply
     return h->at == h->nsteps ? HANDSHAKE_DONE : HANDSHAKE_MORE;
 }
 
+/* An error is judged by its first piece; the link is not anybody's before the last has come. */
+static enum handshake_result take_error(struct handshake *h, const struct reply_piece *piece)
+{
+    enum step step = h->steps[h->at];
+    if (piece->first) {
+        h->occupied = is_occupied(h, piece->bytes);
+        if (!h->occupied) {
+            keep_refusal(h, piece->bytes);
+        }
+    }
+    if (!h->occupied && !STEPS[step].tolerant && !(MUTANT(C2) && step == STEP_TRACKING)) {
+        return HANDSHAKE_REFUSED;
+    }
+    if (!piece->last) {
+        return HANDSHAKE_MORE;
+    }
+    if (h->occupied) {
+        h->refused = "";
+        h->at++;
+        return HANDSHAKE_DONE;
+    }
+    return finish_step(h, piece);
+}
+
 enum handshake_result handshake_piece(struct handshake *h, const struct reply_piece *piece)
 {
     bug_on(h->at >= h->nsteps);
     const struct step_row *row = &STEPS[h->steps[h->at]];
     if (piece->type == '-') {
-        if (is_occupied(h, piece->bytes)) {
-            h->refused = "";
-            h->at++;
-            return HANDSHAKE_DONE;
-        }
-        keep_refusal(h, piece->bytes);
-        bool passed = row->tolerant || (MUTANT(C2) && h->steps[h->at] == STEP_TRACKING);
-        return passed ? finish_step(h, piece) : HANDSHAKE_REFUSED;
+        return take_error(h, piece);
     }
     if (piece->first && strchr(row->types, piece->type) == NULL) {
         keep_refusal(h, SLICE("-an answer of the wrong type"));

@@ -5,7 +5,8 @@
  * The way through: framer_feed loops over steps, each of which consumes some bytes and makes at most
  * one callback, so that *stop is seen after every one. At the start of a reply the first byte chooses:
  * a line, of a scalar or the header of a bulk, goes through start_line (step_line when it is split)
- * to on_line or on_header; aggregates, attributes and pushes are relay.c's. short_cut takes what most
+ * to on_line or on_header, or is a long status or error and is handed on as it comes (step_long);
+ * aggregates, attributes and pushes are relay.c's. short_cut takes what most
  * replies are, and gives up whenever something is unusual; leaving it out would change no byte.
  *
  * Invariant: what was delivered depends on the bytes fed so far and not on how they were cut, except
@@ -306,6 +307,88 @@ static size_t line_max(char type)
     return is_bulk_type(type) ? FRAME_DIGITS_MAX : FRAME_LINE_MAX;
 }
 
+static bool is_text_type(char type)
+{
+    return type == '+' || type == '-';
+}
+
+const char *framer_text(struct framer *f, const char *p, const char *end, size_t *n)
+{
+    const char *cr = memchr(p, '\r', (size_t)(end - p));
+    *n = (size_t)((cr == NULL ? end : cr) - p);
+    if (*n > f->text_left) {
+        return framer_fail(f, "line too long");
+    }
+    if (memchr(p, '\n', *n) != NULL) {
+        return framer_fail(f, "line feed inside a line");
+    }
+    f->text_left -= *n;
+    f->has_cr = cr != NULL;
+    return p + *n + f->has_cr;
+}
+
+const char *framer_text_end(struct framer *f, const char *p)
+{
+    if (*p != '\n') {
+        return framer_fail(f, "no LF behind a CR");
+    }
+    f->has_cr = false;
+    return p + 1;
+}
+
+static void deliver_text(struct framer *f, const char *p, size_t n, bool first)
+{
+    struct reply_piece piece = {
+        .bytes = {p, n},
+        .type = f->type,
+        .first = first,
+        .last = f->state == FRAME_START,
+        .size = -1,
+    };
+    f->piece(f->ctx, &piece);
+}
+
+/* The n bytes at p, without a CR among them, begin a status or an error that is not collected. */
+static const char *open_long(struct framer *f, const char *p, size_t n)
+{
+    f->type = *p;
+    f->text_left = (size_t)FRAME_BULK_MAX + 1; /* the type byte is handed on with the text */
+    const char *behind = framer_text(f, p, p + n, &n);
+    if (behind != NULL) {
+        f->state = FRAME_LONG;
+        deliver_text(f, p, n, true);
+    }
+    return behind;
+}
+
+static const char *step_long(struct framer *f, const char *p, const char *end)
+{
+    const char *behind;
+    if (f->has_cr) {
+        behind = framer_text_end(f, p);
+        if (behind != NULL) {
+            f->state = FRAME_START;
+            deliver_text(f, "\r\n", 2, false);
+        }
+        return behind;
+    }
+    size_t n;
+    behind = framer_text(f, p, end, &n);
+    if (behind != NULL && n > 0) {
+        deliver_text(f, p, n, false);
+    }
+    return behind;
+}
+
+/* With what lies at p the line becomes a long one. Its first piece shall say what it is about. */
+static const char *end_collecting(struct framer *f, const char *p)
+{
+    size_t n = FRAME_TEXT_MAX + 1 - (f->line_n - 1);
+    bool ok = line_append(f, p, n) && open_long(f, f->line, f->line_n) != NULL;
+    line_forget(f);
+    return ok ? p + n : NULL;
+}
+
 /* A line that began in earlier input goes on at p. A CR at its end waits for its LF. */
 static const char *step_line(struct framer *f, const char *p, const char *end)
 {
@@ -314,6 +397,9 @@ static const char *step_line(struct framer *f, const char *p, const char *end)
     if (!ends) {
         const char *cr = memchr(p, '\r', (size_t)(end - p));
         n = cr == NULL ? (size_t)(end - p) : (size_t)(cr - p);
+        if (is_text_type(f->type) && n > FRAME_TEXT_MAX - (f->line_n - 1)) {
+            return end_collecting(f, p);
+        }
         if (n > line_max(f->type) - (f->line_n - 1)) {
             return framer_fail(f, "line too long");
         }
@@ -343,6 +429,9 @@ static const char *start_line(struct framer *f, const char *p, const char *end)
 {
     const char *cr = memchr(p, '\r', (size_t)(end - p));
     size_t n = (size_t)((cr == NULL ? end : cr) - p);
+    if (is_text_type(*p) && n - 1 > FRAME_TEXT_MAX) {
+        return open_long(f, p, n);
+    }
     if (n - 1 > line_max(*p)) {
         return framer_fail(f, "line too long");
     }
@@ -416,6 +505,7 @@ void framer_reset(struct framer *f)
     f->relay = NULL;
     line_forget(f);
     f->body_left = 0;
+    f->has_cr = false;
     f->error = NULL;
     f->state = FRAME_START;
 }
@@ -427,6 +517,8 @@ static const char *step(struct framer *f, const char *p, const char *end)
         return start_reply(f, p, end);
     case FRAME_LINE:
         return step_line(f, p, end);
+    case FRAME_LONG:
+        return step_long(f, p, end);
     case FRAME_BULK:
         return step_bulk(f, p, end);
     case FRAME_NESTED:

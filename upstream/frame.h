@@ -15,17 +15,23 @@
 
 #include "../resp/bytes.h"
 
-/* Longest line of a status or an error; longest bulk (Redis's own limit for a value), nested or not;
- * most memory one push may take (its bytes, and 16 for each item); deepest nesting, the
- * outermost aggregate counted. Beyond: protocol error, before memory is spent on it.
+/* Longest line, but for a status or an error outside a push, which may be as long as a bulk;
+ * longest bulk (Redis's own limit for a value), nested or not; most memory one push may take (its
+ * bytes, and 16 for each item); deepest nesting, the outermost aggregate counted. Beyond: protocol
+ * error, before memory is spent on it.
  * Memory held for one connection: some 32 KiB, and a line or a push where one is unfinished. */
-#define FRAME_LINE_MAX  ((size_t)1024 * 1024)
-#define FRAME_BULK_MAX  ((int64_t)512 * 1024 * 1024)
+#define FRAME_LINE_MAX ((size_t)1024 * 1024)
+#define FRAME_BULK_MAX ((int64_t)512 * 1024 * 1024)
+/* Longest text of a status or an error that is collected: servers repeat arguments of clients in
+ * their errors, and those may have any length. */
+#define FRAME_TEXT_MAX  ((size_t)64 * 1024)
 #define FRAME_PUSH_MAX  ((size_t)64 * 1024 * 1024)
 #define FRAME_DEPTH_MAX 8192 /* a script's tables come as deep as Lua's stack: 8,000 */
 
 /* Bytes of one reply. A scalar that is whole in the input is one piece with first and last set, and
- * so is "*-1"; statuses, errors and the other lines always are, however they are cut.
+ * so is "*-1"; statuses, errors and the other lines always are, however they are cut. The exception
+ * are statuses and errors with more than FRAME_TEXT_MAX bytes between type byte and CR: always
+ * several pieces, however they are cut: the first has more text than that, the last is the CRLF.
  *
  * An attribute is part of the reply it stands before. Such a reply has the type '|', whatever comes
  * behind the attribute: it is no value, no null, no status and no error to anybody who looks at
@@ -35,7 +41,8 @@ struct reply_piece {
     char type;          /* first byte of the reply */
     bool first, last;
     bool is_null; /* with first: "$-1", "*-1" or "_" */
-    int64_t size; /* with first: encoded size of the whole reply, or -1 (aggregates, '|') */
+    int64_t size; /* with first: encoded size of the whole reply, or -1 (aggregates, '|', a
+                   * status or an error in pieces) */
 };
 
 /* A push, whole; everything is borrowed for the call. plain: the shape was [kind, array of strings]

@@ -17,9 +17,19 @@ struct relay;
  *      │  │ its CRLF              a bulk in pieces     ▼
  *      │  └────────────── FRAME_BULK ◄─────────────────┴──── (also straight from FRAME_START)
  *      │
+ *      │  ▲ its LF             a status or an error that is long, also when it is not split
+ *      │  └────────────── FRAME_LONG ◄──────────────── FRAME_LINE, FRAME_START
+ *      │
  *      └─ * % ~ > | ─► FRAME_NESTED ── root complete ──► FRAME_START      any ── nonsense ──► FAILED
  */
-enum frame_state { FRAME_START, FRAME_LINE, FRAME_BULK, FRAME_NESTED, FRAME_FAILED };
+enum frame_state {
+    FRAME_START,
+    FRAME_LINE,
+    FRAME_LONG,
+    FRAME_BULK,
+    FRAME_NESTED,
+    FRAME_FAILED,
+};
 
 struct framer {
     void (*piece)(void *ctx, const struct reply_piece *piece);
@@ -27,6 +37,8 @@ struct framer {
     enum frame_state state;
     char type;         /* first byte of the open reply */
     size_t body_left;  /* FRAME_BULK: bytes to come, the CRLF included */
+    size_t text_left;  /* of a line that is not collected: bytes it may still have */
+    bool has_cr;       /* and its CR has come, which is handed on with its LF */
     const char *error; /* NULL until FRAME_FAILED; static, or lives as long as the relay */
     char *line;        /* FRAME_LINE: the line so far, from its type byte */
     size_t line_n;
@@ -41,6 +53,13 @@ struct framer {
 /* Makes the framer FAILED for the reason `why` (kept). Returns NULL: what a step returns that cannot
  * go on. A reason given earlier stays. */
 const char *framer_fail(struct framer *f, const char *why);
+
+/* The text of a line that is not collected goes on at p. Returns behind what was taken, with *n the
+ * bytes of text in it, which may be handed on; a CR behind them is taken, too (f->has_cr), and what
+ * comes next has to be its LF. NULL: failed. */
+const char *framer_text(struct framer *f, const char *p, const char *end, size_t *n);
+/* The byte behind the CR. NULL: failed. */
+const char *framer_text_end(struct framer *f, const char *p);
 
 /* Starts an aggregate, an attribute or a push whose first byte, not consumed yet, is f->type. False:
  * failed, out of memory. */

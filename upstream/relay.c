@@ -11,8 +11,12 @@
  * inspects before more memory is spent on it:
  *   - a header or line that is too long to become valid is refused;
  *   - a bulk above FEED_MAX is not shown to the reader at all. Its body goes past it (step_body) and
- *     the reader is then told that a null stood there, which on_nil ignores. So the reader never
- *     holds more than a line or FEED_MAX + a header, whatever the peer announces.
+ *     the reader is then told that a null stood there, which on_nil ignores;
+ *   - so does a status or an error whose text is longer than FEED_MAX, from there on (step_text). The
+ *     reader is then told that it is empty, which on_string ignores. In a push, whose items have to
+ *     be measured, the reader collects it.
+ * So the reader never holds more than FEED_MAX + a header, or a line of another type (or in a push),
+ * whatever the peer announces.
  * All this by the reader's public fields; buf[pos..len) is what it has not consumed.
  *
  * The reader does not know attributes and blob errors. It is never fed across a byte that may begin
@@ -51,7 +55,8 @@ struct relay {
     struct framer *owner;
     size_t fed;       /* bytes of this reply the reader was shown (and some behind it) */
     size_t body_left; /* of a bulk that goes past the reader: bytes to come, CRLF included */
-    bool stand_in;    /* the null the reader meets now stands for that bulk */
+    bool in_text;     /* a status or an error goes past the reader */
+    bool stand_in; /* what the reader meets now (a null, an empty line) stands for one of these */
     char
         disguised; /* '|' or '!', which the reader took for '%' or '$' and has not finished; or 0 */
     bool wrapped;  /* the reader's root is the "*1" in front of an attribute */
@@ -329,6 +334,10 @@ static bool relay_bulk(struct relay *r, char type, const char *p, size_t n)
 static void *on_string(const redisReadTask *task, char *p, size_t n)
 {
     struct relay *r = task->privdata;
+    if (r->stand_in) {
+        r->stand_in = false;
+        return element(r, true);
+    }
     char type = string_type(r, task);
     bool bulk = type == '$' || type == '=' || type == '!';
     /* The reader skips two bytes behind a bulk without a look; they are in its buffer. */
@@ -485,6 +494,39 @@ static bool look_at_bulk(struct relay *r, const char **p)
     return out_header(r, type, len);
 }
 
+/* The reader waits for the rest of a status or an error. True when it may, or when the text goes past
+ * the reader from now on; else failed. */
+static bool look_at_text(struct relay *r)
+{
+    redisReader *reader = r->reader;
+    const char *text = reader->buf + reader->pos;
+    size_t n = reader->len - reader->pos;
+    bool cr = n > 0 && text[n - 1] == '\r';
+    if (n - cr <= FEED_MAX) {
+        return true;
+    }
+    struct framer *f = r->owner;
+    char type = string_type(r, reader->task[reader->ridx]);
+    f->text_left = (size_t)FRAME_BULK_MAX;
+    const char *behind = framer_text(f, text, text + n, &n);
+    if (behind == NULL || behind != reader->buf + reader->len) {
+        return behind != NULL && fails(r, "no LF behind a CR");
+    }
+    reader->pos = reader->len;
+    r->in_text = true;
+    return out_append(r, &type, 1) && out_append(r, text, n);
+}
+
+/* Judges n bytes of an unfinished line; the CR may be among them already. False: failed. */
+static bool look_at_line(struct relay *r, size_t n)
+{
+    int type = r->reader->task[r->reader->ridx]->type;
+    if ((type == REDIS_REPLY_STATUS || type == REDIS_REPLY_ERROR) && !is_push(r)) {
+        return look_at_text(r);
+    }
+    return n <= FRAME_LINE_MAX + 1 || fails(r, "line too long");
+}
+
 /* Judges what the reader holds unfinished. False: failed. */
 static bool look_ahead(struct relay *r, const char **p)
 {
@@ -501,8 +543,8 @@ static bool look_ahead(struct relay *r, const char **p)
     case REDIS_REPLY_SET:
     case REDIS_REPLY_PUSH:
         return n <= FRAME_DIGITS_MAX + 1 || fails(r, "bad length");
-    default: /* the CR may be here already */
-        return n <= FRAME_LINE_MAX + 1 || fails(r, "line too long");
+    default:
+        return look_at_line(r, n);
     }
 }
 
@@ -598,6 +640,28 @@ static const char *step_body(struct relay *r, const char *p, const char *end)
     return r->body_left > 0 || end_body(r) ? p + 1 : NULL;
 }
 
+/* Bytes of a status or an error that goes past the reader. */
+static const char *step_text(struct relay *r, const char *p, const char *end)
+{
+    struct framer *f = r->owner;
+    const char *behind;
+    if (f->has_cr) {
+        behind = framer_text_end(f, p);
+        if (behind == NULL || !out_append(r, "\r\n", 2)) {
+            return NULL;
+        }
+        r->in_text = false;
+        r->stand_in = true;
+        return feed_reader(r, "\r\n", 2) == NULL ? NULL : behind;
+    }
+    size_t n;
+    behind = framer_text(f, p, end, &n);
+    if (behind != NULL && n > 0) {
+        deliver(r, p, n, false);
+    }
+    return behind;
+}
+
 /* The reader awaits the type byte of an element. */
 static bool is_between_elements(const struct relay *r)
 {
@@ -639,6 +703,9 @@ const char *relay_step(struct framer *f, const char *p, const char *end)
     struct relay *r = f->relay;
     if (r->body_left > 0) {
         return step_body(r, p, end);
+    }
+    if (r->in_text) {
+        return step_text(r, p, end);
     }
     if ((*p == '|' || *p == '!') && is_between_elements(r)) {
         return step_disguise(r, p);

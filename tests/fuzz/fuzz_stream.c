@@ -139,6 +139,8 @@ static void check_counts(void)
     (void)stream_is_on(s);
 }
 
+static struct client client; /* reads its replies, and waits for nothing */
+
 static void on_piece(void *ctx, const struct reply_piece *piece)
 {
     struct world *w = ctx;

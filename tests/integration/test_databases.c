@@ -8,6 +8,8 @@
 #include "../support/redis.h"
 #include "../support/scenario.h"
 
+#include <string.h>
+
 TestSuite(databases);
 
 static long long hits(struct nearside *n)
@@ -124,15 +126,29 @@ SCENARIO(databases, a_fetch_that_cannot_get_there_is_read_on_a_lane)
 /* Nobody knows where such a connection is. */
 SCENARIO(databases, a_fill_connection_that_cannot_return_is_given_up)
 {
-    static const struct fake_rule rules[] = {
-        {"SELECT 0", "-ERR no way back\r\n", 0, FAKE_KEEP},
-        {NULL, NULL, 0, FAKE_KEEP},
-    };
-    struct fake *f = fake_start(rules);
-    struct nearside *n = nearside_start(fake_port(f), "proxy.workers=1", NULL);
-    struct client *c = client_in(n, 3);
+    enum { LONG = 100 * 1000 }; /* such an error comes in pieces (frame.h) */
+    static const char text[] = "-ERR no way back";
 
-    nearside_await_fills(n);
-    expect(c, "$value", "GET k");
-    nearside_await_info(n, "link_losses", 1, 1000000, 5000);
+    for (int i = 0; i < 3; i++) {
+        size_t more = i > 0 ? LONG : 0;
+        char *reply = cleanup_alloc(sizeof(text) + LONG + 2);
+        struct fake_rule *rules = cleanup_alloc(2 * sizeof(*rules));
+        memcpy(reply, text, sizeof(text) - 1);
+        memset(reply + sizeof(text) - 1, 'x', more);
+        memcpy(reply + sizeof(text) - 1 + more, "\r\n", 3);
+        rules[0] = (struct fake_rule){"SELECT 0", reply, 0, FAKE_KEEP};
+        rules[1] = (struct fake_rule){NULL, NULL, 0, FAKE_KEEP};
+        struct fake *f = fake_start(rules);
+        struct nearside *nearside = nearside_start(fake_port(f), "proxy.workers=1", NULL);
+        struct client *c = client_in(nearside, 3);
+
+        nearside_await_fills(nearside);
+        if (i < 2) {
+            expect(c, "$value", "GET k");
+        } else {
+            (void)ask(c, "MGET k q");
+        }
+        nearside_await_info(nearside, "link_losses", 1, 1000000, 5000);
+        nearside_check_alive(nearside);
+    }
 }

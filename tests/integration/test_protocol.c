@@ -525,3 +525,107 @@ SCENARIO(protocol, a_half_sent_command_and_a_disconnect_leave_nothing_behind)
     nearside_await_info(n, "clients_connected", 0, 1, 3000);
     nearside_check_alive(n);
 }
+
+/* ---- Statuses and errors of any length ------------------------------------------------------ */
+
+/* An array of three arguments, of which the second is `size` times 'x'. */
+static struct bytes huge_argument(const char *name, size_t size, const char *last)
+{
+    char *p = cleanup_alloc(size + 256);
+    size_t n = (size_t)sprintf(p, "*3\r\n$%zu\r\n%s\r\n$%zu\r\n", strlen(name), name, size);
+
+    memset(p + n, 'x', size);
+    n += size;
+    n += (size_t)sprintf(p + n, "\r\n$%zu\r\n%s\r\n", strlen(last), last);
+    return (struct bytes){p, n};
+}
+
+/* Redis repeats the argument; the connection it comes on is that of all clients. */
+SCENARIO(protocol, an_error_of_any_length_is_passed_on_and_hurts_nobody_else)
+{
+    enum { TIMES = 40, SIZE = 300 * 1000 };
+    static const size_t sizes[] = {60 * 1000, 64 * 1024, 70 * 1000, 1500 * 1000, 5000 * 1000};
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, "proxy.workers=1", NULL);
+    struct client *c = nearside_connect(n);
+    struct client *other = nearside_connect(n);
+    char *value = cleanup_alloc(SIZE);
+
+    memset(value, 'v', SIZE);
+    expect(c, ":1", "PFADD key a");
+    store_value(other, "large", SIZE); /* large requests have a lane of their own, and here it is */
+    long long connections = redis_info(r, "total_connections_received");
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        struct bytes in = huge_argument("PFDEBUG", sizes[i], "key");
+        size_t want_n;
+        size_t got_n;
+
+        cr_assert(client_send(r->direct, in.p, in.n));
+        (void)client_reply(r->direct);
+        const char *want = client_raw(r->direct, &want_n);
+        cr_assert(want[0] == '-' && want_n > sizes[i], "Redis says only %s", shown(want, want_n));
+        for (int k = 0; k < TIMES; k++) {
+            if (k == TIMES / 2) {
+                cr_assert(client_send(c, in.p, in.n));
+            }
+            cr_assert(client_command(other, "INCR n%zu", i));
+            cr_assert(client_command_big(other, "GETSET large", value, SIZE));
+        }
+        for (int k = 1; k <= TIMES; k++) {
+            expect_next(other, cleanup_printf(":%d", k));
+            expect_next(other, "$(300000 bytes)");
+        }
+        (void)client_reply(c);
+        const char *got = client_raw(c, &got_n);
+        cr_assert(got_n == want_n && memcmp(got, want, want_n) == 0, "%s", shown(got, got_n));
+        expect(c, "$40", "GET n%zu", i);
+    }
+    cr_assert_eq(nearside_info(n, "upstream_errors"), 0);
+    cr_assert_eq(redis_info(r, "total_connections_received"), connections);
+}
+
+SCENARIO(protocol, nested_statuses_and_errors_of_any_length_are_passed_on)
+{
+    static const char *const scripts[] = {
+        "return {{ok=string.rep('x', 2000000)}}",
+        "return {1, {{err=string.rep('x', 2000000)}, 'a'}, {ok='b'}, false}",
+        "return {{ok=string.rep('x', 4096)}, {err=string.rep('y', 4097)}, {ok=''}}",
+        "return {ok=string.rep('x', 2000000)}",
+        "return {err=string.rep('x', 2000000)}",
+    };
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, "proxy.workers=1", NULL);
+
+    for (int version = 2; version <= 3; version++) {
+        struct client *direct = client_connect(r->port);
+        struct client *c = nearside_connect(n);
+        (void)ask(direct, "HELLO %d", version);
+        (void)ask(c, "HELLO %d", version);
+        long long connections = 0;
+        for (size_t i = 0; i < sizeof(scripts) / sizeof(scripts[0]); i++) {
+            const char *eval = cleanup_printf("EVAL \"%s\" 0", scripts[i]);
+            for (int multi = 0; multi < 2; multi++) {
+                struct client *both[] = {direct, c};
+                const char *raw[2];
+                size_t size[2];
+                for (int k = 0; k < 2; k++) {
+                    if (multi != 0) {
+                        expect(both[k], "+OK", "MULTI");
+                        expect(both[k], "+QUEUED", "%s", eval);
+                        expect(both[k], "+QUEUED", "PING");
+                    }
+                    (void)ask(both[k], "%s", multi != 0 ? "EXEC" : eval);
+                    raw[k] = client_raw(both[k], &size[k]);
+                }
+                cr_assert_gt(size[0], 8000, "Redis says only %s", shown(raw[0], size[0]));
+                cr_assert_eq(size[1], size[0], "%s", shown(raw[1], size[1]));
+                cr_assert(memcmp(raw[1], raw[0], size[0]) == 0, "script %zu", i);
+                expect(c, "+PONG", "PING");
+            }
+            long long now = redis_info(r, "total_connections_received");
+            cr_assert(i == 0 || now == connections, "a connection was lost");
+            connections = now;
+        }
+    }
+    cr_assert_eq(nearside_info(n, "upstream_errors"), 0);
+}

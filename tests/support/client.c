@@ -26,7 +26,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define LINE_MAX_BYTES ((size_t)1024 * 1024)
+#define LINE_MAX_BYTES ((size_t)16 * 1024 * 1024)
 
 struct client {
     int fd;

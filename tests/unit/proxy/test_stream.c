@@ -388,6 +388,71 @@ Test(stream, lines_of_monitor_are_told_from_statuses)
     each_cut(monitors, "+OK\r\n" LINE "+1\r\n" LINE "+PONG\r\n", check_monitor);
 }
 
+/* `+1700000000.123456 "xx...":7x"\r\n`, which comes in pieces; some of them look like a line of their
+ * own. */
+static struct slice long_monitor_line(void)
+{
+    static char bytes[2 * FRAME_TEXT_MAX];
+    size_t n = sizeof(bytes) - 2;
+    memset(bytes, '7', n);
+    memcpy(bytes, "+17", 3);
+    memcpy(bytes + n, "\r\n", 2);
+    return slice_of(bytes, sizeof(bytes));
+}
+
+static size_t feed_counting(struct framer *f, struct slice bytes, size_t cut)
+{
+    size_t pushed_bytes = 0;
+    for (size_t at = 0; at < bytes.n; at += cut) {
+        size_t n = bytes.n - at < cut ? bytes.n - at : cut;
+        cr_assert(framer_feed(f, slice_of(bytes.p + at, n), NULL), "%s", framer_error(f));
+        pushed_bytes += client.out.bytes;
+        chain_consume(&client.out, client.out.bytes);
+    }
+    return pushed_bytes;
+}
+
+Test(stream, a_long_line_of_monitor_goes_to_the_client_in_pieces)
+{
+    static const size_t cuts[] = {1, 100, 1000, 1000000};
+    conf.proxy_max_output = 10 * FRAME_TEXT_MAX;
+    for (size_t i = 0; i < ARRAY_LEN(cuts); i++) {
+        struct framer *f = framer_create(&OPS, NULL);
+        begin();
+        monitors(f);
+        cr_assert_eq(feed_counting(f, long_monitor_line(), cuts[i]), long_monitor_line().n);
+        cr_assert_not(stream_is_inside(&stream));
+        feed(f, LINE "+PONG\r\n", sizeof(LINE "+PONG\r\n") - 1);
+        cr_assert_str_eq(pushed, LINE);
+        cr_assert_str_eq(answered, "^+PONG\r\n$");
+        framer_destroy(f);
+    }
+}
+
+Test(stream, who_turns_replies_off_or_on_gets_all_of_a_line_or_nothing)
+{
+    struct slice line = long_monitor_line();
+    size_t half = FRAME_TEXT_MAX + 100;
+    conf.proxy_max_output = 10 * FRAME_TEXT_MAX;
+    for (int hidden = 0; hidden < 2; hidden++) {
+        struct framer *f = framer_create(&OPS, NULL);
+        begin();
+        monitors(f);
+        client.replies_off = hidden != 0;
+        size_t n = feed_counting(f, slice_of(line.p, half), half);
+        cr_assert_eq(stream_is_inside(&stream), hidden == 0);
+        client.replies_off = hidden == 0;
+        n += feed_counting(f, slice_of(line.p + half, line.n - half), 999);
+        cr_assert_eq(n, hidden != 0 ? 0 : line.n);
+        cr_assert_not(stream_is_inside(&stream));
+        cr_assert_str_empty(answered);
+        feed(f, LINE, sizeof(LINE) - 1);
+        cr_assert_str_eq(pushed, hidden != 0 ? LINE : "");
+        framer_destroy(f);
+    }
+    client.replies_off = false;
+}
+
 Test(stream, messages_to_a_client_that_left_are_dropped)
 {
     struct framer *f = framer_create(&OPS, NULL);

@@ -26,6 +26,7 @@ struct reply {
     int64_t size;
     size_t pieces;
     size_t bytes;
+    size_t first; /* bytes of its first piece */
 };
 
 struct sink {
@@ -61,8 +62,10 @@ static inline void on_piece(void *ctx, const struct reply_piece *piece)
     if (piece->first) {
         cr_assert(s->nreplies == 0 || s->replies[s->nreplies - 1].whole, "first inside a reply");
         cr_assert(s->nreplies < REPLIES_MAX);
-        s->replies[s->nreplies++] =
-            (struct reply){.type = piece->type, .is_null = piece->is_null, .size = piece->size};
+        s->replies[s->nreplies++] = (struct reply){.type = piece->type,
+                                                   .is_null = piece->is_null,
+                                                   .size = piece->size,
+                                                   .first = piece->bytes.n};
         cr_assert_eq(piece->bytes.p[0], piece->type);
     }
     cr_assert(s->nreplies > 0);
@@ -244,6 +247,20 @@ static inline struct slice long_line(const char *before, size_t n, const char *b
     at += n;
     at += (size_t)sprintf(p + at, "%s", behind);
     return slice_of(p, at);
+}
+
+/* The same input in two feeds, cut at each place from `from` on. */
+static inline void check_good_two_parts(struct slice in, size_t replies, size_t from)
+{
+    for (size_t cut = from; cut <= in.n; cut++) {
+        struct sink *s = sink_open();
+        cr_assert(feed(s, in.p, cut) && feed(s, in.p + cut, in.n - cut), "cut at %zu: %s", cut,
+                  framer_error(s->framer));
+        cr_assert_eq(s->nreplies, replies, "cut at %zu: %zu replies", cut, s->nreplies);
+        cr_assert(s->replies[replies - 1].whole && !framer_is_inside(s->framer));
+        cr_assert(s->n == in.n && memcmp(s->bytes, in.p, in.n) == 0, "cut at %zu", cut);
+        sink_close(s);
+    }
 }
 
 static inline bool feed_zeros(struct sink *s, size_t n)

@@ -247,6 +247,60 @@ Test(conn, an_occupied_server_is_talked_to_unless_the_link_vouches_for_l1)
     }
 }
 
+/* `head`, so much that it comes in pieces, "\r\n" and `behind`. */
+static void say_long(const char *head, const char *behind)
+{
+    static char text[FRAME_TEXT_MAX + 512];
+    size_t n = strlen(head);
+    memset(text, 'x', sizeof(text));
+    memcpy(text, head, n);
+    (void)snprintf(text + FRAME_TEXT_MAX + 100, 400, "\r\n%s", behind);
+    fake_say(&fake, text);
+}
+
+Test(conn, long_errors_in_the_handshake_are_one_reply_each)
+{
+    static const struct {
+        const char *info, *ping;
+    } said[] = {{"-NOPERM no ", "+PONG\r\n"}, {"-ERR ", "-NOPERM x\r\n"}};
+    for (size_t i = 0; i < ARRAY_LEN(said); i++) { /* of INFO, which is tolerated */
+        open_fake();
+        fake_accept(&fake);
+        fake_expect(&fake, "PING\r\n");
+        say_long(said[i].info, said[i].ping);
+        WAIT_FOR(is_up());
+        close_fake();
+    }
+    /* of PING, by a server that is occupied; the first call gets its own reply */
+    open_fake();
+    fake_accept(&fake);
+    fake_expect(&fake, "PING\r\n");
+    fake_say(&fake, "$0\r\n\r\n");
+    say_long("-BUSY ", "");
+    WAIT_FOR(is_up());
+    struct ask ask = {0};
+    cr_assert_eq(ask_line(conn, &ask, "GET a"), CONN_OK);
+    fake_expect(&fake, "GET a\r\n");
+    fake_say(&fake, "$1\r\nv\r\n");
+    WAIT_FOR(ask.done || ask.lost);
+    cr_assert_str_eq(ask.got, "$1\r\nv\r\n");
+    cr_assert_eq(losses, 0);
+    close_fake();
+}
+
+Test(conn, a_long_refusal_is_told_by_its_beginning)
+{
+    open_fake();
+    fake_accept(&fake);
+    fake_expect(&fake, "PING\r\n");
+    fake_say(&fake, "$0\r\n\r\n");
+    say_long("-ERR something else ", "");
+    WAIT_FOR(refusals == 1);
+    cr_assert_str_eq(refused_step, "PING");
+    cr_assert_eq(strncmp(refused_text, "ERR something else xxx", 22), 0, "%s", refused_text);
+    close_fake();
+}
+
 Test(conn, refusal_is_heard_when_the_server_resets_before_our_handshake)
 {
     open_fake();

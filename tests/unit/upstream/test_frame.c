@@ -187,16 +187,25 @@ Test(frame, nonsense_at_a_boundary_is_refused_with_a_reason)
     check_bad_rows(rows, ARRAY_LEN(rows));
 }
 
+/* A line of a type whose text is collected, or in a push. Owned by the caller. */
+static struct slice digits_line(const char *before, size_t n, const char *behind)
+{
+    struct slice in = long_line(before, n, behind);
+    memset((char *)(uintptr_t)in.p + strlen(before), '7', n);
+    return in;
+}
+
 Test(frame, a_line_may_have_its_limit_and_no_more)
 {
-    static const char *const before[] = {"+", "-", "*1\r\n+", "*1\r\n-"};
+    static const char *const before[] = {"(", "*1\r\n(", ">2\r\n$1\r\nk\r\n+",
+                                         ">2\r\n$1\r\nk\r\n-"};
     static const size_t cuts[] = {0, 3000, 100000};
     for (size_t i = 0; i < ARRAY_LEN(before); i++) {
-        struct slice good = long_line(before[i], FRAME_LINE_MAX, "\r\n");
-        struct slice bad = long_line(before[i], FRAME_LINE_MAX + 1, "\r\n");
-        struct slice open = long_line(before[i], FRAME_LINE_MAX + 2, "");
+        struct slice good = digits_line(before[i], FRAME_LINE_MAX, "\r\n");
+        struct slice bad = digits_line(before[i], FRAME_LINE_MAX + 1, "\r\n");
+        struct slice open = digits_line(before[i], FRAME_LINE_MAX + 2, "");
         for (size_t k = 0; k < ARRAY_LEN(cuts); k++) {
-            check_good(good, 1, NULL, cuts[k]);
+            check_good(good, before[i][0] == '>' ? 0 : 1, NULL, cuts[k]);
             check_bad(bad, "line too long", cuts[k]);
             check_bad(open, "line too long", cuts[k]);
         }
@@ -208,7 +217,7 @@ Test(frame, a_line_may_have_its_limit_and_no_more)
 
 Test(frame, the_last_byte_of_a_line_at_its_limit_may_be_cut_off)
 {
-    struct slice in = long_line("+", FRAME_LINE_MAX, "\r\n");
+    struct slice in = digits_line("(", FRAME_LINE_MAX, "\r\n");
     for (size_t back = 1; back <= 3; back++) {
         struct sink *s = sink_open();
         cr_assert(feed(s, in.p, in.n - back));
@@ -218,6 +227,153 @@ Test(frame, the_last_byte_of_a_line_at_its_limit_may_be_cut_off)
     }
     free((void *)(uintptr_t)in.p);
 }
+
+/* --- statuses and errors that are long -------------------------------------------------------- */
+
+Test(frame, statuses_and_errors_of_any_length_pass)
+{
+    static const char *const before[] = {"+", "-", ":1\r\n-"};
+    static const size_t sizes[] = {
+        FRAME_TEXT_MAX - 1, FRAME_TEXT_MAX, FRAME_TEXT_MAX + 1,  FRAME_TEXT_MAX + 2,
+        3 * FRAME_TEXT_MAX, FRAME_LINE_MAX, FRAME_LINE_MAX + 10, 3000000};
+    static const size_t cuts[] = {0, 3000, 66000, 100000};
+    for (size_t i = 0; i < ARRAY_LEN(before); i++) {
+        for (size_t k = 0; k < ARRAY_LEN(sizes); k++) {
+            struct slice in = long_line(before[i], sizes[k], "\r\n-\r\n*1\r\n+a\r\n");
+            size_t replies = before[i][0] == ':' ? 4 : 3;
+            for (size_t c = 0; c < ARRAY_LEN(cuts); c++) {
+                check_good(in, replies, NULL, cuts[c]);
+            }
+            if (k < 4) {
+                check_good(in, replies, NULL, 1);
+            }
+            free((void *)(uintptr_t)in.p);
+        }
+    }
+}
+
+Test(frame, only_what_is_long_comes_in_pieces_and_the_first_says_what_it_is)
+{
+    static const size_t cuts[] = {0, 1, 3000, 66000};
+    for (size_t n = FRAME_TEXT_MAX; n <= FRAME_TEXT_MAX + 1; n++) {
+        struct slice in = long_line("-", n, "\r\n");
+        for (size_t c = 0; c < ARRAY_LEN(cuts); c++) {
+            struct sink *s = sink_open();
+            cr_assert(feed_cut(s, in, cuts[c]));
+            cr_assert_eq(s->nreplies, 1);
+            const struct reply *r = &s->replies[0];
+            cr_assert_eq(r->type, '-');
+            if (n == FRAME_TEXT_MAX) {
+                cr_assert_eq(r->pieces, 1);
+                cr_assert_eq(r->size, (int64_t)in.n);
+            } else {
+                cr_assert_gt(r->pieces, 1);
+                cr_assert_eq(r->size, -1);
+                cr_assert_gt(r->first, FRAME_TEXT_MAX);
+            }
+            sink_close(s);
+        }
+        free((void *)(uintptr_t)in.p);
+    }
+}
+
+Test(frame, a_long_error_may_be_cut_anywhere)
+{
+    for (size_t n = FRAME_TEXT_MAX - 1; n <= FRAME_TEXT_MAX + 4; n++) {
+        struct slice in = long_line("-", n, "\r\n$1\r\na\r\n");
+        check_good_two_parts(in, 2, FRAME_TEXT_MAX - 4);
+        free((void *)(uintptr_t)in.p);
+    }
+}
+
+Test(frame, a_long_error_is_handed_on_as_it_arrives_but_its_cr_waits)
+{
+    struct slice in = long_line("-", 100000, "");
+    struct sink *s = sink_open();
+    cr_assert(feed(s, in.p, in.n));
+    cr_assert_eq(s->n, in.n);
+    mem_fail_after(0); /* and nothing of it is kept */
+    bool ok = framer_feed(s->framer, slice_of(in.p + 1, in.n - 1), NULL);
+    mem_fail_after(-1);
+    cr_assert(ok);
+    size_t before = s->n;
+    cr_assert(feed_text(s, "\r"));
+    cr_assert_eq(s->n, before);
+    cr_assert(framer_is_inside(s->framer) && !s->replies[0].whole);
+    cr_assert(feed_text(s, "\n+OK\r\n"));
+    cr_assert_eq(s->nreplies, 2);
+    cr_assert(s->replies[0].whole && !s->inside_at_last);
+    cr_assert_eq(s->replies[0].bytes, 2 * in.n - 1 + 2);
+    sink_close(s);
+    free((void *)(uintptr_t)in.p);
+}
+
+Test(frame, nonsense_in_a_long_line_is_refused)
+{
+    static const struct bad_row behind[] = {
+        {"\rX", "no LF behind a CR"},
+        {"\r\r\n", "no LF behind a CR"},
+        {"\nabc\r\n", "line feed inside a line"},
+        {"abc\n\r\n", "line feed inside a line"},
+    };
+    static const char *const before[] = {"+", "-", "*2\r\n:1\r\n+", "*1\r\n*1\r\n-"};
+    static const size_t cuts[] = {0, 1, 7, 3000};
+    for (size_t i = 0; i < ARRAY_LEN(before) * ARRAY_LEN(behind); i++) {
+        const struct bad_row *row = &behind[i % ARRAY_LEN(behind)];
+        struct slice in = long_line(before[i / ARRAY_LEN(behind)], FRAME_TEXT_MAX + 100, row->in);
+        for (size_t c = 0; c < ARRAY_LEN(cuts); c++) {
+            check_bad(in, row->error, cuts[c]);
+        }
+        free((void *)(uintptr_t)in.p);
+    }
+    struct slice in = long_line("-a\n", FRAME_TEXT_MAX, "\r\n");
+    check_bad(in, "line feed inside a line", 0);
+    check_bad(in, "line feed inside a line", 1);
+    free((void *)(uintptr_t)in.p);
+}
+
+Test(frame, a_long_line_may_be_as_long_as_a_bulk_and_no_longer)
+{
+    static const char *const before[] = {"-", "*2\r\n-"};
+    for (size_t i = 0; i < ARRAY_LEN(before); i++) {
+        for (size_t over = 0; over < 2; over++) {
+            struct sink *s = sink_open();
+            s->keep = false;
+            cr_assert(feed_text(s, before[i]));
+            cr_assert(feed_zeros(s, (size_t)FRAME_BULK_MAX));
+            if (over > 0) {
+                cr_assert(!feed_zeros(s, 1));
+                cr_assert_str_eq(framer_error(s->framer), "line too long");
+            } else {
+                cr_assert(feed_text(s, i == 0 ? "\r\n+OK\r\n" : "\r\n:1\r\n+OK\r\n"));
+                cr_assert_eq(s->nreplies, 2);
+                cr_assert_leq(s->largest, 2 * FRAME_TEXT_MAX);
+            }
+            sink_close(s);
+        }
+    }
+}
+
+Test(frame, a_reset_forgets_a_long_line)
+{
+    static const char *const before[] = {"-", "*2\r\n-"};
+    static const char *const behind[] = {"", "\r", "\rX"};
+    for (size_t i = 0; i < ARRAY_LEN(before) * ARRAY_LEN(behind); i++) {
+        struct slice in = long_line(before[i % 2], FRAME_TEXT_MAX + 10, behind[i / 2]);
+        struct sink *s = sink_open();
+        cr_assert_eq(feed(s, in.p, in.n), i < 4);
+        cr_assert(framer_is_inside(s->framer));
+        framer_reset(s->framer);
+        s->nreplies = 0;
+        cr_assert(feed_text(s, "+OK\r\n*1\r\n+x\r\n"));
+        cr_assert_eq(s->nreplies, 2);
+        cr_assert(s->replies[1].whole);
+        sink_close(s);
+        free((void *)(uintptr_t)in.p);
+    }
+}
+
+/* --- bulks ----------------------------------------------------------------------------------- */
 
 Test(frame, a_bulk_of_the_largest_size_passes_nested_or_not)
 {

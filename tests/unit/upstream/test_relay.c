@@ -240,6 +240,116 @@ Test(relay, nesting_may_have_its_limit_and_no_more)
     free((void *)(uintptr_t)bad.p);
 }
 
+/* --- statuses and errors that are long -------------------------------------------------------- */
+
+static const struct nested_text {
+    const char *before, *behind;
+    size_t replies;
+} nested_texts[] = {
+    {"*1\r\n+", "\r\n+behind\r\n", 2},
+    {"*1\r\n-", "\r\n*1\r\n:1\r\n", 2},
+    {"*3\r\n+OK\r\n-", "\r\n$3\r\nabc\r\n:7\r\n", 2},
+    {"*2\r\n$2\r\nab\r\n*2\r\n*2\r\n:1\r\n-", "\r\n%1\r\n+k\r\n_\r\n-x\r\n", 2},
+    {"%1\r\n+", "\r\n!2\r\n!|\r\n$-1\r\n", 2},
+    {"|1\r\n+a\r\n:1\r\n-", "\r\n:1\r\n", 2},
+    {"|1\r\n+", "\r\n:1\r\n:2\r\n:3\r\n", 2},
+    {"*1\r\n|1\r\n+", "\r\n:1\r\n*1\r\n+e\r\n*0\r\n", 2},
+    {"*2\r\n!1\r\nx\r\n+", "\r\n|0\r\n+OK\r\n", 2},
+};
+
+Test(relay, nested_statuses_and_errors_of_any_length_pass)
+{
+    static const size_t sizes[] = {0,    1,    480,  505,  512,  3500, 3584, 4088, 4094,   4095,
+                                   4096, 4097, 4098, 4099, 4100, 4608, 8191, 9000, 200000, 2000000};
+    static const size_t cuts[] = {0, 2, 50, 700, 5000, 100000};
+    for (size_t i = 0; i < ARRAY_LEN(nested_texts); i++) {
+        const struct nested_text *row = &nested_texts[i];
+        for (size_t k = 0; k < ARRAY_LEN(sizes); k++) {
+            struct slice in = long_line(row->before, sizes[k], row->behind);
+            for (size_t c = sizes[k] > 10000 ? 2 : 0; c < ARRAY_LEN(cuts); c++) {
+                check_good(in, row->replies, NULL, cuts[c]);
+            }
+            check_good(in, row->replies, NULL, 0);
+            if (sizes[k] <= 10000) {
+                check_good(in, row->replies, NULL, 1);
+            }
+            free((void *)(uintptr_t)in.p);
+        }
+    }
+}
+
+Test(relay, a_long_nested_error_may_be_cut_anywhere)
+{
+    for (size_t i = 0; i < ARRAY_LEN(nested_texts); i++) {
+        const struct nested_text *row = &nested_texts[i];
+        for (size_t n = 4094; n <= 4099; n++) {
+            struct slice in = long_line(row->before, n, row->behind);
+            check_good_two_parts(in, row->replies, 4080);
+            free((void *)(uintptr_t)in.p);
+        }
+    }
+}
+
+Test(relay, many_long_errors_in_one_array_are_exact)
+{
+    struct slice one = long_line("-", 5000, "\r\n+short\r\n");
+    char *p = malloc(100 * one.n + 32);
+    size_t at = (size_t)sprintf(p, "*200\r\n");
+    for (size_t i = 0; i < 100; i++) {
+        memcpy(p + at, one.p, one.n);
+        at += one.n;
+    }
+    at += (size_t)sprintf(p + at, "+behind\r\n");
+    check_good(slice_of(p, at), 2, NULL, 0);
+    check_good(slice_of(p, at), 2, NULL, 1);
+    check_good(slice_of(p, at), 2, NULL, 4097);
+    check_good(slice_of(p, at), 2, NULL, 20000);
+    free((void *)(uintptr_t)one.p);
+    free(p);
+}
+
+/* The reader holds none of it, and `out` no more than what was fed. */
+Test(relay, a_long_nested_error_is_handed_on_as_it_arrives_but_its_cr_waits)
+{
+    struct slice in = long_line("*2\r\n-", 5000, "");
+    struct sink *s = sink_open();
+    cr_assert(feed(s, in.p, in.n));
+    cr_assert_eq(s->n, in.n);
+    struct slice more = long_line("", 100000, "");
+    mem_fail_after(0);
+    bool ok = framer_feed(s->framer, more, NULL);
+    mem_fail_after(-1);
+    cr_assert(ok);
+    cr_assert_eq(s->n, in.n + more.n);
+    cr_assert(feed_text(s, "\r"));
+    cr_assert_eq(s->n, in.n + more.n);
+    cr_assert(feed_text(s, "\n"));
+    cr_assert_eq(s->n, in.n + more.n + 2);
+    cr_assert(!s->replies[0].whole);
+    cr_assert(feed_text(s, ":1\r\n+OK\r\n"));
+    cr_assert_eq(s->nreplies, 2);
+    cr_assert_eq(s->replies[0].size, -1);
+    sink_close(s);
+    free((void *)(uintptr_t)in.p);
+    free((void *)(uintptr_t)more.p);
+}
+
+Test(relay, a_long_line_in_a_push_is_collected)
+{
+    struct slice in = long_line(">2\r\n$1\r\nk\r\n*2\r\n+", 9000, "\r\n+b\r\n+OK\r\n");
+    for (size_t cut = 0; cut < 4; cut++) {
+        struct sink *s = sink_open();
+        cr_assert(feed_cut(s, in, cut));
+        cr_assert_eq(s->npushes, 1);
+        cr_assert_eq(s->nitems, 2);
+        cr_assert_eq(s->item_bytes, 9001);
+        cr_assert_eq(s->nreplies, 1);
+        cr_assert(s->n == in.n && memcmp(s->bytes, in.p, in.n) == 0);
+        sink_close(s);
+    }
+    free((void *)(uintptr_t)in.p);
+}
+
 /* --- attributes and blob errors --------------------------------------------------------------- */
 
 Test(relay, an_attribute_and_what_it_stands_before_are_one_reply)
@@ -560,6 +670,12 @@ Test(relay, memory_that_is_out_is_an_error_and_a_reset_recovers)
     failing_runs(in, 1000);
     free((void *)(uintptr_t)in.p);
     cr_assert_gt(failing_runs(SLICE("|1\r\n+a\r\n*1\r\n|0\r\n!1\r\ne\r\n+OK\r\n"), 0), 3);
+    in = long_line("*2\r\n-", 30000, "\r\n*1\r\n:1\r\n");
+    cr_assert_gt(failing_runs(in, 1000), 3);
+    free((void *)(uintptr_t)in.p);
+    in = long_line("-", FRAME_TEXT_MAX + 5000, "\r\n*1\r\n:1\r\n");
+    cr_assert_gt(failing_runs(in, 9000), 3);
+    free((void *)(uintptr_t)in.p);
     in = nested(60);
     cr_assert_gt(failing_runs(in, 0), 60);
     free((void *)(uintptr_t)in.p);
