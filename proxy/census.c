@@ -137,12 +137,8 @@ static struct blob *line_of(const struct census *census, const struct client *c)
     if (profile_line(c, cmd, c->id == census->asker ? census->asker_size : 0, &line)) {
         text = blob_try(line.bytes);
     }
-    for (size_t at = 0; text != NULL && line.bytes > 0;) {
-        struct iovec iov;
-        chain_iov(&line, &iov, 1);
-        memcpy(text->p + at, iov.iov_base, iov.iov_len);
-        at += iov.iov_len;
-        chain_consume(&line, iov.iov_len);
+    if (text != NULL) {
+        chain_take(&line, text->p);
     }
     chain_fini(&line);
     return text;

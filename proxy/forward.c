@@ -143,16 +143,8 @@ static void announce(struct request *request, const struct reply_piece *piece)
         return;
     }
     char *keys = all || n > ANNOUNCED_MAX ? NULL : mem_try(n);
-    for (size_t at = 0; keys != NULL && at < n;) {
-        struct iovec iov[16];
-        int count = chain_iov(&request->announced, iov, 16);
-        size_t taken = 0;
-        for (int i = 0; i < count; i++) {
-            memcpy(keys + at + taken, iov[i].iov_base, iov[i].iov_len);
-            taken += iov[i].iov_len;
-        }
-        chain_consume(&request->announced, taken);
-        at += taken;
+    if (keys != NULL) {
+        chain_take(&request->announced, keys);
     }
     feeds_announce(server->feeds, slice_of(keys, keys == NULL ? 0 : n));
     mem_free(keys);
@@ -209,17 +201,8 @@ static void begin(struct request *request)
 static char *take_reply(struct request *request)
 {
     char *text = mem_try(request->reply.bytes + 1);
-    size_t at = 0;
-    while (text != NULL && request->reply.bytes > 0) {
-        struct iovec iov[64];
-        int count = chain_iov(&request->reply, iov, 64);
-        size_t taken = 0;
-        for (int i = 0; i < count; i++) {
-            memcpy(text + at + taken, iov[i].iov_base, iov[i].iov_len);
-            taken += iov[i].iov_len;
-        }
-        chain_consume(&request->reply, taken);
-        at += taken;
+    if (text != NULL) {
+        chain_take(&request->reply, text);
     }
     return text;
 }

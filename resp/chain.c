@@ -265,3 +265,14 @@ void chain_consume(struct chain *c, size_t n)
     }
     c->head->start += n;
 }
+
+void chain_take(struct chain *c, char *dst)
+{
+    while (c->bytes > 0) {
+        struct iovec piece;
+        (void)chain_iov(c, &piece, 1);
+        memcpy(dst, piece.iov_base, piece.iov_len);
+        dst += piece.iov_len;
+        chain_consume(c, piece.iov_len);
+    }
+}

@@ -54,5 +54,7 @@ void chain_rewind(struct chain *c, struct chain_mark mark);
 
 /* Fills up to max entries with the first bytes of the queue; returns how many. */
 int chain_iov(const struct chain *c, struct iovec *iov, int max);
+/* Moves everything to dst (`bytes` bytes); the chain is empty afterwards. */
+void chain_take(struct chain *c, char *dst);
 /* Forgets the first n (<= bytes) bytes. */
 void chain_consume(struct chain *c, size_t n);

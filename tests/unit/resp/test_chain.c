@@ -595,3 +595,24 @@ Test(chain, it_behaves_like_one_long_array)
     free(p);
     free(model);
 }
+
+Test(chain, take_moves_everything_whatever_it_lies_in)
+{
+    struct chain c;
+    char *text = pattern(100000);
+    char taken[200001];
+    struct blob *blob = blob_try_copy(slice_of(text, 100000));
+
+    chain_init(&c);
+    chain_take(&c, taken); /* nothing */
+    cr_assert(chain_append(&c, slice_of(text, 70000)));
+    cr_assert(chain_append_blob(&c, blob, 70000, 30000));
+    cr_assert(chain_append(&c, slice_of(text, 100000)));
+    taken[200000] = 'x';
+    chain_take(&c, taken);
+    cr_assert(memcmp(taken, text, 100000) == 0 && memcmp(taken + 100000, text, 100000) == 0);
+    cr_assert_eq(taken[200000], 'x');
+    expect_empty(&c);
+    blob_unref(blob);
+    free(text);
+}
