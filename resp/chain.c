@@ -268,11 +268,9 @@ void chain_consume(struct chain *c, size_t n)
 
 void chain_take(struct chain *c, char *dst)
 {
-    while (c->bytes > 0) {
-        struct iovec piece;
-        (void)chain_iov(c, &piece, 1);
-        memcpy(dst, piece.iov_base, piece.iov_len);
-        dst += piece.iov_len;
-        chain_consume(c, piece.iov_len);
+    for (const struct chain_seg *seg = c->head; seg != NULL; seg = seg->next) {
+        memcpy(dst, seg->p + seg->start, seg->used - seg->start);
+        dst += seg->used - seg->start;
     }
+    chain_fini(c);
 }
