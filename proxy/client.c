@@ -397,6 +397,15 @@ void client_reply_cancel(struct client *c)
     c->opening = NULL;
 }
 
+void client_reply_finish(struct client *c, bool ok)
+{
+    if (ok) {
+        client_reply_end(c);
+    } else {
+        client_close(c);
+    }
+}
+
 void client_reply_error(struct client *c, const char *fmt, ...)
 {
     struct chain *out = client_reply_begin(c);
@@ -407,11 +416,7 @@ void client_reply_error(struct client *c, const char *fmt, ...)
     va_start(args, fmt);
     bool ok = resp_verrorf(out, fmt, args);
     va_end(args);
-    if (ok) {
-        client_reply_end(c);
-    } else {
-        client_close(c);
-    }
+    client_reply_finish(c, ok);
 }
 
 /* ---- The queue ------------------------------------------------------------------------------ */

@@ -37,7 +37,6 @@ struct client {
     bool authenticated; /* or nothing is asked for */
     bool replies_off, skips_next, skips_this; /* CLIENT REPLY; this: the request being served */
     bool no_evict, no_touch;                  /* said by it, shown to it, without effect */
-    bool ends_after_reply;                    /* CLIENT KILL of itself */
     bool stalled_output; /* or it has produced much output, and is to take some of it first */
     bool wants_write;    /* the writable watcher is active */
     bool is_dirty, is_runnable; /* in the worker's queue of that name */
@@ -93,6 +92,8 @@ static inline bool client_is_silent(const struct client *c)
  * is out (the client is closed then). Append one whole reply, then client_reply_end. */
 MUST_CHECK struct chain *client_reply_begin(struct client *c);
 void client_reply_end(struct client *c);
+/* client_reply_end, or, with `ok` false because memory was out in the middle, the client's end. */
+void client_reply_finish(struct client *c, bool ok);
 /* Instead of client_reply_end, with nothing appended (or all of it rewound). */
 void client_reply_cancel(struct client *c);
 /* A whole reply at once; `resp_error` text. */

@@ -14,17 +14,6 @@
 
 #include <stdio.h>
 
-#define SHOWN_MAX (1 << 20) /* bytes of an argument in an error */
-
-static void finish(struct client *c, bool ok)
-{
-    if (ok) {
-        client_reply_end(c);
-    } else {
-        client_close(c);
-    }
-}
-
 /* ---- AUTH, HELLO ------------------------------------------------------------------------------ */
 
 #define WRONG_PASSWORD "WRONGPASS invalid username-password pair or user is disabled."
@@ -67,12 +56,6 @@ static bool answer_auth(struct client *c, const struct request_view *view, struc
                                                        : resp_error(out, WRONG_PASSWORD);
 }
 
-/* The next argument of a walk as a string that can be shown. */
-static int shown(struct slice word)
-{
-    return word.n > SHOWN_MAX ? SHOWN_MAX : (int)word.n;
-}
-
 struct greeting {
     struct slice user, password, name;
     bool has_auth, has_name;
@@ -100,7 +83,8 @@ static bool read_greeting(struct client *c, const struct request_view *view, str
                 return false;
             }
         } else {
-            client_reply_error(c, "ERR Syntax error in HELLO option '%.*s'", shown(word), word.p);
+            client_reply_error(c, "ERR Syntax error in HELLO option '%.*s'", local_shown(word),
+                               word.p);
             return false;
         }
     }
@@ -164,7 +148,7 @@ void local_reset(struct client *c)
     c->no_evict = c->no_touch = false;
     struct chain *out = client_reply_begin(c);
     if (out != NULL) {
-        finish(c, profile_set_name(c, SLICE("")) && resp_status(out, "RESET"));
+        client_reply_finish(c, profile_set_name(c, SLICE("")) && resp_status(out, "RESET"));
     }
 }
 
@@ -217,7 +201,7 @@ void local_answer(struct client *c, const struct cmd *cmd, const struct request_
     case LOCAL_NO:
         break;
     }
-    finish(c, ok);
+    client_reply_finish(c, ok);
     if (ok && cmd->local == LOCAL_QUIT) {
         client_end(c);
     }
@@ -257,7 +241,7 @@ bool local_select(struct client *c, const struct request_view *view, int64_t *db
     } else if (*db != (int64_t)c->db || c->any_db) {
         return true;
     } else if ((out = client_reply_begin(c)) != NULL) {
-        finish(c, resp_status(out, "OK"));
+        client_reply_finish(c, resp_status(out, "OK"));
     }
     return false;
 }

@@ -32,6 +32,12 @@ bool local_info_wants_section(const struct request_view *view);
 
 #define LOCAL_BAD_NAME "ERR Client names cannot contain spaces, newlines or special characters."
 
+/* How much of an argument an error repeats where Redis has no limit (for "%.*s"). */
+static inline int local_shown(struct slice word)
+{
+    return word.n > (1 << 20) ? 1 << 20 : (int)word.n;
+}
+
 /* Is argument i this word, in any case? */
 static inline bool local_arg_is(const struct request_view *view, int64_t i, const char *word)
 {

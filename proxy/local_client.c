@@ -13,7 +13,6 @@
 
 /* Of an argument, in an error: as Redis, where it has a limit. */
 #define SHOWN_MAX 128
-#define WHOLE_MAX (1 << 20)
 
 struct asked {
     struct client *c;
@@ -24,11 +23,6 @@ struct asked {
 static int shown(struct slice word)
 {
     return word.n > SHOWN_MAX ? SHOWN_MAX : (int)word.n;
-}
-
-static int whole(struct slice word)
-{
-    return word.n > WHOLE_MAX ? WHOLE_MAX : (int)word.n;
 }
 
 static void unknown_subcommand(const struct asked *a)
@@ -42,21 +36,11 @@ static void syntax_error(const struct asked *a)
     client_reply_error(a->c, "ERR syntax error");
 }
 
-/* Ends a reply that was begun; `ok` is false when memory was out. */
-static void finish(struct client *c, bool ok)
-{
-    if (ok) {
-        client_reply_end(c);
-    } else {
-        client_close(c);
-    }
-}
-
 static void reply_ok(struct client *c)
 {
     struct chain *out = client_reply_begin(c);
     if (out != NULL) {
-        finish(c, resp_status(out, "OK"));
+        client_reply_finish(c, resp_status(out, "OK"));
     }
 }
 
@@ -64,7 +48,7 @@ static void reply_integer(struct client *c, int64_t n)
 {
     struct chain *out = client_reply_begin(c);
     if (out != NULL) {
-        finish(c, resp_integer(out, n));
+        client_reply_finish(c, resp_integer(out, n));
     }
 }
 
@@ -91,7 +75,7 @@ static void get_name(const struct asked *a)
     struct slice name = profile_name(a->c);
     struct chain *out = client_reply_begin(a->c);
     if (out != NULL) {
-        finish(a->c, name.n == 0 ? resp_null(out, a->c->resp3) : resp_bulk(out, name));
+        client_reply_finish(a->c, name.n == 0 ? resp_null(out, a->c->resp3) : resp_bulk(out, name));
     }
 }
 
@@ -100,7 +84,7 @@ static void set_info(const struct asked *a)
     bool is_name = local_arg_is(a->view, 2, "LIB-NAME");
     struct slice word = a->view->argv[2];
     if (!is_name && !local_arg_is(a->view, 2, "LIB-VER")) {
-        client_reply_error(a->c, "ERR Unrecognized option '%.*s'", whole(word), word.p);
+        client_reply_error(a->c, "ERR Unrecognized option '%.*s'", local_shown(word), word.p);
     } else if (!profile_is_plain(a->view->argv[3])) {
         client_reply_error(a->c, "ERR %.*s cannot contain spaces, newlines or special characters.",
                            shown(word), word.p);
@@ -131,7 +115,7 @@ static void info(const struct asked *a)
         ok = chain_append(out, SLICE("\r\n"));
     }
     chain_fini(&line);
-    finish(a->c, ok);
+    client_reply_finish(a->c, ok);
 }
 
 /* NO-EVICT and NO-TOUCH concern how Redis treats a connection; ours to Redis are shared, so the word
@@ -175,10 +159,10 @@ static void tracking_info(const struct asked *a)
     bool resp3 = a->c->resp3;
     struct chain *out = client_reply_begin(a->c);
     if (out != NULL) {
-        finish(a->c, resp_map(out, 3, resp3) && resp_bulk(out, SLICE("flags")) &&
-                         resp_set(out, 1, resp3) && resp_bulk(out, SLICE("off")) &&
-                         resp_bulk(out, SLICE("redirect")) && resp_integer(out, -1) &&
-                         resp_bulk(out, SLICE("prefixes")) && resp_array(out, 0));
+        client_reply_finish(a->c, resp_map(out, 3, resp3) && resp_bulk(out, SLICE("flags")) &&
+                                      resp_set(out, 1, resp3) && resp_bulk(out, SLICE("off")) &&
+                                      resp_bulk(out, SLICE("redirect")) && resp_integer(out, -1) &&
+                                      resp_bulk(out, SLICE("prefixes")) && resp_array(out, 0));
     }
 }
 
@@ -238,7 +222,7 @@ static bool read_type(struct slice word, enum census_type *type)
 
 static void unknown_type(const struct asked *a, struct slice word)
 {
-    client_reply_error(a->c, "ERR Unknown client type '%.*s'", whole(word), word.p);
+    client_reply_error(a->c, "ERR Unknown client type '%.*s'", local_shown(word), word.p);
 }
 
 /* The ids that follow argument 2. False: answered with an error. */
@@ -343,7 +327,7 @@ static bool read_option(const struct asked *a, struct slice option, struct slice
     }
     if (slice_eq_nocase(option, SLICE("USER"))) {
         if (!slice_eq(value, SLICE("default"))) {
-            client_reply_error(a->c, "ERR No such user '%.*s'", whole(value), value.p);
+            client_reply_error(a->c, "ERR No such user '%.*s'", local_shown(value), value.p);
             return false;
         }
         return true;
