@@ -95,6 +95,10 @@ static bool options_agree(const struct l1_options *o, char err[ERR_MAX])
                  L1_NO_COVER - 1U);
         return false;
     }
+    if (o->slots > SLOTS_MAX) {
+        snprintf(err, ERR_MAX, "there are %u slots, at most %u are possible", o->slots, SLOTS_MAX);
+        return false;
+    }
     return true;
 }
 
@@ -106,7 +110,10 @@ static bool l1_init(struct l1 *l1, const struct l1_options *o, char err[ERR_MAX]
     l1->fixed = mem_usable(l1);
     l1->covers = aligned_try(o->covers, sizeof(struct cover), &l1->covers_block, &l1->fixed);
     l1->shards = aligned_try(shards, sizeof(struct shard), &l1->shards_block, &l1->fixed);
-    if (l1->covers == NULL || l1->shards == NULL) {
+    l1->slot_count = o->slots == 0 ? 1 : o->slots;
+    l1->slots = mem_try_zero(l1->slot_count * sizeof(*l1->slots));
+    l1->fixed += l1->slots == NULL ? 0 : mem_usable((void *)l1->slots);
+    if (l1->covers == NULL || l1->shards == NULL || l1->slots == NULL) {
         snprintf(err, ERR_MAX, "%s", no_memory);
         return false;
     }
@@ -158,6 +165,7 @@ void l1_destroy(struct l1 *l1)
     }
     mem_free(l1->shards_block);
     mem_free(l1->covers_block);
+    mem_free((void *)l1->slots);
     mem_free(l1);
 }
 
@@ -229,6 +237,19 @@ void l1_drop_all(struct l1 *l1)
     }
     atomic_fetch_add_explicit(&l1->torn, 1, memory_order_acq_rel);
     atomic_fetch_add_explicit(&l1->drop_alls, 1, memory_order_relaxed);
+}
+
+void l1_drop_slot(struct l1 *l1, uint16_t slot)
+{
+    bug_on(slot >= l1->slot_count);
+    atomic_fetch_add_explicit(&l1->slots[slot], 1, memory_order_acq_rel);
+    atomic_fetch_add_explicit(&l1->torn, 1, memory_order_acq_rel);
+}
+
+uint32_t l1_slot_generation(const struct l1 *l1, uint16_t slot)
+{
+    bug_on(slot >= l1->slot_count);
+    return atomic_load_explicit(&l1->slots[slot], memory_order_acquire);
 }
 
 /* Whether a lease may be taken under the cover now, and its incarnation. */

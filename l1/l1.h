@@ -34,6 +34,8 @@ struct l1_options {
     size_t max_item_size;
     /* How many covers there are, numbered from 0; less than L1_NO_COVER. */
     uint32_t covers;
+    /* How many slots there are, numbered from 0, at most 16384: in a cluster. 0: keys have none. */
+    uint32_t slots;
 };
 
 /* NULL with *err filled when the options contradict each other or memory is out. */
@@ -69,6 +71,11 @@ void l1_cover_void(struct l1 *l1, uint16_t cover);
 /* Everything in L1 is void and every lease detached, whatever its cover (class F, null message,
  * another server process): O(covers). Covers that are up stay up. */
 void l1_drop_all(struct l1 *l1);
+/* Every entry of that slot is void, and so is every lease taken in an older generation of it: it has
+ * another owner. O(1), any thread. Call it behind the moment from which the new owner is seen (and
+ * before it as well, so that nothing old is left by then). */
+void l1_drop_slot(struct l1 *l1, uint16_t slot);
+uint32_t l1_slot_generation(const struct l1 *l1, uint16_t slot);
 
 /* ---- Reads --------------------------------------------------------------------------------- */
 
@@ -112,6 +119,9 @@ struct l1_query {
     struct slice key;
     uint64_t hash; /* l1_hash(key) */
     uint32_t db;
+    uint16_t slot;  /* of the key; 0 when keys have none */
+    uint32_t slot_generation; /* for a new lease: l1_slot_generation, asked for before it was asked
+                                 which node owns the slot; 0 when keys have none */
     uint16_t cover; /* the asking worker's; L1_NO_COVER: hit or join, no new lease */
     struct chain *out;
     struct l1_waiter *waiter;     /* parked on L1_OWNER and L1_JOINED */
@@ -144,6 +154,7 @@ bool l1_forget(struct l1 *l1, struct l1_waiter *w);
 /* The key a lease is for; borrowed, lives as long as the lease. */
 struct slice l1_lease_key(const struct l1_lease *lease);
 uint32_t l1_lease_db(const struct l1_lease *lease);
+uint16_t l1_lease_slot(const struct l1_lease *lease);
 
 /* A lease for a key that is to be fetched as part of something larger (MGET): like l1_get that can
  * only answer L1_OWNER, without a waiter. NULL when the key has an entry or a lease, or may have

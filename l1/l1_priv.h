@@ -21,6 +21,7 @@
 /* Hash bits: 58..63 choose the shard, 0..31 the bucket. */
 #define SHARD_BITS_AT 58
 #define SHARDS_MAX    16
+#define SLOTS_MAX     16384u
 
 /* ---- The lock (lock.c) --------------------------------------------------------------------- */
 
@@ -70,6 +71,8 @@ struct entry {
     uint32_t db;
     uint32_t key_len;
     uint32_t value_len; /* of the value in `bytes` */
+    uint32_t slot_generation;
+    uint16_t slot;
     uint16_t cover;
     uint8_t freq; /* hits since it was queued, up to FREQ_MAX */
     bool in_main;
@@ -130,6 +133,8 @@ struct l1_lease {
     uint32_t db;
     uint32_t generation;  /* of the shard */
     uint32_t incarnation; /* of the cover */
+    uint32_t slot_generation;
+    uint16_t slot;
     uint16_t cover;
     bool open;    /* found in open[]; once closed it stays closed */
     bool carried; /* has waiters that a detached lease left it (R5b) */
@@ -177,6 +182,8 @@ struct l1 {
     struct cover *covers;
     uint32_t shard_count; /* a power of two */
     uint32_t cover_count;
+    _Atomic uint32_t *slots; /* generations: what was fetched in an older one is void */
+    uint32_t slot_count;
     size_t max_item_size;
     size_t fixed; /* bytes charged outside the shards */
     /* Moves between the last drop and the first install of such writes as l1_get_all must not see
@@ -209,9 +216,18 @@ static inline enum fate cover_fate(const struct l1 *l1, uint16_t cover, uint32_t
     return likely(now < until) || MUTANT(C6) ? FATE_LIVE : FATE_LAPSED;
 }
 
+/* Has the slot had the same owner since? Partner: l1_drop_slot. */
+static inline bool slot_is_same(const struct l1 *l1, uint16_t slot, uint32_t generation)
+{
+    return atomic_load_explicit(&l1->slots[slot], memory_order_acquire) == generation;
+}
+
 static inline enum fate entry_fate(const struct l1 *l1, const struct entry *e, int64_t now)
 {
     enum fate fate = cover_fate(l1, e->cover, e->incarnation, now);
+    if (unlikely(!slot_is_same(l1, e->slot, e->slot_generation))) {
+        return FATE_VOID;
+    }
     return likely(now < e->deadline) || fate == FATE_VOID ? fate : FATE_EXPIRED;
 }
 

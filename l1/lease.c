@@ -41,7 +41,13 @@ struct l1_lease *lease_try(const struct l1_query *q)
     if (lease == NULL) {
         return NULL;
     }
-    *lease = (struct l1_lease){.hash = q->hash, .db = q->db, .cover = q->cover};
+    *lease = (struct l1_lease){
+        .hash = q->hash,
+        .db = q->db,
+        .slot_generation = q->slot_generation,
+        .slot = q->slot,
+        .cover = q->cover,
+    };
     lease->charge = mem_usable(lease);
     lease->key_len = q->key.n;
     memcpy(lease->key, q->key.p, q->key.n);
@@ -58,6 +64,11 @@ uint32_t l1_lease_db(const struct l1_lease *lease)
     return lease->db;
 }
 
+uint16_t l1_lease_slot(const struct l1_lease *lease)
+{
+    return lease->slot;
+}
+
 struct l1_lease *lease_find(const struct shard *s, uint64_t hash, struct slice key, uint32_t db)
 {
     struct l1_lease *lease = s->open[lease_bucket(hash)];
@@ -72,6 +83,7 @@ bool lease_is_current(const struct l1 *l1, const struct shard *s, const struct l
                       int64_t now)
 {
     return lease->open && lease->generation == s->generation &&
+           slot_is_same(l1, lease->slot, lease->slot_generation) &&
            cover_fate(l1, lease->cover, lease->incarnation, now) == FATE_LIVE;
 }
 
@@ -317,6 +329,8 @@ static struct entry *entry_try(const struct l1 *l1, const struct l1_lease *lease
         .db = lease->db,
         .key_len = (uint32_t)lease->key_len,
         .value_len = large ? 0 : (uint32_t)n,
+        .slot_generation = lease->slot_generation,
+        .slot = lease->slot,
         .cover = lease->cover,
         .is_null = value->is_null,
     };
