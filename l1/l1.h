@@ -119,10 +119,10 @@ struct l1_query {
     struct slice key;
     uint64_t hash; /* l1_hash(key) */
     uint32_t db;
-    uint16_t slot;  /* of the key; 0 when keys have none */
+    uint16_t slot;            /* of the key; 0 when keys have none */
     uint32_t slot_generation; /* for a new lease: l1_slot_generation, asked for before it was asked
                                  which node owns the slot; 0 when keys have none */
-    uint16_t cover; /* the asking worker's; L1_NO_COVER: hit or join, no new lease */
+    uint16_t cover;           /* the asking worker's; L1_NO_COVER: hit or join, no new lease */
     struct chain *out;
     struct l1_waiter *waiter;     /* parked on L1_OWNER and L1_JOINED */
     const struct l1_waiter *with; /* R6b: when set, no hit and no new lease; L1_JOINED only if this

@@ -37,9 +37,10 @@ struct topology_options {
     struct node_options node;
     /* All optional; called on the thread that notices. None may call what changes the topology. */
     void (*slot_changed)(uint16_t slot, void *ctx);
-    void (*changed)(void *ctx);                  /* slots or roles */
-    void (*node_changed)(unsigned index, void *ctx); /* node_options.changed: another server process */
-    void (*wants_refresh)(void *ctx);            /* somebody has found the map to be out of date */
+    void (*changed)(void *ctx); /* slots or roles */
+    void (*node_changed)(unsigned index,
+                         void *ctx);  /* node_options.changed: another server process */
+    void (*wants_refresh)(void *ctx); /* somebody has found the map to be out of date */
     void *ctx;
 };
 
@@ -86,7 +87,7 @@ void topology_suspect(struct topology *t);
  * have no owner afterwards. */
 struct topology_range {
     uint16_t first, last;
-    uint16_t primary;            /* from topology_find */
+    uint16_t primary; /* from topology_find */
     const uint16_t *replicas;
     size_t nreplicas;
 };
