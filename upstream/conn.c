@@ -120,6 +120,21 @@ int64_t conn_overdue(const struct conn *conn, int64_t now)
     return conn->state == CONN_UP && conn->pending > 0 && heard ? now - since : 0;
 }
 
+/* Half a reply is here, and the rest does not come although the server has gone on to answer others. It
+ * sends what it has as fast as it is taken, so that nothing comes through here any more. */
+static bool is_cut_off(struct conn *conn, int64_t now)
+{
+    int64_t here = later(conn->last_alive, conn->quiet_since);
+    if (!framer_is_inside(conn->framer) || node_last_heard(conn->options.node) <= here) {
+        conn->passed_over = 0;
+        return false;
+    }
+    if (conn->passed_over <= here) {
+        conn->passed_over = now;
+    }
+    return now - conn->passed_over > node_options(conn->options.node)->dead_after_ms;
+}
+
 static void tick_up(struct conn *conn, int64_t now)
 {
     if (!conn_is_current(conn)) {
@@ -128,7 +143,18 @@ static void tick_up(struct conn *conn, int64_t now)
         conn->quiet_since = now;
     } else if (is_node_dead(conn, now)) {
         conn_give_up(conn, "the node is dead: it owes replies and says nothing");
+    } else if (is_cut_off(conn, now)) {
+        conn_give_up(conn, "half a reply came, and no more");
     }
+}
+
+/* A server that has answered others lately may be busy: a new connection waits its turn, as a client of
+ * its own would, but not longer than until the node counts as dead. */
+static bool may_be_busy(const struct conn *conn, int64_t now)
+{
+    int64_t limit = node_options(conn->options.node)->dead_after_ms;
+    return conn->state == CONN_HANDSHAKE && now - conn->handshake_sent < limit &&
+           now - node_last_heard(conn->options.node) < limit;
 }
 
 void conn_tick(struct conn *conn, int64_t now)
@@ -145,7 +171,7 @@ void conn_tick(struct conn *conn, int64_t now)
     } else if (conn->state == CONN_BACKOFF && conn_may_try_early(conn) &&
                node_last_heard(conn->options.node) > conn->attempt_failed) {
         conn_try_early(conn); /* it has answered somebody since */
-    } else if (conn->deadline != 0 && now >= conn->deadline) {
+    } else if (conn->deadline != 0 && now >= conn->deadline && !may_be_busy(conn, now)) {
         if (conn->state == CONN_CONNECTING) {
             conn_next_address(conn, "connecting took too long");
         } else {

@@ -95,6 +95,7 @@ struct conn {
     int64_t up_since;
     int64_t last_alive;  /* bytes came, or room for more of ours */
     int64_t quiet_since; /* last tick with nothing owed, or after a standstill of ours */
+    int64_t passed_over; /* in the middle of a reply: when the node was seen to answer others; 0 */
     int64_t last_tick;
     int64_t handshake_sent; /* when */
 

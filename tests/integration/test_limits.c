@@ -211,14 +211,14 @@ SCENARIO(limits, slow_readers_together_cannot_exceed_the_memory_for_clients)
         lazy[i] = client_connect_small(n->port, 4096);
         (void)client_send_some(lazy[i], reads, size, 100);
     }
-    int64_t end = now_ms() + 2000;
-    while (now_ms() < end) {
+    int64_t end = now_ms() + 30000;
+    do { /* Redis answers all of it in one go, which may take seconds */
         expect(other, "$v", "GET small");
         int64_t rss = process_rss_kb(n->process);
         worst = rss > worst ? rss : worst;
-    }
+        cr_assert(now_ms() < end, "none was closed");
+    } while (nearside_info(n, "clients_closed_memory") < COUNT / 2);
     nearside_await_info(n, "client_memory", 0, 33 * (long long)MB, 5000);
-    cr_assert(nearside_info(n, "clients_closed_memory") > 0, "none was closed");
     /* 40 clients x 15 MB were asked for */
     cr_assert(is_sanitized() || worst - before < 120 * 1024, "grew by %lld kB",
               (long long)(worst - before));

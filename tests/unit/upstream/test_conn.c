@@ -142,6 +142,20 @@ Test(conn, silence_in_the_handshake_ends_the_attempt)
     close_fake();
 }
 
+Test(conn, a_server_that_answered_lately_may_take_longer_in_the_handshake)
+{
+    fake_open(&fake);
+    open_with(fake.port, (struct node_options){.connect_timeout_ms = 50, .dead_after_ms = 400},
+              (struct conn_options){0});
+    int64_t began = live_now();
+    node_heard(node, began);
+    fake_accept(&fake);
+    WAIT_FOR(conn_state(conn) == CONN_BACKOFF);
+    cr_assert_geq(live_now() - began, 400);
+    cr_assert_not_null(strstr(conn_error(conn), "in time"), "%s", conn_error(conn));
+    close_fake();
+}
+
 Test(conn, connecting_has_a_deadline)
 {
     int port = 0;

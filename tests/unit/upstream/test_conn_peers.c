@@ -325,6 +325,23 @@ Test(conn, slow_reply_of_a_node_that_talks_to_others_is_awaited)
     close_fake();
 }
 
+Test(conn, half_a_reply_and_no_more_of_a_node_that_talks_to_others_ends_the_link)
+{
+    struct ask ask = {0};
+    fake_open(&fake);
+    open_with(fake.port, (struct node_options){.dead_after_ms = 100}, (struct conn_options){0});
+    fake_greet(&fake);
+    WAIT_FOR(is_up());
+    live_turn = tick_while_others_hear;
+    cr_assert_eq(ask_line(conn, &ask, "GET k"), CONN_OK);
+    fake_expect(&fake, "GET k");
+    fake_say(&fake, "$10\r\n12345");
+    WAIT_FOR(ask.lost);
+    cr_assert_eq(ask.loss, LOSS_SENT);
+    cr_assert_not_null(strstr(conn_error(conn), "half a reply"), "%s", conn_error(conn));
+    close_fake();
+}
+
 Test(conn, own_standstill_is_not_the_nodes_silence)
 {
     struct ask ask = {0};
