@@ -500,7 +500,7 @@ static bool may_move(const struct request *request)
 {
     const struct client *c = request->client;
     if (c == NULL || !request->readonly || request->attempts > 0 || request->arrived > 0 ||
-        request->raw_blob == NULL || request->holds || request->fencing ||
+        request->raw.n == 0 || request->holds || request->fencing ||
         has_later_write(request)) {
         return false;
     }

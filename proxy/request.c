@@ -15,6 +15,17 @@
 
 #include "../conf/mem.h"
 
+/* What a new request has to be blank in. */
+#define BLANK_FROM offsetof(struct request, call)
+#define BLANK_TO   offsetof(struct request, post)
+
+/* Requests a worker keeps for use again; none where sanitizers look for use after free. */
+#ifdef NEARSIDE_LIBC_MALLOC
+#define BLOCKS_MAX 0
+#else
+#define BLOCKS_MAX 1024
+#endif
+
 /* Large replies are shared with the other waiters, small ones copied. */
 static bool append_reply(struct request *request, struct blob *blob)
 {
@@ -64,19 +75,47 @@ static void on_wake(struct l1_waiter *waiter, enum l1_wake how, struct l1_reply 
     worker_post(request->worker, &request->post);
 }
 
+/* A block for a request: its chains are empty and it belongs to this worker. */
+static struct request *take_block(struct worker *worker)
+{
+    struct request *request = worker->blocks;
+    if (request != NULL) {
+        worker->blocks = request->next;
+        worker->nblocks--;
+        return request;
+    }
+    request = mem_try(sizeof(*request));
+    if (request != NULL) {
+        request->worker = worker;
+        chain_init(&request->reply);
+        chain_init(&request->announced);
+    }
+    return request;
+}
+
 struct request *request_create(struct worker *worker)
 {
-    struct request *request = mem_try_zero(sizeof(*request));
+    struct request *request = take_block(worker);
     if (request == NULL) {
         return NULL;
     }
-    request->worker = worker;
+    memset((char *)request + BLANK_FROM, 0, BLANK_TO - BLANK_FROM);
     request->waiter.wake = on_wake;
     request->hashes = &request->one_hash;
     request->keys = &request->one_key;
-    chain_init(&request->reply);
-    chain_init(&request->announced);
     return request;
+}
+
+static void give_block(struct request *request)
+{
+    struct worker *worker = request->worker;
+    if (worker->nblocks >= BLOCKS_MAX) {
+        mem_free(request);
+        return;
+    }
+    request->next = worker->blocks;
+    worker->blocks = request;
+    worker->nblocks++;
 }
 
 void request_destroy(struct request *request)
@@ -84,15 +123,35 @@ void request_destroy(struct request *request)
     if (request == NULL) {
         return;
     }
-    chain_fini(&request->reply);
-    chain_fini(&request->announced);
-    fetch_mget_destroy(request->mget);
-    blob_unref(request->raw_blob);
-    blob_unref(request->woken_reply);
+    if (request->reply.head != NULL) {
+        chain_fini(&request->reply);
+    }
+    if (request->announced.head != NULL) {
+        chain_fini(&request->announced);
+    }
+    if (request->mget != NULL) {
+        fetch_mget_destroy(request->mget);
+    }
+    if (request->raw_blob != NULL) {
+        blob_unref(request->raw_blob);
+    }
+    if (request->woken_reply != NULL) {
+        blob_unref(request->woken_reply);
+    }
     if (request->hashes != &request->one_hash) {
         mem_free(request->hashes);
     }
-    mem_free(request);
+    give_block(request);
+}
+
+void request_free_blocks(struct worker *worker)
+{
+    while (worker->blocks != NULL) {
+        struct request *request = worker->blocks;
+        worker->blocks = request->next;
+        mem_free(request);
+    }
+    worker->nblocks = 0;
 }
 
 struct request *request_spare(struct worker *worker)
@@ -111,6 +170,11 @@ void request_take_spare(struct worker *worker, struct request *request)
 
 bool request_keep_raw(struct request *request, struct slice raw, struct blob *blob)
 {
+    if (raw.n <= REQUEST_RAW_MAX) {
+        memcpy(request->small_raw, raw.p, raw.n);
+        request->raw = slice_of(request->small_raw, raw.n);
+        return true;
+    }
     if (blob != NULL && raw.n >= CHAIN_REF_MIN) {
         request->raw_blob = blob_ref(blob);
         request->raw = raw;
@@ -128,7 +192,7 @@ bool request_reparse(const struct request *request, struct request_view *view)
 {
     struct parser parser;
     parser_init(&parser);
-    return request->raw_blob != NULL && parse_request(&parser, request->raw, view) == PARSE_OK;
+    return request->raw.n > 0 && parse_request(&parser, request->raw, view) == PARSE_OK;
 }
 
 bool request_reserve_keys(struct request *request, uint32_t n)

@@ -28,15 +28,22 @@ enum request_kind {
     REQUEST_CENSUS,  /* on its way round the workers (census.c) */
 };
 
+/* Bytes of a command that are kept in the request itself. */
+#define REQUEST_RAW_MAX 128
+
 struct request {
+    /* Kept when it is used again (request.c): */
+    struct worker *worker;
+    struct chain reply;     /* what arrived and may not leave yet */
+    struct chain announced; /* mode channel: its keys as bulks, to be told to others (forward.c) */
+
+    /* Blank in a new one, from here: */
     struct call call;        /* its place on a lane */
     struct l1_waiter waiter; /* its place on a lease */
-    struct post post;        /* its way back from another worker's thread */
-    struct worker *worker;
-    struct client *client; /* NULL: it left */
-    struct request *next;  /* the client's queue, in request order */
-    uint64_t retired;      /* upstream_retired when it was sent */
-    uint64_t seq;          /* position among the client's requests */
+    struct client *client;   /* NULL: it left */
+    struct request *next;    /* the client's queue, in request order */
+    uint64_t retired;        /* upstream_retired when it was sent */
+    uint64_t seq;            /* position among the client's requests */
 
     enum request_kind kind;
     enum cmd_class class;
@@ -70,10 +77,9 @@ struct request {
     bool wide;           /* more than L1_WRITE_KEYS keys: counted as unknown for order */
     uint8_t attempts;
 
-    struct chain reply; /* what arrived and may not leave yet */
-    size_t arrived;     /* bytes of the reply in all, also those that left */
-    size_t held;        /* reply.memory and extra, as charged to the client */
-    size_t extra;       /* what it holds besides (an MGET's reply in the making) */
+    size_t arrived; /* bytes of the reply in all, also those that left */
+    size_t held;    /* reply.memory and extra, as charged to the client */
+    size_t extra;   /* what it holds besides (an MGET's reply in the making) */
 
     struct request *next_fenced;
     struct mget *mget; /* REQUEST_MGET: its leases and what has arrived (fetch.c) */
@@ -81,15 +87,18 @@ struct request {
     uint32_t nkeys; /* keys and hashes have so many entries; one key is in place */
     uint64_t *hashes;
     struct order_link *keys;
-    uint64_t one_hash;
-    struct order_link one_key;
 
     enum l1_wake woken; /* written by the waking thread before it posts */
     struct blob *woken_reply;
 
-    struct chain announced; /* mode channel: its keys as bulks, to be told to others (forward.c) */
-    struct slice raw;       /* the command, kept while it may have to be sent again */
-    struct blob *raw_blob;  /* what keeps raw alive */
+    struct slice raw;      /* the command, kept while it may have to be sent again; n == 0: not */
+    struct blob *raw_blob; /* what keeps raw alive; NULL: it is in small_raw */
+
+    /* Of any content until they are used, from here: */
+    struct post post; /* its way back from another worker's thread */
+    uint64_t one_hash;
+    struct order_link one_key;
+    char small_raw[REQUEST_RAW_MAX];
 };
 
 /* Does it change keys that are known: write-begin and -end (classes K and U)? */
@@ -108,6 +117,9 @@ static inline bool request_is_unordered(const struct request *request)
 MUST_CHECK struct request *request_create(struct worker *worker);
 /* Must not be on a lane, parked or in a queue. Accepts NULL. */
 void request_destroy(struct request *request);
+
+/* Frees what request_destroy has kept for request_create. */
+void request_free_blocks(struct worker *worker);
 
 /* The worker's spare one (it stays the worker's until request_take_spare). */
 MUST_CHECK struct request *request_spare(struct worker *worker);

@@ -495,6 +495,7 @@ void worker_destroy(struct worker *worker)
 {
     feed_destroy(worker->feed);
     request_destroy(worker->spare);
+    request_free_blocks(worker);
     order_fini(&worker->order);
     pthread_mutex_destroy(&worker->mailbox_lock);
     ev_loop_destroy(worker->loop);

@@ -62,8 +62,10 @@ struct worker {
     struct upstream *upstream;
     struct feed *feed; /* NULL with invalidation.mode = off */
     struct order order;
-    struct request *spare; /* ready for the next miss, so that hits allocate nothing */
-    char *read_buffer;     /* WORKER_READ_SIZE, shared by all connections of the worker */
+    struct request *spare;  /* ready for the next miss, so that hits allocate nothing */
+    struct request *blocks; /* of answered requests, for the next ones (request.c) */
+    uint32_t nblocks;
+    char *read_buffer; /* WORKER_READ_SIZE, shared by all connections of the worker */
 
     struct client_queue clients;  /* all */
     struct client_queue dirty;    /* with output to be written at the end of this turn */
