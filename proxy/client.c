@@ -207,7 +207,7 @@ void client_mark_runnable(struct client *c)
 
 /* More unread output than allowed? The reply that is arriving, of which `own` bytes are here, does not
  * count up to the size of the largest value: one such reply passes, as on a direct connection. */
-static bool output_is_over(struct client *c, size_t own)
+static __attribute__((noinline)) bool output_is_really_over(struct client *c, size_t own)
 {
     size_t limit = c->worker->server->conf->proxy_max_output;
     size_t queued = c->out.bytes + c->held;
@@ -229,6 +229,12 @@ static bool output_is_over(struct client *c, size_t own)
     return true;
 }
 
+static inline bool output_is_over(struct client *c, size_t own)
+{
+    bool less = c->out.bytes + c->held <= c->worker->server->conf->proxy_max_output;
+    return unlikely(!less || c->state == CLIENT_CLOSED) && output_is_really_over(c, own);
+}
+
 /* What nobody wants to see is not kept; but INFO and HELLO are looked at when they are whole. */
 static void drop_silent(struct client *c, struct request *request)
 {
@@ -246,8 +252,20 @@ static bool may_leave_in_parts(const struct client *c, const struct request *req
            (request->road == ROAD_PINNED || !pinned_is_streaming(c));
 }
 
+/* The first of the queue leaves it. */
+static inline void pop_head(struct client *c)
+{
+    struct request *request = c->head;
+    c->head = request->next;
+    if (c->head == NULL) {
+        c->tail = NULL;
+    }
+    c->queued--;
+    request_destroy(request);
+}
+
 /* Lets replies leave the queue as far as their turn has come. */
-static void release(struct client *c)
+static __attribute__((noinline)) void release(struct client *c)
 {
     for (;;) {
         struct request *request = c->head;
@@ -271,12 +289,7 @@ static void release(struct client *c)
         if (!request->answered) {
             return;
         }
-        c->head = request->next;
-        if (c->head == NULL) {
-            c->tail = NULL;
-        }
-        c->queued--;
-        request_destroy(request);
+        pop_head(c);
     }
 }
 
@@ -423,16 +436,7 @@ void client_reply_error(struct client *c, const char *fmt, ...)
 
 static unsigned road_index(enum road road)
 {
-    switch (road) {
-    case ROAD_FILL:
-        return 0;
-    case ROAD_LANE:
-        return 1;
-    case ROAD_BULK:
-        return 2;
-    default:
-        return 3;
-    }
+    return (unsigned)__builtin_ctz((unsigned)road); /* a set of one */
 }
 
 void client_enqueue(struct client *c, struct request *request)
@@ -478,6 +482,34 @@ bool client_arrived(struct client *c, struct request *request, size_t n)
     return !output_is_over(c, request->arrived);
 }
 
+bool client_pass(struct client *c, struct request *request, struct slice reply)
+{
+    if (likely(request == c->head && !request->silent)) {
+        if (c->out.bytes == 0) {
+            c->drained = c->worker->now;
+        }
+        if (!chain_append(&c->out, reply)) {
+            client_close(c);
+            return false;
+        }
+        client_mark_dirty(c); /* and charged with what it holds when it is written */
+    } else {
+        if (!chain_append(&request->reply, reply)) {
+            client_close(c);
+            return false;
+        }
+        request->arrived = reply.n;
+        drop_silent(c, request);
+        client_charge_request(c, request);
+        client_charge(c);
+    }
+    if (output_is_over(c, reply.n)) {
+        return false;
+    }
+    client_answered(c, request);
+    return true;
+}
+
 void client_finish(struct client *c, struct request *request)
 {
     if (client_arrived(c, request, request->reply.bytes)) {
@@ -498,12 +530,19 @@ void client_answered(struct client *c, struct request *request)
         c->switching = false;
         c->last_cmd = request->cmd;
     }
-    client_charge_request(c, request);
+    if (request->reply.head != NULL || request->held != 0) {
+        client_charge_request(c, request);
+    }
     if (request->road == ROAD_PINNED && c->on_road[road] == 0 && c->pinned != NULL) {
         pinned_settle(c);
     }
     if (request == c->head) {
-        release(c);
+        if (likely(!request->fencing && request->reply.bytes == 0)) {
+            pop_head(c); /* all of it has left */
+        }
+        if (c->head != NULL && (c->head->answered || c->head->reply.bytes > 0)) {
+            release(c);
+        }
     }
     if (c->stalled && (!c->stalled_large || c->pending == 0)) {
         client_mark_runnable(c);

@@ -105,6 +105,9 @@ void client_push(struct client *c, struct slice bytes);
 
 /* Puts the request behind the others; it is unanswered on request->road until client_answered. */
 void client_enqueue(struct client *c, struct request *request);
+/* The whole reply of the request, which is `plain`, in one piece: client_arrived and client_answered.
+ * False: the client is closed, and the request is its caller's. */
+MUST_CHECK bool client_pass(struct client *c, struct request *request, struct slice reply);
 /* client_arrived, and with it the reply is complete. */
 void client_finish(struct client *c, struct request *request);
 /* The reply of request is complete (in request->reply or released already): takes it off the order

@@ -84,8 +84,10 @@ static size_t run_requests(struct client *c, struct slice in, struct blob *owner
             client_mark_dirty(c);
             break;
         }
-        size_t hits =
-            parser_is_idle(&c->parser) ? dispatch_hits(c, slice_of(in.p + used, in.n - used)) : 0;
+        size_t hits = 0;
+        if (dispatch_may_hit(c) && parser_is_idle(&c->parser)) {
+            hits = dispatch_hits(c, slice_of(in.p + used, in.n - used));
+        }
         if (hits > 0 || c->state != CLIENT_OPEN) { /* it may have been closed over a limit */
             used += hits;
             continue;

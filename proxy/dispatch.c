@@ -117,15 +117,19 @@ static enum road lane_road(unsigned conflicts, enum road wanted)
     return conflicts == ROAD_LANE || conflicts == ROAD_BULK ? (enum road)conflicts : ROAD_NONE;
 }
 
-/* Fills hashes, links and `wide` of a request from the keys the row finds. False: out of memory. */
-bool dispatch_collect_keys(struct request *request, const struct cmd *cmd,
-                           const struct request_view *view)
+static inline bool add_key(struct request *request, struct slice key)
+{
+    const struct server *server = request->worker->server;
+    request_add_key(request, l1_hash(server->l1, key));
+    return likely(!server->announces || request->class == CMD_READ) ||
+           resp_bulk(&request->announced, key);
+}
+
+static __attribute__((noinline)) bool collect_many(struct request *request, const struct cmd *cmd,
+                                                   const struct request_view *view)
 {
     struct cmd_key_walk walk;
     struct slice key;
-    if (cmd->keys == KEYS_NONE) {
-        return true;
-    }
     if (!cmd_keys_init(&walk, cmd, view)) {
         if (request->class == CMD_WRITE) {
             request->class = CMD_UNKNOWN; /* Redis will refuse it; if not, we do not know better */
@@ -145,14 +149,22 @@ bool dispatch_collect_keys(struct request *request, const struct cmd *cmd,
     }
     if (n > 0 && cmd_keys_init(&walk, cmd, view)) {
         while (cmd_keys_next(&walk, &key)) {
-            request_add_key(request, l1_hash(request->worker->server->l1, key));
-            if (request->worker->server->announces && request->class != CMD_READ &&
-                !resp_bulk(&request->announced, key)) {
+            if (!add_key(request, key)) {
                 return false;
             }
         }
     }
     return true;
+}
+
+/* Fills hashes, links and `wide` of a request from the keys the row finds. False: out of memory. */
+bool dispatch_collect_keys(struct request *request, const struct cmd *cmd,
+                           const struct request_view *view)
+{
+    if (likely(cmd->keys == KEYS_RANGE && cmd->first == 1 && cmd->last == 1 && view->nargv > 1)) {
+        return add_key(request, view->argv[1]); /* the usual; the walk would say the same */
+    }
+    return cmd->keys == KEYS_NONE || collect_many(request, cmd, view);
 }
 
 /* More keys than a write-begin lists: everything is held back instead, and each key is dropped by
@@ -176,8 +188,27 @@ static void send_on_lane(struct client *c, struct request *request, const struct
     if (request->wide && request_writes(request) && c->worker->server->caching) {
         begin_wide(request, cmd, view);
     }
+    request->plain =
+        !request->completes_info && (request->class == CMD_READ || request->class == CMD_WRITE);
     client_enqueue(c, request);
     forward_request(request, view->raw, owner);
+}
+
+/* Can it go there whatever else of its client is unanswered? All of that is on that very road. */
+static bool is_only_road(const struct client *c, enum road road)
+{
+    return c->pending == 0 || (c->pending == c->on_road[__builtin_ctz(road)] &&
+                               c->head->retired == upstream_retired(c->worker->upstream));
+}
+
+/* The road of a request that goes on lanes only. ROAD_NONE: it has to wait. */
+static enum road road_of(const struct client *c, const struct request *request, enum road wanted)
+{
+    if (likely(is_only_road(c, wanted))) {
+        return wanted;
+    }
+    enum new_request what = request_is_unordered(request) ? NEW_UNKNOWN : NEW_KEYED;
+    return lane_road(roads_of(c, request->hashes, request->nkeys, what, c->next_seq).roads, wanted);
 }
 
 enum dispatch dispatch_forward(struct client *c, const struct cmd *cmd, enum cmd_class class,
@@ -195,10 +226,7 @@ enum dispatch dispatch_forward(struct client *c, const struct cmd *cmd, enum cmd
         client_close(c);
         return DISPATCH_DONE;
     }
-    struct earlier earlier =
-        roads_of(c, request->hashes, request->nkeys,
-                 request_is_unordered(request) ? NEW_UNKNOWN : NEW_KEYED, c->next_seq);
-    enum road road = lane_road(earlier.roads, view->raw.n > BULK_REQUEST ? ROAD_BULK : ROAD_LANE);
+    enum road road = road_of(c, request, view->raw.n > BULK_REQUEST ? ROAD_BULK : ROAD_LANE);
     request_take_spare(worker, request);
     if (road == ROAD_NONE || has_no_room(c, road)) {
         request_destroy(request);
@@ -207,7 +235,7 @@ enum dispatch dispatch_forward(struct client *c, const struct cmd *cmd, enum cmd
     request->road = road;
     request->cmd = cmd;
     request->readonly = cmd->readonly;
-    request->relearns = learn_is_due(cmd, false);
+    request->relearns = class == CMD_FLUSH && learn_is_due(cmd, false);
     request->completes_info = cmd->local == LOCAL_INFO && local_info_wants_section(view);
     send_on_lane(c, request, cmd, view, owner);
     return DISPATCH_DONE;
@@ -346,8 +374,8 @@ static enum dispatch get(struct client *c, const struct cmd *cmd, const struct r
 /* Does a GET of this client mean nothing but "what is the value"? */
 static bool is_plain(const struct client *c)
 {
-    return c->head == NULL && c->pinned == NULL && c->authenticated && !c->switching &&
-           !c->multi_refused && !c->replies_off && !c->skips_next && c->worker->server->caching;
+    return c->pinned == NULL && c->authenticated && !c->switching && !c->multi_refused &&
+           !c->replies_off && !c->skips_next;
 }
 
 size_t dispatch_hits(struct client *c, struct slice in)
@@ -646,15 +674,16 @@ enum dispatch dispatch_request(struct client *c, const struct request_view *view
     const struct cmd *cmd = cmd_find(view);
     enum cmd_class class = cmd_effective_class(cmd, view);
     enum dispatch result;
-    if (c->switching || c->nblocked > 0 || pinned_is_inside(c)) {
+    if (c->switching || c->nblocked > 0 || (c->pinned != NULL && pinned_is_inside(c))) {
         return DISPATCH_STALL; /* Redis, too, looks at nothing behind a blocked command */
     }
     bool skips = c->skips_next;
     c->skips_this = skips;
     c->skips_next = false;
-    if (!c->authenticated) {
+    bool session = class == CMD_PINNED || c->pinned != NULL || c->expects_multi || c->multi_refused;
+    if (unlikely(!c->authenticated)) {
         result = before_login(c, cmd, view, owner);
-    } else if (session_takes(c, cmd, class, view)) {
+    } else if (unlikely(session) && session_takes(c, cmd, class, view)) {
         result = session_request(c, cmd, class, view, owner);
     } else {
         result = route(c, cmd, class, view, owner);

@@ -16,9 +16,15 @@ enum dispatch {
 MUST_CHECK enum dispatch dispatch_request(struct client *c, const struct request_view *view,
                                           struct blob *owner);
 
+/* May dispatch_hits find anything? Not behind an unanswered request. */
+static inline bool dispatch_may_hit(const struct client *c)
+{
+    return c->head == NULL && c->worker->server->caching;
+}
+
 /* The common case in one go: serves GETs at the start of the input as long as L1 has them. Returns how
  * many bytes they took, 0 if there is none or the client is not in a state for it; what follows is for
- * dispatch_request. No request may be half parsed. */
+ * dispatch_request. No request may be half parsed, and dispatch_may_hit has to be true. */
 size_t dispatch_hits(struct client *c, struct slice in);
 
 /* Sends the request on a lane, as of class `class` (not GET, MGET or local). */

@@ -290,6 +290,14 @@ static void on_reply(struct call *call, const struct reply_piece *piece)
 {
     struct request *request = container_of(call, struct request, call);
     struct client *c = request->client;
+    if (likely(request->plain && piece->first && piece->last)) {
+        settle(request, piece);
+        remember_size(request, piece);
+        if (c == NULL || !client_pass(c, request, piece->bytes)) {
+            request_destroy(request);
+        }
+        return;
+    }
     if (request->preface > 0) {
         request->preface -= piece->last;
         return;
@@ -500,8 +508,7 @@ static bool may_move(const struct request *request)
 {
     const struct client *c = request->client;
     if (c == NULL || !request->readonly || request->attempts > 0 || request->arrived > 0 ||
-        request->raw.n == 0 || request->holds || request->fencing ||
-        has_later_write(request)) {
+        request->raw.n == 0 || request->holds || request->fencing || has_later_write(request)) {
         return false;
     }
     for (uint32_t i = 0; i < request->nkeys; i++) {

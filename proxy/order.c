@@ -88,11 +88,8 @@ static bool is_linked(const struct order_link *link, const struct request *reque
     return false;
 }
 
-void order_add(struct order *order, struct request *request)
+static __attribute__((noinline)) void add_many(struct order *order, struct request *request)
 {
-    if (order->links + request->nkeys > order->mask) {
-        grow(order);
-    }
     for (uint32_t i = 0; i < request->nkeys; i++) {
         struct order_link *link = &request->keys[i];
         struct order_link **bucket = &order->buckets[bucket_of(order, request->client, link->hash)];
@@ -105,22 +102,43 @@ void order_add(struct order *order, struct request *request)
     }
 }
 
+void order_add(struct order *order, struct request *request)
+{
+    if (unlikely(order->links + request->nkeys > order->mask)) {
+        grow(order);
+    }
+    if (unlikely(request->nkeys != 1)) {
+        add_many(order, request);
+        return;
+    }
+    struct order_link *link = request->keys;
+    link->request = request;
+    push(&order->buckets[bucket_of(order, request->client, link->hash)], link);
+    order->links++;
+}
+
+static inline void remove_link(struct order *order, struct order_link *link)
+{
+    struct request *request = link->request;
+    if (unlikely(request == NULL)) {
+        return;
+    }
+    order->links--;
+    if (link->next != NULL) {
+        link->next->prev = link->prev;
+    }
+    if (link->prev != NULL) {
+        link->prev->next = link->next;
+    } else {
+        order->buckets[bucket_of(order, request->client, link->hash)] = link->next;
+    }
+}
+
 void order_remove(struct order *order, struct request *request)
 {
-    for (uint32_t i = 0; i < request->nkeys; i++) {
-        struct order_link *link = &request->keys[i];
-        if (link->request == NULL) {
-            continue;
-        }
-        order->links--;
-        if (link->next != NULL) {
-            link->next->prev = link->prev;
-        }
-        if (link->prev != NULL) {
-            link->prev->next = link->next;
-        } else {
-            order->buckets[bucket_of(order, request->client, link->hash)] = link->next;
-        }
+    struct order_link *link = request->keys;
+    for (uint32_t n = request->nkeys; n > 0; n--) {
+        remove_link(order, link++);
     }
 }
 

@@ -70,6 +70,7 @@ struct request {
     bool settled;    /* its effect on L1 has been applied */
     bool released;   /* bytes of the reply are in the client's output */
     bool is_get;     /* a GET beside L1: R7 compares the value */
+    bool plain;      /* its reply is passed on as it is, and means nothing more for its client */
     bool completes_info; /* INFO: our section is appended */
     bool relearns;       /* when it has been executed, the server may have other commands */
     bool fencing;        /* its reply is held until a fence is through (fence.h) */

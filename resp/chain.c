@@ -136,11 +136,9 @@ static void copy_in(struct chain *c, const char *p, size_t n)
     }
 }
 
-bool chain_append(struct chain *c, struct slice s)
+/* What does not fit into the tail. */
+static __attribute__((noinline)) bool append_more(struct chain *c, struct slice s)
 {
-    if (s.n == 0) {
-        return true;
-    }
     size_t room = seg_room(c->tail);
     size_t first = s.n < room ? s.n : room;
     struct chain_seg *seg = NULL;
@@ -156,6 +154,22 @@ bool chain_append(struct chain *c, struct slice s)
         seg_link(c, seg);
         copy_in(c, s.p + first, s.n - first);
     }
+    return true;
+}
+
+bool chain_append(struct chain *c, struct slice s)
+{
+    struct chain_seg *tail = c->tail;
+    if (unlikely(s.n == 0)) {
+        return true;
+    }
+    if (unlikely(tail == NULL || tail->size - tail->used < s.n)) {
+        return append_more(c, s);
+    }
+    char *end = tail->own + tail->used;
+    tail->used += s.n;
+    c->bytes += s.n;
+    memcpy(end, s.p, s.n);
     return true;
 }
 

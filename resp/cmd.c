@@ -385,11 +385,8 @@ static bool cannot_write(struct slice script)
     return false;
 }
 
-enum cmd_class cmd_effective_class(const struct cmd *cmd, const struct request_view *v)
+enum cmd_class cmd_varying_class(const struct cmd *cmd, const struct request_view *v)
 {
-    if (likely(!cmd->varies)) {
-        return cmd->class;
-    }
     if (cmd->keys != KEYS_STREAMS) {
         return v->nargv > 1 && cannot_write(v->argv[1]) ? CMD_READ : cmd->class;
     }

@@ -88,10 +88,16 @@ bool cmd_is_built_in(struct slice name);
 /* Does argc satisfy the row's arity? */
 bool cmd_arity_ok(const struct cmd *cmd, int64_t argc);
 
+/* cmd_effective_class of a row that varies. */
+enum cmd_class cmd_varying_class(const struct cmd *cmd, const struct request_view *v);
 /* The class to act on. It is the row's, but XREAD and XREADGROUP are CMD_PINNED only with BLOCK;
  * without it they are what their effect says, a read (XREAD) or a write (XREADGROUP). EVAL of a
  * script that says it cannot write ("#!lua flags=no-writes", which the server enforces) is a read. */
-enum cmd_class cmd_effective_class(const struct cmd *cmd, const struct request_view *v);
+static inline enum cmd_class cmd_effective_class(const struct cmd *cmd,
+                                                 const struct request_view *v)
+{
+    return likely(!cmd->varies) ? cmd->class : cmd_varying_class(cmd, v);
+}
 
 /* Walks the keys of a request. cmd_keys_init returns false when the positions make no sense (bad
  * number of keys, arguments missing): Redis will refuse such a command, but a write is then to be

@@ -144,7 +144,9 @@ struct conn *upstream_find_lane(struct upstream *up, uint32_t db, bool resp3, en
     return lane == NULL ? NULL : lane->conn;
 }
 
-struct conn *upstream_lane(struct upstream *up, uint32_t db, bool resp3, enum lane_kind kind)
+/* A lane that is not the first of the list, or none yet. */
+static __attribute__((noinline)) struct conn *other_lane(struct upstream *up, uint32_t db,
+                                                         bool resp3, enum lane_kind kind)
 {
     struct lane **link = find_lane(up, db, resp3, kind);
     struct lane *lane = *link;
@@ -156,6 +158,18 @@ struct conn *upstream_lane(struct upstream *up, uint32_t db, bool resp3, enum la
         }
     }
     return lane->conn;
+}
+
+static inline bool is_lane(const struct lane *lane, uint32_t db, bool resp3, enum lane_kind kind)
+{
+    return !lane->retired && lane->db == db && lane->resp3 == resp3 && lane->kind == kind;
+}
+
+struct conn *upstream_lane(struct upstream *up, uint32_t db, bool resp3, enum lane_kind kind)
+{
+    struct lane *first = up->lanes;
+    bool found = first != NULL && is_lane(first, db, resp3, kind);
+    return likely(found) ? first->conn : other_lane(up, db, resp3, kind);
 }
 
 void upstream_flush(struct upstream *up)
