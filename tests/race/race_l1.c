@@ -9,8 +9,8 @@
  * fills, so all the orders of a real network happen. The judge keeps floor[k]: no read that starts
  * now may return less. It is raised
  *     - by every change once the call that tells L1 of it has returned: write-end, invalidation,
- *       and for changes whose invalidation was lost: cover down, drop all, the moment of the covers
- *       passing (C6);
+ *       and for changes whose invalidation was lost: cover down, drop all, drop of the key's slot,
+ *       the moment of the covers passing (C6);
  *     - by every read once it is answered (nobody may read an older value after that).
  * Of a lapse only what the protocol promises is tried: the invalidation comes before the renewal.
  *
@@ -32,6 +32,7 @@
 #define SMALL_LEN   ((size_t)40)
 #define DIGITS      10
 #define COVERS      3
+#define SLOTS       5
 #define THREADS     4
 #define FETCHES     6  /* in flight, of one thread */
 #define READERS     24 /* of one thread */
@@ -174,11 +175,18 @@ static void woken(struct l1_waiter *waiter, enum l1_wake how, struct l1_reply *r
     atomic_store_explicit(&r->busy, false, memory_order_release);
 }
 
+static uint16_t slot_of(uint32_t key)
+{
+    return (uint16_t)(key % SLOTS);
+}
+
 static struct l1_query query(struct thread *t, uint32_t *key)
 {
     return (struct l1_query){
         .key = slice_of((const char *)key, sizeof(*key)),
         .hash = t->world->hash[*key],
+        .slot = slot_of(*key),
+        .slot_generation = l1_slot_generation(t->world->l1, slot_of(*key)),
         .cover = (uint16_t)(t->number % COVERS),
         .out = &t->out,
     };
@@ -450,11 +458,16 @@ static void write_unseen(struct thread *t)
         keys[i] = pick(t, PLAIN);
         versions[i] = atomic_fetch_add(&w->truth[keys[i]], 1) + 1;
     }
-    switch (pick(t, 3)) {
+    switch (pick(t, 4)) {
     case 0:
         l1_drop_all(w->l1);
         break;
     case 1:
+        for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+            l1_drop_slot(w->l1, slot_of(keys[i]));
+        }
+        break;
+    case 2:
         for (uint16_t c = 0; c < COVERS; c++) {
             l1_cover_down(w->l1, c);
         }
@@ -562,8 +575,10 @@ static void *run_thread(void *arg)
 static void world_init(struct world *w, size_t max_memory, bool only_pairs)
 {
     char err[ERR_MAX];
-    struct l1_options o = {
-        .max_memory = max_memory, .max_item_size = LARGE_LEN + 16, .covers = COVERS};
+    struct l1_options o = {.max_memory = max_memory,
+                           .max_item_size = LARGE_LEN + 16,
+                           .covers = COVERS,
+                           .slots = SLOTS};
     memset(w, 0, sizeof(*w));
     w->max_memory = max_memory;
     w->only_pairs = only_pairs;
