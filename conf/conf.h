@@ -80,8 +80,11 @@ void conf_print(const struct conf *conf, FILE *out);
 void conf_print_sample(FILE *out);
 
 /* Takes an item of proxy.listen or upstream.servers apart: "host:port", "[v6]:port" (the brackets
- * are dropped) or "*:port" (host "*": every address of the machine). False when it has not that
- * shape; never so for items of a loaded configuration. */
+ * are dropped), "*:port" (host "*": every address of the machine) or "unix:/path" (host: the path,
+ * the only kind of host that begins with '/'; port: ""). False when it has not that shape; never so
+ * for items of a loaded configuration. */
 #define CONF_HOST_MAX 256
 #define CONF_PORT_MAX 6
+/* The longest path of a Unix socket, in bytes: the kernel's limit. */
+#define CONF_PATH_MAX 107
 MUST_CHECK bool conf_address(const char *item, char host[CONF_HOST_MAX], char port[CONF_PORT_MAX]);

@@ -67,6 +67,7 @@ enum option_flags {
     OPT_ANY = 4,
     OPT_SECRET = 8,
     OPT_WITH_SECRET = 16,
+    OPT_OCTAL = 32,
 };
 
 #define SIZE_KB ((uint64_t)1024)

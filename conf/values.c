@@ -73,12 +73,12 @@ static bool refuse_type(const struct option *option, const char *text, char err[
 /* ---- Numbers ---------------------------------------------------------------------------------- */
 
 /* Reads digits; *rest is what follows them. False when there are none or they are too many. */
-static bool parse_digits(const char *text, uint64_t *number, const char **rest)
+static bool parse_digits_of(unsigned base, const char *text, uint64_t *number, const char **rest)
 {
     uint64_t n = 0;
     const char *p = text;
-    for (; *p >= '0' && *p <= '9'; p++) {
-        if (__builtin_mul_overflow(n, (uint64_t)10, &n) ||
+    for (; *p >= '0' && *p < (char)('0' + base); p++) {
+        if (__builtin_mul_overflow(n, (uint64_t)base, &n) ||
             __builtin_add_overflow(n, (uint64_t)(*p - '0'), &n)) {
             return false;
         }
@@ -86,6 +86,11 @@ static bool parse_digits(const char *text, uint64_t *number, const char **rest)
     *number = n;
     *rest = p;
     return p != text;
+}
+
+static bool parse_digits(const char *text, uint64_t *number, const char **rest)
+{
+    return parse_digits_of(10, text, number, rest);
 }
 
 static bool parse_with_unit(const char *text, const struct unit *units, size_t nunits,
@@ -119,7 +124,8 @@ static bool parse_number(const struct option *option, const char *text, struct v
     } else if (option->kind == OPTION_DURATION) {
         ok = parse_with_unit(text, time_units, ARRAY_LEN(time_units), &value->number);
     } else {
-        ok = parse_digits(text, &value->number, &rest) && *rest == '\0';
+        unsigned base = (option->flags & OPT_OCTAL) != 0 ? 8 : 10;
+        ok = parse_digits_of(base, text, &value->number, &rest) && *rest == '\0';
     }
     if (!ok) {
         return refuse_type(option, text, err);
@@ -256,8 +262,40 @@ static bool is_name_or_ipv4(const char *text)
     return text[0] != '.' && text[0] != '-' && consists_of(text, NAME_CHARACTERS);
 }
 
+#define UNIX_PREFIX "unix:"
+
+static bool is_unix(const char *item)
+{
+    return strncmp(item, UNIX_PREFIX, strlen(UNIX_PREFIX)) == 0;
+}
+
+/* A blank would end the field in CLIENT LIST that shows it. */
+static bool is_plain(const char *text)
+{
+    for (; *text != '\0'; text++) {
+        unsigned char c = (unsigned char)*text;
+        if (c <= ' ' || c == 0x7f) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool take_path(const char *path, char host[CONF_HOST_MAX], char port[CONF_PORT_MAX])
+{
+    if (path[0] != '/' || strlen(path) > CONF_PATH_MAX || !is_plain(path)) {
+        return false;
+    }
+    snprintf(host, CONF_HOST_MAX, "%s", path);
+    port[0] = '\0';
+    return true;
+}
+
 bool conf_address(const char *item, char host[CONF_HOST_MAX], char port[CONF_PORT_MAX])
 {
+    if (is_unix(item)) {
+        return take_path(item + strlen(UNIX_PREFIX), host, port);
+    }
     const char *colon = strrchr(item, ':');
     if (colon == NULL || !is_port(colon + 1)) {
         return false;
@@ -277,9 +315,30 @@ bool conf_address(const char *item, char host[CONF_HOST_MAX], char port[CONF_POR
     return bracketed ? is_ipv6(host) : strcmp(host, "*") == 0 || is_name_or_ipv4(host);
 }
 
+static bool refuse_path(const char *path, char err[ERR_MAX])
+{
+    char shown[SHOWN_MAX];
+    if (path[0] != '/') {
+        return refuse(err, "'%s' is no absolute path; expected unix:/path",
+                      text_shown(path, shown));
+    }
+    if (strlen(path) > CONF_PATH_MAX) {
+        return refuse(err,
+                      "the path has %zu bytes; expected at most %d, the limit for Unix sockets",
+                      strlen(path), CONF_PATH_MAX);
+    }
+    return refuse(err, "the path holds a blank or a control character; expected none");
+}
+
 /* The usual mistakes get a word of their own. The text is not shown where it may hold a password. */
 static bool refuse_address(const struct option *option, const char *text, char err[ERR_MAX])
 {
+    if (is_unix(text)) {
+        return refuse_path(text + strlen(UNIX_PREFIX), err);
+    }
+    if (text[0] == '/') {
+        return refuse(err, "is a path; expected unix:/path for a Unix socket");
+    }
     if (strstr(text, "://") != NULL || strchr(text, '@') != NULL) {
         return refuse(err, "is a URL; expected host:port (user and password are options of their "
                            "own)");
@@ -379,7 +438,9 @@ void value_describe(const struct option *option, char text[TEXT_MAX])
 {
     switch (option->kind) {
     case OPTION_INT:
-        describe_range(option, "a whole number", text);
+        describe_range(option,
+                       (option->flags & OPT_OCTAL) != 0 ? "a file mode in octal" : "a whole number",
+                       text);
         break;
     case OPTION_SIZE:
         describe_range(option, "a size (b, kb, mb, gb)", text);
@@ -398,8 +459,9 @@ void value_describe(const struct option *option, char text[TEXT_MAX])
         break;
     case OPTION_LIST:
         snprintf(text, TEXT_MAX, "%s",
-                 (option->flags & OPT_ANY) != 0 ? "host:port, [IPv6 address]:port or *:port"
-                                                : "host:port or [IPv6 address]:port");
+                 (option->flags & OPT_ANY) != 0
+                     ? "host:port, [IPv6 address]:port, *:port or unix:/path"
+                     : "host:port, [IPv6 address]:port or unix:/path");
         break;
     }
 }
@@ -449,5 +511,6 @@ void value_format(const struct option *option, uint64_t number, char text[TEXT_M
         snprintf(text, TEXT_MAX, "auto");
         return;
     }
-    snprintf(text, TEXT_MAX, "%llu", (unsigned long long)number);
+    snprintf(text, TEXT_MAX, (option->flags & OPT_OCTAL) != 0 ? "%llo" : "%llu",
+             (unsigned long long)number);
 }

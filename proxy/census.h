@@ -5,9 +5,7 @@
  */
 #pragma once
 
-#include "client.h"
-
-#include <sys/socket.h>
+#include "profile.h"
 
 enum census_kind {
     CENSUS_LIST,
@@ -23,8 +21,8 @@ struct census_filter {
     uint64_t *ids; /* owned; NULL: all */
     size_t nids;
     enum census_type type;
-    char addr[64]; /* "": any */
-    char laddr[64];
+    char addr[PROFILE_ADDRESS_MAX]; /* "": any */
+    char laddr[PROFILE_ADDRESS_MAX];
     bool skips_self;
 };
 

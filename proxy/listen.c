@@ -6,6 +6,9 @@
  * Out of descriptors, accept would report the same waiting connection over and over. One descriptor is
  * kept in reserve: it is given up to accept that connection, tell it why and close it. If even that
  * fails, accepting pauses for a moment.
+ *
+ * A Unix socket's file outlives a process that is killed. It is removed at the start if nobody listens
+ * there any more, and at the end if it is still ours.
  */
 #include "listen.h"
 
@@ -20,16 +23,26 @@
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <stdio.h>
+#include <sys/stat.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define BACKLOG          4096
 #define ACCEPTS_PER_TURN 64
 #define PAUSE_SECONDS    0.1
 
+struct listener {
+    struct ev_io io;
+    struct listeners *all;
+    const char *path; /* of a Unix socket; NULL: TCP */
+    dev_t dev;        /* and its file */
+    ino_t ino;
+};
+
 struct listeners {
     struct server *server;
     struct ev_loop *loop;
-    struct ev_io *sockets;
+    struct listener *sockets;
     size_t n;
     int reserve; /* descriptor kept for saying no */
     struct ev_timer resume;
@@ -110,7 +123,7 @@ static void say_limited(struct log_limit *limit, const char *what)
     }
 }
 
-static void take(struct listeners *ls, int fd)
+static void take(struct listeners *ls, int fd, bool is_tcp)
 {
     struct server *server = ls->server;
     if (atomic_load_explicit(&server->clients, memory_order_relaxed) >= server->max_clients) {
@@ -126,7 +139,9 @@ static void take(struct listeners *ls, int fd)
         refuse(fd, protected);
         return;
     }
-    set_keepalive(server->conf, fd);
+    if (is_tcp) {
+        set_keepalive(server->conf, fd);
+    }
     struct worker *worker = least_loaded(server);
     atomic_fetch_add_explicit(&server->clients, 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&worker->nclients, 1, memory_order_relaxed);
@@ -143,7 +158,7 @@ static void on_resume(struct ev_loop *loop, struct ev_timer *timer, int events)
 static void pause_accepting(struct listeners *ls)
 {
     for (size_t i = 0; i < ls->n; i++) {
-        ev_io_stop(ls->loop, &ls->sockets[i]);
+        ev_io_stop(ls->loop, &ls->sockets[i].io);
     }
     ev_timer_set(&ls->resume, PAUSE_SECONDS, 0.0);
     ev_timer_start(ls->loop, &ls->resume);
@@ -172,11 +187,12 @@ static void on_acceptable(struct ev_loop *loop, struct ev_io *io, int events)
 {
     (void)loop;
     (void)events;
-    struct listeners *ls = io->data;
+    struct listener *listener = container_of(io, struct listener, io);
+    struct listeners *ls = listener->all;
     for (int i = 0; i < ACCEPTS_PER_TURN; i++) {
         int fd = accept4(io->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
-            take(ls, fd);
+            take(ls, fd, listener->path == NULL);
             continue;
         }
         if (errno == EMFILE || errno == ENFILE) {
@@ -213,6 +229,97 @@ static int open_socket(const struct addrinfo *ai)
     return fd;
 }
 
+static struct listener *add_listener(struct listeners *ls, int fd)
+{
+    struct listener *grown = mem_try_resize(ls->sockets, (ls->n + 1) * sizeof(*grown));
+    bug_on(grown == NULL);
+    ls->sockets = grown;
+    struct listener *added = &ls->sockets[ls->n++];
+    *added = (struct listener){.all = ls};
+    ev_io_init(&added->io, on_acceptable, fd, EV_READ);
+    return added;
+}
+
+/* ---- Unix sockets --------------------------------------------------------------------------- */
+
+/* Makes room for a socket file: removes one that nobody listens on any more. False: the log says what
+ * is in the way. */
+static bool clear_path(const char *path, const struct sockaddr_un *addr)
+{
+    struct stat st;
+    if (lstat(path, &st) != 0) {
+        return true; /* nothing there, or bind will say */
+    }
+    if (!S_ISSOCK(st.st_mode)) {
+        log_event(LOG_ERROR, "cannot listen on unix:%s: there is a file that is no socket", path);
+        return false;
+    }
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    bool refused = fd >= 0 &&
+                   connect(fd, (const struct sockaddr *)(const void *)addr, sizeof(*addr)) != 0 &&
+                   errno == ECONNREFUSED;
+    if (fd >= 0) {
+        close(fd);
+    }
+    if (!refused) {
+        log_event(LOG_ERROR, "cannot listen on unix:%s: another process listens there", path);
+        return false;
+    }
+    if (unlink(path) != 0) {
+        log_event(LOG_ERROR,
+                  "cannot listen on unix:%s: the socket of an ended process cannot be "
+                  "removed: %s",
+                  path, strerror(errno));
+        return false;
+    }
+    return true;
+}
+
+/* Binds with the mode from the first moment on (a socket's own mode is what bind gives its file, less
+ * the umask), and then adds what the umask took. */
+static bool bind_unix(int fd, const struct sockaddr_un *addr, mode_t mode)
+{
+    return fchmod(fd, mode) == 0 &&
+           bind(fd, (const struct sockaddr *)(const void *)addr, sizeof(*addr)) == 0 &&
+           chmod(addr->sun_path, mode) == 0 && listen(fd, BACKLOG) == 0;
+}
+
+static bool open_unix(struct listeners *ls, const char *path)
+{
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    struct stat st;
+    snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", path);
+    if (!clear_path(path, &addr)) {
+        return false;
+    }
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0 || !bind_unix(fd, &addr, (mode_t)ls->server->conf->proxy_unix_socket_mode) ||
+        lstat(path, &st) != 0) {
+        log_event(LOG_ERROR, "cannot listen on unix:%s: %s", path, strerror(errno));
+        if (fd >= 0) {
+            close(fd);
+        }
+        return false;
+    }
+    struct listener *added = add_listener(ls, fd);
+    added->path = path;
+    added->dev = st.st_dev;
+    added->ino = st.st_ino;
+    return true;
+}
+
+/* Unless somebody else has put a file of his own there. */
+static void remove_file(const struct listener *listener)
+{
+    struct stat st;
+    if (listener->path != NULL && lstat(listener->path, &st) == 0 && st.st_dev == listener->dev &&
+        st.st_ino == listener->ino) {
+        unlink(listener->path);
+    }
+}
+
+/* ---- All of them ---------------------------------------------------------------------------- */
+
 /* All addresses of one proxy.listen line; false when one that exists here cannot be had. */
 static bool open_item(struct listeners *ls, const char *item)
 {
@@ -221,6 +328,9 @@ static bool open_item(struct listeners *ls, const char *item)
     struct addrinfo hints = {.ai_flags = AI_PASSIVE, .ai_socktype = SOCK_STREAM};
     struct addrinfo *found = NULL;
     bug_on(!conf_address(item, host, port));
+    if (host[0] == '/') {
+        return open_unix(ls, strchr(item, '/'));
+    }
     int rc = getaddrinfo(strcmp(host, "*") == 0 ? NULL : host, port, &hints, &found);
     if (rc != 0) {
         log_event(LOG_ERROR, "cannot listen on %s: %s", item, gai_strerror(rc));
@@ -237,11 +347,7 @@ static bool open_item(struct listeners *ls, const char *item)
             freeaddrinfo(found);
             return false;
         }
-        struct ev_io *grown = mem_try_resize(ls->sockets, (ls->n + 1) * sizeof(*grown));
-        bug_on(grown == NULL);
-        ls->sockets = grown;
-        ev_io_init(&ls->sockets[ls->n], on_acceptable, fd, EV_READ);
-        ls->n++;
+        add_listener(ls, fd);
     }
     freeaddrinfo(found);
     if (ls->n == before) {
@@ -263,16 +369,13 @@ struct listeners *listeners_open(struct server *server, struct ev_loop *loop)
             return NULL;
         }
     }
-    for (size_t i = 0; i < ls->n; i++) {
-        ls->sockets[i].data = ls; /* the watchers lie in an array: container_of cannot find ls */
-    }
     return ls;
 }
 
 void listeners_start(struct listeners *ls)
 {
     for (size_t i = 0; i < ls->n; i++) {
-        ev_io_start(ls->loop, &ls->sockets[i]);
+        ev_io_start(ls->loop, &ls->sockets[i].io);
     }
 }
 
@@ -283,8 +386,9 @@ void listeners_close(struct listeners *ls)
     }
     ev_timer_stop(ls->loop, &ls->resume);
     for (size_t i = 0; i < ls->n; i++) {
-        ev_io_stop(ls->loop, &ls->sockets[i]);
-        close(ls->sockets[i].fd);
+        ev_io_stop(ls->loop, &ls->sockets[i].io);
+        remove_file(&ls->sockets[i]);
+        close(ls->sockets[i].io.fd);
     }
     if (ls->reserve >= 0) {
         close(ls->reserve);

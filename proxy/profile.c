@@ -12,6 +12,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 bool profile_is_plain(struct slice word)
 {
@@ -92,7 +93,7 @@ void profile_destroy(struct client *c)
 
 /* ---- The line ------------------------------------------------------------------------------- */
 
-void profile_address(const struct client *c, bool local, char out[PROFILE_ADDRESS_MAX])
+static void tcp_address(const struct client *c, bool local, char out[PROFILE_ADDRESS_MAX])
 {
     struct sockaddr_storage addr;
     struct sockaddr *any = (struct sockaddr *)&addr;
@@ -112,8 +113,27 @@ void profile_address(const struct client *c, bool local, char out[PROFILE_ADDRES
     }
 }
 
-static void flags_text(const struct client *c, const struct pinned_counts *counts, char out[8])
+/* A client of a Unix socket has no address of its own: it is shown with its listener's. */
+static bool is_unix(const struct client *c, struct sockaddr_un *addr)
 {
+    socklen_t n = sizeof(*addr);
+    memset(addr, 0, sizeof(*addr));
+    return getsockname(c->fd, (struct sockaddr *)addr, &n) == 0 && addr->sun_family == AF_UNIX;
+}
+
+void profile_address(const struct client *c, bool local, char out[PROFILE_ADDRESS_MAX])
+{
+    struct sockaddr_un un;
+    if (is_unix(c, &un)) {
+        snprintf(out, PROFILE_ADDRESS_MAX, "%.*s:0", (int)sizeof(un.sun_path), un.sun_path);
+    } else {
+        tcp_address(c, local, out);
+    }
+}
+
+static void flags_text(const struct client *c, const struct pinned_counts *counts, char out[9])
+{
+    struct sockaddr_un un;
     size_t n = 0;
     if (counts->monitoring) {
         out[n++] = 'O';
@@ -129,6 +149,9 @@ static void flags_text(const struct client *c, const struct pinned_counts *count
     }
     if (c->state == CLIENT_ENDING) {
         out[n++] = 'c';
+    }
+    if (is_unix(c, &un)) {
+        out[n++] = 'U';
     }
     if (c->no_evict) {
         out[n++] = 'e';
@@ -152,7 +175,7 @@ bool profile_line(const struct client *c, const char *cmd, size_t asking, struct
 {
     char addr[PROFILE_ADDRESS_MAX];
     char laddr[PROFILE_ADDRESS_MAX];
-    char flags[8];
+    char flags[9];
     char text[512];
     struct pinned_counts counts = pinned_counts(c);
     profile_address(c, false, addr);

@@ -18,8 +18,9 @@ struct slice profile_name(const struct client *c);
 size_t profile_memory(const struct client *c);
 void profile_destroy(struct client *c);
 
-#define PROFILE_ADDRESS_MAX 64
-/* "address:port" of the client, or (`local`) of the listener it came to. */
+#define PROFILE_ADDRESS_MAX 128
+/* "address:port" of the client, or (`local`) of the listener it came to; of a Unix socket "path:0"
+ * both times, as Redis says it. */
 void profile_address(const struct client *c, bool local, char out[PROFILE_ADDRESS_MAX]);
 
 /* Redis's fields in Redis's order (7.0's, and 7.2's where the server is that new), with a line end.

@@ -24,6 +24,7 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/un.h>
 
 #define ADDRESSES_MAX 16
 #define RUN_ID_MAX    64 /* Redis's has 40 characters */
@@ -58,13 +59,23 @@ static char *copy_or_null(const char *s)
     return s == NULL ? NULL : mem_strdup(s);
 }
 
-static char *make_name(const char *host, const char *port)
+static bool is_unix(const struct node_options *options)
 {
-    /* An IPv6 address needs its brackets, or nobody can tell where the port begins. */
-    bool brackets = strchr(host, ':') != NULL;
-    size_t size = strlen(host) + strlen(port) + sizeof("[]:");
+    return options->host[0] == '/';
+}
+
+static char *make_name(const struct node_options *options)
+{
+    const char *host = options->host;
+    size_t size = strlen(host) + strlen(options->port) + sizeof("unix:[]:");
     char *name = mem_alloc(size);
-    (void)snprintf(name, size, brackets ? "[%s]:%s" : "%s:%s", host, port);
+    if (is_unix(options)) {
+        (void)snprintf(name, size, "unix:%s", host);
+    } else {
+        /* An IPv6 address needs its brackets, or nobody can tell where the port begins. */
+        bool brackets = strchr(host, ':') != NULL;
+        (void)snprintf(name, size, brackets ? "[%s]:%s" : "%s:%s", host, options->port);
+    }
     return name;
 }
 
@@ -77,7 +88,7 @@ struct node *node_create(const struct node_options *options)
     node->options.user = copy_or_null(options->user);
     node->options.password = copy_or_null(options->password);
     node->options.password_file = copy_or_null(options->password_file);
-    node->name = make_name(options->host, options->port);
+    node->name = make_name(&node->options);
     pthread_mutex_init(&node->lock, NULL);
     pthread_mutex_init(&node->identify_lock, NULL);
     atomic_init(&node->generation, 1);
@@ -123,8 +134,33 @@ const struct node_options *node_options(const struct node *node)
 
 /* ---- Addresses ----------------------------------------------------------------------------- */
 
+static void set_addresses(struct node *node, const struct address *list, unsigned n)
+{
+    pthread_mutex_lock(&node->lock);
+    memcpy(node->addresses, list, n * sizeof(list[0]));
+    node->naddresses = n;
+    pthread_mutex_unlock(&node->lock);
+}
+
+/* Of a Unix socket: its path, which is there or not when it is connected to. */
+static bool set_path(struct node *node)
+{
+    struct address address = {.len = sizeof(struct sockaddr_un)};
+    struct sockaddr_un *un = (struct sockaddr_un *)(void *)&address.addr;
+    if (strlen(node->options.host) >= sizeof(un->sun_path)) {
+        return false;
+    }
+    un->sun_family = AF_UNIX;
+    memcpy(un->sun_path, node->options.host, strlen(node->options.host));
+    set_addresses(node, &address, 1);
+    return true;
+}
+
 bool node_resolve(struct node *node)
 {
+    if (is_unix(&node->options)) {
+        return set_path(node);
+    }
     struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
     struct addrinfo *found = NULL;
     if (getaddrinfo(node->options.host, node->options.port, &hints, &found) != 0) {
@@ -144,10 +180,7 @@ bool node_resolve(struct node *node)
     if (n == 0) {
         return false;
     }
-    pthread_mutex_lock(&node->lock);
-    memcpy(node->addresses, list, n * sizeof(list[0]));
-    node->naddresses = n;
-    pthread_mutex_unlock(&node->lock);
+    set_addresses(node, list, n);
     return true;
 }
 

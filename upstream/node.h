@@ -16,10 +16,10 @@
 struct node;
 
 struct node_options {
-    const char *host; /* name or address */
-    const char *port;
-    const char *user;          /* NULL: none */
-    const char *password;      /* NULL: none */
+    const char *host;     /* name or address; what begins with '/' is the path of a Unix socket */
+    const char *port;     /* "" then */
+    const char *user;     /* NULL: none */
+    const char *password; /* NULL: none */
     const char *password_file; /* NULL, or read at every bring-up; its first line is the password */
     int64_t connect_timeout_ms;
     int64_t dead_after_ms; /* a connection that owes replies and a node that says nothing for so
@@ -38,7 +38,7 @@ struct node *node_create(const struct node_options *options);
 /* Accepts NULL. No connection may use it any more. */
 void node_destroy(struct node *node);
 
-/* "host:port", for logs, INFO and error replies. Lives as long as the node. */
+/* "host:port" or "unix:/path", for logs, INFO and error replies. Lives as long as the node. */
 const char *node_name(const struct node *node);
 const struct node_options *node_options(const struct node *node);
 

@@ -24,6 +24,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 #define LINE_MAX_BYTES ((size_t)16 * 1024 * 1024)
@@ -71,10 +72,24 @@ static int open_socket(int port, int receive_buffer)
     return fd;
 }
 
-static struct client *try_connect(int port, int receive_buffer)
+static int open_unix(const char *path)
 {
-    int fd = open_socket(port, receive_buffer);
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 
+    if (fd < 0 || strlen(path) >= sizeof(addr.sun_path)) {
+        abort();
+    }
+    strcpy(addr.sun_path, path);
+    if (connect(fd, (struct sockaddr *)&addr, sizeof(addr)) != 0) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+static struct client *client_of(int fd)
+{
     if (fd < 0) {
         return NULL;
     }
@@ -88,9 +103,19 @@ static struct client *try_connect(int port, int receive_buffer)
     return c;
 }
 
+static struct client *try_connect(int port, int receive_buffer)
+{
+    return client_of(open_socket(port, receive_buffer));
+}
+
 struct client *client_try(int port)
 {
     return try_connect(port, 0);
+}
+
+struct client *client_try_unix(const char *path)
+{
+    return client_of(open_unix(path));
 }
 
 struct client *client_connect_small(int port, int receive_buffer)

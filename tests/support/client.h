@@ -30,6 +30,8 @@ struct client;
 struct client *client_connect(int port);
 /* The same, but NULL if the connection is refused; any thread. */
 struct client *client_try(int port);
+/* The same to a Unix socket. */
+struct client *client_try_unix(const char *path);
 void client_close(struct client *c);
 /* Closes with a reset instead of a FIN. */
 void client_reset(struct client *c);

@@ -105,8 +105,10 @@ struct nearside *nearside_start_with(const struct nearside_options *options)
     n->port = free_port();
     const char *const ours[] = {
         cleanup_printf("proxy.listen=127.0.0.1:%d", n->port),
-        cleanup_printf("upstream.servers=127.0.0.1:%d", options->upstream_port), "proxy.workers=2",
-        "proxy.drain_timeout=500ms", NULL};
+        options->upstream != NULL
+            ? cleanup_printf("upstream.servers=%s", options->upstream)
+            : cleanup_printf("upstream.servers=127.0.0.1:%d", options->upstream_port),
+        "proxy.workers=2", "proxy.drain_timeout=500ms", NULL};
     const char *const *lists[] = {ours, options->sets};
     for (size_t l = 0; l < 2; l++) {
         for (size_t i = 0; lists[l] != NULL && lists[l][i] != NULL; i++) {

@@ -21,6 +21,7 @@ struct nearside {
 
 struct nearside_options {
     int upstream_port;
+    const char *upstream;    /* instead: an item of upstream.servers */
     const char *const *sets; /* "section.key=value" up to a NULL, after our own; may be NULL */
     unsigned files;          /* limit on descriptors; 0: the test's */
 };

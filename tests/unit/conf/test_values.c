@@ -7,9 +7,12 @@
 
 #include <criterion/criterion.h>
 #include <string.h>
+#include <sys/un.h>
 
 static const struct option an_int = {
     .section = "s", .key = "int", .min = 1, .max = 64, .kind = OPTION_INT, .flags = OPT_AUTO};
+static const struct option a_mode = {
+    .section = "s", .key = "mode", .max = 0777, .kind = OPTION_INT, .flags = OPT_OCTAL};
 static const struct option a_size = {
     .section = "s", .key = "size", .min = 64, .max = 64 * SIZE_GB, .kind = OPTION_SIZE};
 static const struct option a_duration = {.section = "s",
@@ -266,6 +269,8 @@ Test(values, addresses_are_taken_apart)
         {"[fe80::1%eth0]:6379", "fe80::1%eth0", "6379"},
         {"[::ffff:10.0.0.1]:6379", "::ffff:10.0.0.1", "6379"},
         {"1st.example:80", "1st.example", "80"},
+        {"unix:/run/redis.sock", "/run/redis.sock", ""},
+        {"unix:/a:b,c@d", "/a:b,c@d", ""},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         char host[CONF_HOST_MAX] = "";
@@ -310,6 +315,12 @@ Test(values, what_has_not_the_shape_of_an_address)
         "a@b:80",
         "**:80",
         "caf\xc3\xa9:80",
+        "unix:",
+        "unix:run/redis.sock",
+        "unix:/run/my redis.sock",
+        "unix:/run/\x7f",
+        "/run/redis.sock",
+        "UNIX:/run/redis.sock",
     };
     char host[CONF_HOST_MAX];
     char port[CONF_PORT_MAX];
@@ -325,6 +336,26 @@ Test(values, what_has_not_the_shape_of_an_address)
     cr_expect_not(conf_address(item, host, port));
 }
 
+Test(values, the_path_of_a_unix_socket_is_as_long_as_the_kernel_takes)
+{
+    char item[200] = "unix:/";
+    char host[CONF_HOST_MAX];
+    char port[CONF_PORT_MAX];
+    struct sockaddr_un addr;
+    cr_assert_eq(CONF_PATH_MAX, sizeof(addr.sun_path) - 1);
+    memset(item + strlen(item), 'p', CONF_PATH_MAX - 1);
+    cr_expect(conf_address(item, host, port));
+    cr_expect_eq(strlen(host), CONF_PATH_MAX);
+    strcat(item, "p");
+    cr_expect_not(conf_address(item, host, port));
+
+    struct value value;
+    char err[ERR_MAX];
+    cr_expect_not(value_parse(&a_peer, item, &value, err));
+    cr_expect_str_eq(err,
+                     "the path has 108 bytes; expected at most 107, the limit for Unix sockets");
+}
+
 Test(values, usual_mistakes_in_addresses_are_named)
 {
     static const struct bad cases[] = {
@@ -337,13 +368,33 @@ Test(values, usual_mistakes_in_addresses_are_named)
         {&a_peer, "::1:6379", "an IPv6 address needs brackets; expected [address]:port"},
         {&a_peer, "host", "'host' has no port; expected host:port"},
         {&a_peer, "host:0", "'0' is not a port; expected 1 to 65535"},
-        {&a_peer, "*:1", "'*:1' is not valid; expected host:port or [IPv6 address]:port"},
+        {&a_peer, "*:1",
+         "'*:1' is not valid; expected host:port, [IPv6 address]:port or unix:/path"},
         {&a_list, "10.1:1",
-         "'10.1:1' is not valid; expected host:port, [IPv6 address]:port or *:port"},
+         "'10.1:1' is not valid; expected host:port, [IPv6 address]:port, *:port or unix:/path"},
+        {&a_list, "/run/n.sock", "is a path; expected unix:/path for a Unix socket"},
+        {&a_list, "unix:n.sock", "'n.sock' is no absolute path; expected unix:/path"},
+        {&a_list, "unix:/a b", "the path holds a blank or a control character; expected none"},
     };
     expect_bad(cases, ARRAY_LEN(cases));
     static const struct good good[] = {{&a_list, "*:1", 0}, {&a_peer, "h:1", 0}};
     expect_good(good, ARRAY_LEN(good));
+}
+
+Test(values, file_modes_are_octal)
+{
+    static const struct good good[] = {
+        {&a_mode, "700", 0700}, {&a_mode, "0770", 0770}, {&a_mode, "0", 0}, {&a_mode, "777", 0777}};
+    static const struct bad bad[] = {
+        {&a_mode, "800", "'800' is not valid; expected a file mode in octal from 0 to 777"},
+        {&a_mode, "1000", "1000 is too large; expected a file mode in octal from 0 to 777"},
+        {&a_mode, "rwx", "'rwx' is not valid; expected a file mode in octal from 0 to 777"},
+    };
+    char text[TEXT_MAX];
+    expect_good(good, ARRAY_LEN(good));
+    expect_bad(bad, ARRAY_LEN(bad));
+    value_format(&a_mode, 0640, text);
+    cr_expect_str_eq(text, "640");
 }
 
 Test(values, what_is_written_is_read_back)

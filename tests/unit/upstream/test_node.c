@@ -10,6 +10,7 @@
 #include <netinet/in.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <sys/un.h>
 #include <unistd.h>
 
 static struct node *make(struct node_options options)
@@ -77,6 +78,20 @@ Test(node, attempts_walk_through_all_addresses)
         cr_assert(node_address(node, i, &other, &len));
         cr_assert_neq(memcmp(&first, &other, sizeof(first)), 0);
     }
+    node_destroy(node);
+}
+
+Test(node, path_is_a_unix_socket)
+{
+    struct node *node = make((struct node_options){.host = "/run/redis.sock", .port = ""});
+    struct sockaddr_storage addr;
+    socklen_t len = 0;
+    cr_assert_str_eq(node_name(node), "unix:/run/redis.sock");
+    cr_assert_eq(node_address_count(node), 1);
+    cr_assert(node_address(node, 3, &addr, &len));
+    cr_assert_eq(len, sizeof(struct sockaddr_un));
+    cr_assert_eq(addr.ss_family, AF_UNIX);
+    cr_assert_str_eq(((struct sockaddr_un *)&addr)->sun_path, "/run/redis.sock");
     node_destroy(node);
 }
 
