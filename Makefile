@@ -93,12 +93,13 @@ CHECKER_SRC := $(sort $(filter-out tests/coherence/test_%.c,$(wildcard tests/coh
 RACE_SRC := $(sort $(wildcard tests/race/race_*.c))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 BENCH_SRC := $(sort $(wildcard tests/bench/bench_*.c))
+LOAD_SRC := $(sort $(wildcard tests/bench/load*.c))
 CLIENT_SRC := tests/clients/hiredis.c
 UNIT_FOLDERS := $(foreach d,$(FOLDERS),$(if $(wildcard tests/unit/$(d)/*.c),$(d)))
 unit_src = $(sort $(wildcard tests/unit/$(1)/*.c))
 
 TEST_SRC := $(SUPPORT_SRC) $(INTEGRATION_SRC) $(CHECKER_SRC) $(RACE_SRC) $(FUZZ_SRC) $(BENCH_SRC) \
-            $(CLIENT_SRC) \
+            $(LOAD_SRC) $(CLIENT_SRC) \
             $(foreach d,$(UNIT_FOLDERS),$(call unit_src,$(d)))
 HEADERS := $(sort $(wildcard $(addsuffix /*.h,$(FOLDERS)) tests/*/*.h tests/unit/*/*.h))
 ALL_C := $(SRC) $(TEST_SRC) $(MODULE_SRC)
@@ -116,6 +117,7 @@ nearside = $(BUILD)/$(1)/nearside
 unit_tests = $(addprefix $(BUILD)/$(1)/tests/unit_,$(UNIT_FOLDERS))
 race_tests = $(addprefix $(BUILD)/$(1)/tests/,$(RACES))
 CHECKER := $(BUILD)/release/tests/checker
+LOAD := $(BUILD)/release/bench/load
 INTEGRATION := $(if $(INTEGRATION_SRC),$(BUILD)/release/tests/integration)
 
 .DEFAULT_GOAL := all
@@ -187,6 +189,10 @@ $(BUILD)/$(1)/tests/checker: $(call objects,$(1),$(CHECKER_SRC)) $(BUILD)/$(1)/l
 	@echo '  LINK    $$@'
 	$(Q)mkdir -p $$(@D) && $(call link,$(1)) -o $$@ $$^
 
+$(BUILD)/$(1)/bench/load: $(call objects,$(1),$(LOAD_SRC))
+	@echo '  LINK    $$@'
+	$(Q)mkdir -p $$(@D) && $(call link,$(1)) -o $$@ $$^ -lm
+
 $(addprefix $(BUILD)/$(1)/tests/,$(RACES)): $(BUILD)/$(1)/tests/%: \
         $(BUILD)/$(1)/obj/tests/race/%.o $(call archives,$(1),$(LINKS_proxy))
 	@echo '  LINK    $$@'
@@ -210,6 +216,7 @@ $(addprefix $(BUILD)/fuzz/,$(FUZZERS)): $(BUILD)/fuzz/%: \
 
 .PHONY: test unit integration test-programs asan asan-unit asan-integration
 .PHONY: tsan tsan-race tsan-load race race-programs clients fuzz fuzzers bench bench-programs
+.PHONY: bench-load bench-gate
 .PHONY: differential
 
 test: unit integration ## unit and integration tests on the release flavour
@@ -298,10 +305,15 @@ fuzzers: $(addprefix $(BUILD)/fuzz/,$(FUZZERS))
 fuzz: fuzzers ## each fuzz target for FUZZ_SECONDS (15) over a copy of its corpus
 	scripts/fuzz $(BUILD)/fuzz $(or $(FUZZ_SECONDS),15)
 
-bench-programs: $(addprefix $(BUILD)/release/bench/,$(BENCHES))
+bench-programs: $(addprefix $(BUILD)/release/bench/,$(BENCHES)) bench-load
+
+bench-load: $(LOAD)
 
 bench: bench-programs ## micro benchmarks, one line each
 	@set -e; for b in $(BENCHES); do $(BUILD)/release/bench/$$b; done
+
+bench-gate: $(call nearside,release) $(LOAD) ## instructions per hit, forwarded command and fill
+	scripts/bench --gate
 
 # ---- Source care -----------------------------------------------------------------------------
 

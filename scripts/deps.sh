@@ -1,20 +1,22 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# deps.sh [build] [servers] [test]
+# deps.sh [build] [servers] [test] [bench]
 #
 # Installs the Debian packages that are missing, and hiredis (get-hiredis.sh), for
 #     build    compiling Nearside (the default)
 #     servers  a redis-server and redis-cli to try it with
 #     test     everything scripts/check needs, the two above included
-# Installs nothing and asks for no rights where all is there. Redis installed by this script is not
-# started as a service.
+#     bench    everything scripts/bench needs, the first two and another proxy included
+# Installs nothing and asks for no rights where all is there. Servers installed by this script are not
+# started as services.
 set -eu
 
 build='gcc libc6-dev make pkg-config libev-dev libmimalloc-dev libinih-dev libxxhash-dev'
 servers='redis-server redis-tools'
 test="$build $servers libcriterion-dev clang clang-format clang-tidy libclang-rt-dev cppcheck
       valgrind python3 python3-redis php-cli php-redis ruby ruby-redis"
+bench="$build $servers valgrind python3 nutcracker"
 # Node from elsewhere brings its own npm, with which Debian's conflicts: any on the PATH will do.
 if ! command -v node >/dev/null || ! command -v npm >/dev/null; then
     test="$test nodejs npm ca-certificates"
@@ -26,8 +28,9 @@ for group in "${@:-build}"; do
     build) wanted="$wanted $build" ;;
     servers) wanted="$wanted $servers" ;;
     test) wanted="$wanted $test" ;;
+    bench) wanted="$wanted $bench" ;;
     *)
-        echo 'usage: deps.sh [build] [servers] [test]' >&2
+        echo 'usage: deps.sh [build] [servers] [test] [bench]' >&2
         exit 2
         ;;
     esac
@@ -74,7 +77,7 @@ if [ -n "$missing" ]; then
         echo "    apt-get install --no-install-recommends$missing" >&2
         exit 1
     fi
-    case $missing in *redis-server*) forbid_services ;; esac
+    case $missing in *redis-server* | *nutcracker*) forbid_services ;; esac
     # Without lists, or with old ones, apt does not find the packages: fetch them and try again.
     if ! install_missing; then
         $as_root apt-get update -q

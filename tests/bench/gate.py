@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The instruction gate: what a request costs in user-space instructions, whatever the machine does
+besides.
+
+Nearside runs under callgrind, which counts every instruction it executes, and answers a fixed number
+of requests; then again with a larger number. The difference belongs to the requests alone. 16
+clients with 16 requests in flight each, keys of 16 bytes, values of 64, one worker. glibc is told to
+leave out what it has for particular CPUs, so that copying costs the same everywhere.
+"""
+
+import re
+
+from generator import Generator
+from servers import Failure, Servers, need
+
+CLIENTS = 16
+PIPELINE = 16
+KEYS = 10240  # a multiple of what is in flight
+FEW, MANY = 2560, 28160
+ATTEMPTS = 3  # timers, which tick also while nothing is asked, can only add to a count
+TUNABLES = "glibc.cpu.hwcaps=-AVX_Fast_Unaligned_Load,-AVX2,-AVX512F,-AVX512VL,-ERMS,-FSRM"
+
+# name, budget, limit, GETs in percent, keys, settings. A count over its limit fails. A limit above the
+# budget says what is reached so far, and goes down with it. A fill takes another entry's place: L1 is
+# full.
+COSTS = [
+    ("hit", 400, 400, 100, KEYS, ["l1.max_memory=4mb"]),
+    ("forwarded GET", 450, 1550, 100, KEYS, ["l1.max_memory=4mb", "invalidation.mode=off"]),
+    ("forwarded SET", 450, 1810, 0, KEYS, ["l1.max_memory=4mb"]),
+    ("fill", 1000, 4950, 100, 10 * KEYS, ["l1.max_memory=1mb"]),
+]
+
+
+def total(path):
+    with open(path, encoding="ascii", errors="replace") as profile:
+        found = re.search(r"^(?:totals|summary): (\d+)", profile.read(), re.MULTILINE)
+    if found is None:
+        raise Failure("callgrind wrote no total to %s" % path)
+    return int(found.group(1))
+
+
+class Gate:
+    """The servers of a run, and the programs to run."""
+
+    def __init__(self, servers, binary, load):
+        self.servers = servers
+        self.binary = binary
+        self.generator = Generator(load)
+        self.redis = servers.redis("redis")
+        self.generator.run(self.redis.tcp, "--fill", "-P", 32, "-k", 10 * KEYS)
+
+    def run_once(self, cost, requests):
+        """All instructions of a run with so many requests behind the warm-up."""
+        name, _, _, gets, keys, settings = cost
+        profile = self.servers.path("callgrind")
+        proxy = self.servers.nearside(
+            "nearside", self.binary, self.redis.tcp, settings=settings,
+            prefix=["valgrind", "-q", "--tool=callgrind", "--callgrind-out-file=" + profile],
+            environment={"GLIBC_TUNABLES": TUNABLES})
+        shape = ["-c", CLIENTS, "-P", PIPELINE, "-k", keys, "-g", gets, "--order", "cycle"]
+        self.generator.run(proxy.tcp, *shape, "-n", KEYS)
+        self.generator.run(proxy.tcp, *shape, "-n", requests, "--seed", 2)
+        connection = proxy.connect()
+        judge_workload(name, requests, connection.info("nearside"))
+        connection.close()
+        if self.servers.stop(proxy) != 0:
+            raise Failure("nearside under callgrind did not end by itself:\n" + proxy.says())
+        return total(profile)
+
+    def per_request(self, cost):
+        best = None
+        for _ in range(ATTEMPTS):
+            few, many = (self.run_once(cost, n) for n in (FEW, MANY))
+            each = (many - few) / (MANY - FEW)
+            best = each if best is None else min(best, each)
+            if best <= cost[2]:
+                break
+        return best
+
+
+def judge_workload(name, requests, info):
+    """Did the requests take the way that was to be counted?"""
+    field = {"hit": "l1_hits", "fill": "l1_fills", "forwarded GET": "forwarded_reads",
+             "forwarded SET": "forwarded_writes"}[name]
+    if int(info[field]) < requests:
+        raise Failure("%s: %d requests, but %s is %s" % (name, requests, field, info[field]))
+
+
+def run(binary, load):
+    """Prints a line for each cost and the result; returns the exit status."""
+    need("valgrind", "test")
+    failed = 0
+    print("user-space instructions per request (callgrind), %d clients, %d in flight each, 64 B"
+          % (CLIENTS, PIPELINE))
+    with Servers() as servers:
+        gate = Gate(servers, binary, load)
+        for cost in COSTS:
+            name, budget, limit = cost[:3]
+            each = gate.per_request(cost)
+            verdict = "OVER THE LIMIT" if each > limit else "over budget" if each > budget else "ok"
+            failed += each > limit
+            print("  %-14s %7.1f   budget %5d   limit %5d   %s"
+                  % (name, each, budget, limit, verdict), flush=True)
+    print("result: bench-gate: %d passed, %d failed, 0 skipped" % (len(COSTS) - failed, failed))
+    return 1 if failed else 0
