@@ -348,7 +348,7 @@ struct chain *client_reply_begin(struct client *c)
     if (c->state == CLIENT_CLOSED || output_is_over(c, 0)) {
         return NULL;
     }
-    if (c->head == NULL && !client_is_silent(c)) {
+    if (client_is_idle(c)) {
         if (c->out.bytes == 0) {
             c->drained = c->worker->now;
         }
@@ -370,6 +370,11 @@ void client_reply_end(struct client *c)
         return;
     }
     c->opening = NULL;
+    client_hold(c, request);
+}
+
+void client_hold(struct client *c, struct request *request)
+{
     if (client_is_silent(c)) {
         request_destroy(request);
         return;
@@ -383,6 +388,7 @@ void client_reply_end(struct client *c)
     c->queued++;
     client_charge_request(c, request);
     client_charge(c);
+    (void)output_is_over(c, 0);
 }
 
 void client_push(struct client *c, struct slice bytes)

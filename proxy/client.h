@@ -94,6 +94,13 @@ MUST_CHECK struct chain *client_reply_begin(struct client *c);
 void client_reply_end(struct client *c);
 /* client_reply_end, or, with `ok` false because memory was out in the middle, the client's end. */
 void client_reply_finish(struct client *c, bool ok);
+/* Does the next reply go straight to the output? Otherwise it may be put into a request of its own, */
+static inline bool client_is_idle(const struct client *c)
+{
+    return c->head == NULL && !client_is_silent(c);
+}
+/* which is taken and waits behind the others. May close the client. */
+void client_hold(struct client *c, struct request *request);
 /* Instead of client_reply_end, with nothing appended (or all of it rewound). */
 void client_reply_cancel(struct client *c);
 /* A whole reply at once; `resp_error` text. */

@@ -306,12 +306,23 @@ static void park(struct client *c, struct request *request, uint64_t hash, struc
     }
 }
 
+/* L1 has answered. */
+static void take_hit(struct client *c, struct request *request, struct chain *out)
+{
+    if (out == &request->reply) {
+        request_take_spare(c->worker, request);
+        client_hold(c, request);
+    } else {
+        client_reply_end(c);
+    }
+}
+
 static enum dispatch get_from_l1(struct client *c, struct request *request, const struct cmd *cmd,
                                  const struct earlier *earlier, uint64_t hash,
                                  const struct request_view *view, struct blob *owner)
 {
     struct worker *worker = c->worker;
-    struct chain *out = client_reply_begin(c);
+    struct chain *out = client_is_idle(c) ? client_reply_begin(c) : &request->reply;
     if (out == NULL) {
         return DISPATCH_DONE;
     }
@@ -319,7 +330,7 @@ static enum dispatch get_from_l1(struct client *c, struct request *request, cons
     switch (l1_get(worker->server->l1, &query, worker->now)) {
     case L1_HIT:
         COUNT(worker, l1_hits, 1);
-        client_reply_end(c);
+        take_hit(c, request, out);
         return DISPATCH_DONE;
     case L1_HIT_NULL:
         COUNT(worker, l1_negative_hits, 1);
@@ -327,24 +338,21 @@ static enum dispatch get_from_l1(struct client *c, struct request *request, cons
             client_close(c);
             return DISPATCH_DONE;
         }
-        client_reply_end(c);
+        take_hit(c, request, out);
         return DISPATCH_DONE;
     case L1_JOINED:
         COUNT(worker, l1_misses, 1);
         COUNT(worker, l1_joins, 1);
-        client_reply_cancel(c);
         park(c, request, hash, view->raw, owner);
         return DISPATCH_DONE;
     case L1_OWNER:
         COUNT(worker, l1_misses, 1);
-        client_reply_cancel(c);
         park(c, request, hash, view->raw, owner);
         fetch_get(worker, query.lease);
         return DISPATCH_DONE;
     case L1_PASS:
         break;
     }
-    client_reply_cancel(c);
     if (earlier->roads != 0) {
         return DISPATCH_STALL;
     }

@@ -37,14 +37,12 @@ static void remember_large(struct worker *worker, uint64_t hash)
     large_keys_add(&worker->server->large, hash);
 }
 
-/* Most bytes that put_command writes besides the key. */
+/* Most bytes that put_get and put_pttl write besides the key. */
 #define COMMAND_FRAME ((size_t)48)
 
-/* Writes a command of one key to dst: `head` is everything before the key's length. */
-static char *put_command(char *dst, struct slice head, struct slice key)
+/* The key as an argument, at the end of a command. */
+static char *put_key(char *dst, struct slice key)
 {
-    memcpy(dst, head.p, head.n);
-    dst += head.n;
     dst += resp_header(dst, '$', (int64_t)key.n);
     memcpy(dst, key.p, key.n);
     dst += key.n;
@@ -52,8 +50,24 @@ static char *put_command(char *dst, struct slice head, struct slice key)
     return dst + 2;
 }
 
-static const struct slice get_head = {"*2\r\n$3\r\nGET\r\n", 13};
-static const struct slice pttl_head = {"*2\r\n$4\r\nPTTL\r\n", 14};
+static char *put_pttl(char *dst, struct slice key)
+{
+    static const char head[] = "*2\r\n$4\r\nPTTL\r\n";
+    memcpy(dst, head, sizeof(head) - 1);
+    return put_key(dst + sizeof(head) - 1, key);
+}
+
+static char *put_get_pttl(char *dst, struct slice key)
+{
+    static const char head[] = "*2\r\n$3\r\nGET\r\n";
+    static const char pttl[] = "*2\r\n$4\r\nPTTL\r\n";
+    memcpy(dst, head, sizeof(head) - 1);
+    char *arg = dst + sizeof(head) - 1;
+    char *end = put_key(arg, key);
+    memcpy(end, pttl, sizeof(pttl) - 1);
+    memcpy(end + sizeof(pttl) - 1, arg, (size_t)(end - arg)); /* the same argument again */
+    return end + sizeof(pttl) - 1 + (end - arg);
+}
 
 static int64_t lesser(int64_t a, int64_t b)
 {
@@ -74,10 +88,19 @@ static int64_t ttl_of(const struct worker *worker, bool is_null, int64_t pttl)
     return pttl <= 0 ? 0 : lesser(pttl, lesser(conf->l1_ttl, limit));
 }
 
+/* For what is kept for ever, the usual, no number is read. */
+static bool is_persistent(const struct reply_piece *piece)
+{
+    return piece->bytes.n == 5 && memcmp(piece->bytes.p, ":-1\r\n", 5) == 0;
+}
+
 /* ":n\r\n"; anything else (an error) counts as "do not keep". */
 static int64_t pttl_of(const struct reply_piece *piece)
 {
     int64_t n = 0;
+    if (is_persistent(piece)) {
+        return -1;
+    }
     if (piece->type != ':' || piece->bytes.n < 4 ||
         !slice_to_int64(slice_of(piece->bytes.p + 1, piece->bytes.n - 3), &n)) {
         return 0;
@@ -122,21 +145,66 @@ static bool excursion_takes(struct excursion *trip, struct worker *worker,
 
 /* ---- GET ------------------------------------------------------------------------------------- */
 
+/* A value up to here is kept in its flight until PTTL's reply has come, too. */
+#define SMALL_VALUE ((size_t)256)
+/* Flights a worker keeps for use again; none where sanitizers look for use after free. */
+#ifdef NEARSIDE_LIBC_MALLOC
+#define FLIGHTS_MAX 0
+#else
+#define FLIGHTS_MAX 256
+#endif
+
 struct flight {
     struct call call;
     struct worker *worker;
+    struct flight *next; /* worker->flights */
     struct l1_lease *lease;
-    struct blob *value; /* the encoded reply, as far as it has arrived */
+    char *value; /* the encoded reply, as far as it has arrived: in `small` or a block of its own */
+    size_t size; /* of the whole reply */
     size_t filled;
     bool is_null, is_error;
     struct excursion trip;
     bool has_value; /* GET's reply is complete, PTTL's is next */
+    char small[SMALL_VALUE];
 };
+
+static struct flight *flight_create(struct worker *worker)
+{
+    struct flight *flight = worker->flights;
+    if (flight != NULL) {
+        worker->flights = flight->next;
+        worker->nflights--;
+    } else if ((flight = mem_try(sizeof(*flight))) == NULL) {
+        return NULL;
+    }
+    memset(flight, 0, offsetof(struct flight, small));
+    flight->worker = worker;
+    return flight;
+}
 
 static void flight_destroy(struct flight *flight)
 {
-    blob_unref(flight->value);
-    mem_free(flight);
+    struct worker *worker = flight->worker;
+    if (flight->value != flight->small) {
+        mem_free(flight->value);
+    }
+    if (worker->nflights >= FLIGHTS_MAX) {
+        mem_free(flight);
+        return;
+    }
+    flight->next = worker->flights;
+    worker->flights = flight;
+    worker->nflights++;
+}
+
+void fetch_free_flights(struct worker *worker)
+{
+    while (worker->flights != NULL) {
+        struct flight *flight = worker->flights;
+        worker->flights = flight->next;
+        mem_free(flight);
+    }
+    worker->nflights = 0;
 }
 
 /* The value's first piece: reserves room for the whole, or gives the lease up. */
@@ -152,7 +220,8 @@ static void begin_value(struct flight *flight, const struct reply_piece *piece)
         fits = is_value = false;
     }
     if (is_value && fits) {
-        flight->value = blob_try((size_t)piece->size);
+        flight->size = (size_t)piece->size;
+        flight->value = flight->size <= SMALL_VALUE ? flight->small : mem_try(flight->size);
     } else if (is_value && !flight->is_error) {
         remember_large(worker, l1_hash(l1, l1_lease_key(flight->lease)));
     }
@@ -176,8 +245,8 @@ static void on_get_reply(struct call *call, const struct reply_piece *piece)
             begin_value(flight, piece);
         }
         if (flight->value != NULL) {
-            bug_on(piece->bytes.n > flight->value->n - flight->filled);
-            memcpy(flight->value->p + flight->filled, piece->bytes.p, piece->bytes.n);
+            bug_on(piece->bytes.n > flight->size - flight->filled);
+            memcpy(flight->value + flight->filled, piece->bytes.p, piece->bytes.n);
             flight->filled += piece->bytes.n;
         }
         flight->has_value = piece->last;
@@ -188,7 +257,7 @@ static void on_get_reply(struct call *call, const struct reply_piece *piece)
     }
     if (flight->lease != NULL) {
         struct l1_value value = {
-            .encoded = slice_of(flight->value->p, flight->filled),
+            .encoded = slice_of(flight->value, flight->filled),
             .is_null = flight->is_null,
             .ttl_ms = flight->is_error && !MUTANT(R2e)
                           ? 0
@@ -227,7 +296,7 @@ static bool submit_get(struct flight *flight)
     }
     flight->trip.away = db != home;
     char *end = flight->trip.away ? put_select(bytes, db) : bytes;
-    end = put_command(put_command(end, get_head, key), pttl_head, key);
+    end = put_get_pttl(end, key);
     end = flight->trip.away ? put_select(end, home) : end;
     flight->call.ops = &get_ops;
     flight->call.replies = flight->trip.away ? 4 : 2;
@@ -241,12 +310,11 @@ static bool submit_get(struct flight *flight)
 
 void fetch_get(struct worker *worker, struct l1_lease *lease)
 {
-    struct flight *flight = mem_try_zero(sizeof(*flight));
+    struct flight *flight = flight_create(worker);
     if (flight == NULL) {
         l1_abandon(worker->server->l1, &lease);
         return;
     }
-    flight->worker = worker;
     flight->lease = lease;
     if (!submit_get(flight)) {
         COUNT(worker, fetches_failed, 1);
@@ -554,7 +622,7 @@ static char *lease_keys(struct request *request, const struct request_view *view
         request->mget->leases[i] = l1_lease_try(worker->server->l1, &query, worker->now);
         if (request->mget->leases[i] != NULL) {
             request->mget->leased++;
-            end = put_command(end, pttl_head, key);
+            end = put_pttl(end, key);
         }
     }
     return end;

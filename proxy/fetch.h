@@ -16,3 +16,6 @@ void fetch_get(struct worker *worker, struct l1_lease *lease);
 MUST_CHECK bool fetch_mget(struct request *request, const struct request_view *view);
 /* Frees request->mget; its leases must have ended. Accepts NULL. */
 void fetch_mget_destroy(struct mget *mget);
+
+/* Frees what is kept of answered fetches for the next ones. */
+void fetch_free_flights(struct worker *worker);

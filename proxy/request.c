@@ -33,20 +33,21 @@ static bool append_reply(struct request *request, struct blob *blob)
                                     : chain_append(&request->reply, slice_of(blob->p, blob->n));
 }
 
-/* blob is NULL unless there is a reply; also if memory was out when it was to be kept. */
-static void answer_woken(struct request *request, enum l1_wake how, struct blob *blob)
+static void answer_woken(struct request *request, struct blob *blob)
 {
+    struct client *c = request->client;
     request->kind = REQUEST_HELD;
-    if (how == L1_WAKE_RETRY || (how == L1_WAKE_REPLY && blob == NULL)) {
+    if (request->woken == L1_WAKE_RETRY) {
         dispatch_again(request);
-        return;
-    }
-    bool ok = how == L1_WAKE_NULL ? resp_null(&request->reply, request->resp3)
-                                  : append_reply(request, blob);
-    if (ok) {
-        client_finish(request->client, request);
+    } else if (request->woken == L1_WAKE_NULL || request->woken_n > 0) {
+        struct slice null = request->resp3 ? SLICE("_\r\n") : SLICE("$-1\r\n");
+        bool is_null = request->woken == L1_WAKE_NULL;
+        struct slice reply = is_null ? null : slice_of(request->small_raw, request->woken_n);
+        (void)!client_pass(c, request, reply); /* false: it went with its client */
+    } else if (append_reply(request, blob)) {
+        client_finish(c, request);
     } else {
-        client_close(request->client);
+        client_close(c);
     }
 }
 
@@ -59,9 +60,25 @@ static void on_woken(struct worker *worker, struct post *post)
     if (request->client == NULL) {
         request_destroy(request);
     } else {
-        answer_woken(request, request->woken, blob);
+        answer_woken(request, blob);
     }
     blob_unref(blob);
+}
+
+/* The command is not needed any more: not even a fetch that fails comes behind a reply. Without
+ * memory for a long one the request looks again. */
+static void keep_reply(struct request *request, struct l1_reply *reply)
+{
+    struct slice encoded = reply->encoded;
+    if (encoded.n <= REQUEST_RAW_MAX) {
+        memcpy(request->small_raw, encoded.p, encoded.n);
+        request->woken_n = (uint32_t)encoded.n;
+        return;
+    }
+    request->woken_reply = l1_reply_blob(reply);
+    if (request->woken_reply == NULL) {
+        request->woken = L1_WAKE_RETRY;
+    }
 }
 
 /* Runs on whichever thread ended the lease. Always goes through the mailbox, also on the own thread:
@@ -70,7 +87,9 @@ static void on_wake(struct l1_waiter *waiter, enum l1_wake how, struct l1_reply 
 {
     struct request *request = container_of(waiter, struct request, waiter);
     request->woken = how;
-    request->woken_reply = how == L1_WAKE_REPLY ? l1_reply_blob(reply) : NULL;
+    if (how == L1_WAKE_REPLY) {
+        keep_reply(request, reply);
+    }
     request->post.run = on_woken;
     worker_post(request->worker, &request->post);
 }

@@ -89,8 +89,9 @@ struct request {
     uint64_t *hashes;
     struct order_link *keys;
 
-    enum l1_wake woken; /* written by the waking thread before it posts */
-    struct blob *woken_reply;
+    enum l1_wake woken;       /* written by the waking thread before it posts, */
+    uint32_t woken_n;         /* with a short reply, in small_raw; 0: it is in woken_reply */
+    struct blob *woken_reply; /* NULL also if memory was out */
 
     struct slice raw;      /* the command, kept while it may have to be sent again; n == 0: not */
     struct blob *raw_blob; /* what keeps raw alive; NULL: it is in small_raw */
@@ -99,7 +100,7 @@ struct request {
     struct post post; /* its way back from another worker's thread */
     uint64_t one_hash;
     struct order_link one_key;
-    char small_raw[REQUEST_RAW_MAX];
+    char small_raw[REQUEST_RAW_MAX]; /* the command; once it is woken with a reply, that */
 };
 
 /* Does it change keys that are known: write-begin and -end (classes K and U)? */

@@ -16,6 +16,7 @@
 
 #include "client.h"
 #include "fence.h"
+#include "fetch.h"
 #include "forward.h"
 #include "pinned.h"
 
@@ -60,33 +61,52 @@ bool worker_is_current(const struct worker *worker)
 void worker_post(struct worker *worker, struct post *post)
 {
     post->next = NULL;
+    if (worker_is_current(worker)) {
+        *worker->own_tail = post;
+        worker->own_tail = &post->next;
+        return;
+    }
     pthread_mutex_lock(&worker->mailbox_lock);
     *worker->mailbox_tail = post;
     worker->mailbox_tail = &post->next;
+    atomic_store_explicit(&worker->has_mail, true, memory_order_relaxed);
     pthread_mutex_unlock(&worker->mailbox_lock);
-    if (worker_is_current(worker)) {
-        worker->own_post = true;
-    } else {
-        ev_async_send(worker->loop, &worker->wakeup);
-    }
+    ev_async_send(worker->loop, &worker->wakeup); /* who looks too early is called once more */
 }
 
-/* Runs what is there; false when nothing was. */
-static bool run_mailbox(struct worker *worker)
+static void run_posts(struct worker *worker, struct post *post)
 {
-    worker->own_post = false;
-    pthread_mutex_lock(&worker->mailbox_lock);
-    struct post *post = worker->mailbox_head;
-    worker->mailbox_head = NULL;
-    worker->mailbox_tail = &worker->mailbox_head;
-    pthread_mutex_unlock(&worker->mailbox_lock);
-    bool any = post != NULL;
     while (post != NULL) {
         struct post *next = post->next;
         post->run(worker, post);
         post = next;
     }
-    return any;
+}
+
+static struct post *take_mail(struct worker *worker)
+{
+    if (!atomic_load_explicit(&worker->has_mail, memory_order_relaxed)) {
+        return NULL;
+    }
+    pthread_mutex_lock(&worker->mailbox_lock);
+    struct post *post = worker->mailbox_head;
+    worker->mailbox_head = NULL;
+    worker->mailbox_tail = &worker->mailbox_head;
+    atomic_store_explicit(&worker->has_mail, false, memory_order_relaxed);
+    pthread_mutex_unlock(&worker->mailbox_lock);
+    return post;
+}
+
+/* Runs what is there; false when nothing was. */
+static bool run_mailbox(struct worker *worker)
+{
+    struct post *mail = take_mail(worker);
+    struct post *own = worker->own_head;
+    worker->own_head = NULL;
+    worker->own_tail = &worker->own_head;
+    run_posts(worker, mail);
+    run_posts(worker, own);
+    return mail != NULL || own != NULL;
 }
 
 static void on_wakeup(struct ev_loop *loop, struct ev_async *async, int events)
@@ -248,7 +268,7 @@ static void finish_drain(struct worker *worker)
 
 static bool has_more_to_do(const struct worker *worker)
 {
-    return worker->own_post || worker->runnable.head != NULL || worker->dirty.head != NULL;
+    return worker->own_head != NULL || worker->runnable.head != NULL || worker->dirty.head != NULL;
 }
 
 static void on_turn_end(struct ev_loop *loop, struct ev_prepare *prepare, int events)
@@ -261,7 +281,7 @@ static void on_turn_end(struct ev_loop *loop, struct ev_prepare *prepare, int ev
         run_mailbox(worker);
         run_clients(worker);
         fence_start(worker);
-        if (worker->own_post) {
+        if (worker->own_head != NULL) {
             run_mailbox(worker); /* our own part of the fence */
         }
         flush_upstream(worker);
@@ -429,6 +449,7 @@ struct worker *worker_create(struct server *server, unsigned index)
     worker->read_buffer = mem_alloc(WORKER_READ_SIZE);
     pthread_mutex_init(&worker->mailbox_lock, NULL);
     worker->mailbox_tail = &worker->mailbox_head;
+    worker->own_tail = &worker->own_head;
     order_init(&worker->order);
     worker_read_clock(worker);
     create_links(worker);
@@ -496,6 +517,7 @@ void worker_destroy(struct worker *worker)
     feed_destroy(worker->feed);
     request_destroy(worker->spare);
     request_free_blocks(worker);
+    fetch_free_flights(worker);
     order_fini(&worker->order);
     pthread_mutex_destroy(&worker->mailbox_lock);
     ev_loop_destroy(worker->loop);

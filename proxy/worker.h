@@ -20,6 +20,7 @@
 
 struct client;
 struct fence;
+struct flight;
 struct pinned;
 struct request;
 
@@ -65,6 +66,8 @@ struct worker {
     struct request *spare;  /* ready for the next miss, so that hits allocate nothing */
     struct request *blocks; /* of answered requests, for the next ones (request.c) */
     uint32_t nblocks;
+    struct flight *flights; /* likewise (fetch.c) */
+    uint32_t nflights;
     char *read_buffer; /* WORKER_READ_SIZE, shared by all connections of the worker */
 
     struct client_queue clients;  /* all */
@@ -86,7 +89,7 @@ struct worker {
     enum road full_road;
     int64_t flush_lost;  /* ms: when a flush was lost that the server may execute yet; 0: none */
     bool output_stalled; /* some client is stalled_output */
-    bool own_post;       /* posted to itself since the mailbox was last emptied */
+    struct post *own_head, **own_tail; /* what it posted to itself */
     struct log_limit closed_log;
     int64_t last_tick;
     bool draining;
@@ -98,6 +101,7 @@ struct worker {
     struct ev_timer tick;
     struct ev_async wakeup;
 
+    _Atomic bool has_mail;        /* relaxed: who stores true wakes the worker behind it */
     pthread_mutex_t mailbox_lock; /* guards the mailbox, nothing else */
     struct post *mailbox_head;
     struct post **mailbox_tail;

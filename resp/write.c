@@ -33,14 +33,8 @@ static char *put_bytes(char *at, struct slice s)
     return at + s.n;
 }
 
-size_t resp_header(char *dst, char type, int64_t n)
+static __attribute__((noinline)) size_t long_header(char *dst, char type, int64_t n)
 {
-    /* Nearly all lengths that are written have one digit or two. */
-    if (likely(n >= 0 && n < 10)) {
-        dst[0] = type;
-        dst[1] = (char)('0' + n);
-        return (size_t)(put_crlf(dst + 2) - dst);
-    }
     char digits[RESP_HEADER_MAX];
     char *first = digits + sizeof(digits);
     /* Negated as unsigned: INT64_MIN has no positive twin. */
@@ -56,6 +50,23 @@ size_t resp_header(char *dst, char type, int64_t n)
     size_t length = (size_t)(digits + sizeof(digits) - first);
     memcpy(dst + 1, first, length);
     return (size_t)(put_crlf(dst + 1 + length) - dst);
+}
+
+size_t resp_header(char *dst, char type, int64_t n)
+{
+    /* Nearly all lengths that are written have one digit or two. */
+    if (likely(n >= 0 && n < 10)) {
+        dst[0] = type;
+        dst[1] = (char)('0' + n);
+        return (size_t)(put_crlf(dst + 2) - dst);
+    }
+    if (likely(n >= 0 && n < 100)) {
+        dst[0] = type;
+        dst[1] = (char)('0' + n / 10);
+        dst[2] = (char)('0' + n % 10);
+        return (size_t)(put_crlf(dst + 3) - dst);
+    }
+    return long_header(dst, type, n);
 }
 
 static bool append_header(struct chain *c, char type, int64_t n)
