@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * server.c: builds what the workers share, starts them, waits for a signal, takes it all down in
- * reverse order. The main thread accepts, watches for signals and looks the upstream's name up again
- * while nothing is heard from it; it serves no client.
+ * reverse order. The main thread accepts and watches for signals; it serves no client.
  */
 #include "server.h"
 
@@ -21,8 +20,7 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
-#define AUTO_WORKERS  4
-#define RESOLVE_EVERY 5.0 /* seconds */
+#define AUTO_WORKERS 4
 /* Connections and such that are not clients: per worker, and for the process. */
 #define DESCRIPTORS_PER_WORKER 16
 #define DESCRIPTORS_OWN        64
@@ -32,7 +30,6 @@ struct running {
     struct ev_loop *loop;
     struct listeners *listeners;
     struct ev_signal sigterm, sigint;
-    struct ev_timer resolve;
 };
 
 /* The first line of a small file of the kernel's; false when there is none. */
@@ -207,9 +204,11 @@ static bool create_shared(struct server *server, const struct conf *conf)
         return false;
     }
     bug_on(!conf_address(conf->upstream_servers.items[0], host, port));
+    server->resolver = resolver_create(resolver_system);
     server->node = node_create(&(struct node_options){
         .host = host,
         .port = port,
+        .resolver = server->resolver,
         .user = conf->upstream_user[0] == '\0' ? NULL : conf->upstream_user,
         .password = conf->upstream_password[0] == '\0' ? NULL : conf->upstream_password,
         .password_file =
@@ -264,26 +263,13 @@ static void on_signal(struct ev_loop *loop, struct ev_signal *signal, int events
     ev_break(loop, EVBREAK_ALL);
 }
 
-static void on_resolve(struct ev_loop *loop, struct ev_timer *timer, int events)
-{
-    (void)loop;
-    (void)events;
-    struct running *running = container_of(timer, struct running, resolve);
-    struct node *node = running->server.node;
-    if (clock_ms() - node_last_heard(node) > (int64_t)(RESOLVE_EVERY * 1000)) {
-        node_resolve(node);
-    }
-}
-
 static void serve(struct running *running)
 {
     struct server *server = &running->server;
     ev_signal_init(&running->sigterm, on_signal, SIGTERM);
     ev_signal_init(&running->sigint, on_signal, SIGINT);
-    ev_timer_init(&running->resolve, on_resolve, RESOLVE_EVERY, RESOLVE_EVERY);
     ev_signal_start(running->loop, &running->sigterm);
     ev_signal_start(running->loop, &running->sigint);
-    ev_timer_start(running->loop, &running->resolve);
     for (unsigned i = 0; i < server->nworkers; i++) {
         worker_start(server->workers[i]);
     }
@@ -316,6 +302,7 @@ static void destroy(struct running *running)
     mem_free(server->workers);
     feeds_destroy(server->feeds);
     node_destroy(server->node);
+    resolver_destroy(server->resolver);
     l1_destroy(server->l1);
     ev_loop_destroy(running->loop);
     mem_free(running);

@@ -10,6 +10,7 @@
 #include "../l1/l1.h"
 #include "../resp/cmd.h"
 #include "../upstream/node.h"
+#include "../upstream/resolver.h"
 
 #include <stdatomic.h>
 
@@ -47,6 +48,7 @@ struct server {
     const struct conf *conf;
     const struct cmd *get; /* the row of GET */
     struct l1 *l1;
+    struct resolver *resolver;
     struct node *node;
     bool caching;        /* invalidation.mode is not off */
     struct feeds *feeds; /* NULL unless caching */

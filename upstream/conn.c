@@ -173,7 +173,8 @@ void conn_tick(struct conn *conn, int64_t now)
         conn_try_early(conn); /* it has answered somebody since */
     } else if (conn->deadline != 0 && now >= conn->deadline && !may_be_busy(conn, now)) {
         if (conn->state == CONN_CONNECTING) {
-            conn_next_address(conn, "connecting took too long");
+            conn_next_address(conn, conn->fd < 0 ? "the host name is not resolved yet"
+                                                 : "connecting took too long");
         } else {
             conn_give_up(conn, "the server did not answer the handshake in time");
         }

@@ -30,6 +30,7 @@
 #define STABLE_MS         1000 /* a link that was up for less did not prove much: back off */
 #define LOG_EVERY_MS      10000
 #define LOST_LOG_EVERY_MS 1000
+#define RESOLVING_MS      10 /* between first looks whether the host name is resolved */
 
 const char CONN_ANOTHER_SERVER[] = "another server process answers at this address";
 
@@ -170,13 +171,34 @@ void conn_try_early(struct conn *conn)
     ev_timer_start(conn->options.loop, &conn->retry);
 }
 
+/* The lookup of a name that has no address yet is part of the attempt, within its deadline. */
+static void try_resolved(struct conn *conn)
+{
+    struct node *node = conn->options.node;
+    char why[ERR_MAX];
+    bool resolving = node_is_resolving(node, why); /* first: it may end in between */
+    conn->addresses_left = node_address_count(node);
+    if (conn->addresses_left == 0 && resolving) {
+        int64_t so_far = conn->options.now() - conn->attempt_began;
+        int64_t wait = so_far / 4 > RESOLVING_MS ? so_far / 4 : RESOLVING_MS;
+        ev_timer_set(&conn->retry, (double)wait / 1000.0, 0.);
+        ev_timer_start(conn->options.loop, &conn->retry);
+        return;
+    }
+    try_addresses(conn, why);
+}
+
 void conn_start_attempt(struct conn *conn)
 {
+    struct node *node = conn->options.node;
     conn->attempt_began = conn->options.now();
-    conn->addresses_left = node_address_count(conn->options.node);
     conn->refused = NULL;
+    if (node_address_count(node) == 0) {
+        node_resolve(node, conn->attempt_began);
+        conn->deadline = conn->attempt_began + node_options(node)->connect_timeout_ms;
+    }
     conn_set_state(conn, CONN_CONNECTING);
-    try_addresses(conn, "the host name is not resolved");
+    try_resolved(conn);
 }
 
 struct lost_calls conn_take_down(struct conn *conn)
@@ -196,6 +218,9 @@ static void lose_attempt(struct conn *conn, const char *why, int64_t now)
     conn->hopeful = false;
     conn->slow_ms = 0;
     conn->attempt_failed = now;
+    if (refused == NULL) {
+        node_resolve(conn->options.node, now);
+    }
     conn_set_state(conn, CONN_BACKOFF);
     log_failed(conn, lost.n, now);
     if (refused != NULL && conn->events->refused != NULL) {
@@ -357,7 +382,12 @@ void conn_on_retry(struct ev_loop *loop, ev_timer *w, int revents)
     (void)loop;
     (void)revents;
     struct conn *conn = container_of(w, struct conn, retry);
-    bug_on(conn->magic != CONN_MAGIC || conn->state != CONN_BACKOFF);
+    bug_on(conn->magic != CONN_MAGIC);
+    if (conn->state == CONN_CONNECTING) {
+        try_resolved(conn);
+        return;
+    }
+    bug_on(conn->state != CONN_BACKOFF);
     conn_start_attempt(conn);
 }
 

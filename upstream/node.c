@@ -12,7 +12,7 @@
  * generation and the moment of the last sign of life are atomics, because every command and every
  * read looks at them.
  *
- * Not here: connecting (conn.c), choosing among nodes.
+ * Not here: connecting (conn.c), looking names up (resolver.c), choosing among nodes.
  */
 #include "node.h"
 
@@ -20,20 +20,17 @@
 #include "../conf/mutant.h"
 #include "../conf/secret.h"
 
-#include <netdb.h>
+#include "resolver.h"
+
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/un.h>
 
-#define ADDRESSES_MAX 16
-#define RUN_ID_MAX    64 /* Redis's has 40 characters */
-#define VERSION_MAX   64
-
-struct address {
-    struct sockaddr_storage addr;
-    socklen_t len;
-};
+#define RUN_ID_MAX       64 /* Redis's has 40 characters */
+#define VERSION_MAX      64
+#define UNRESOLVED_MAX   128
+#define RESOLVE_EVERY_MS 1000
 
 struct node {
     struct node_options options; /* its strings are copies */
@@ -42,6 +39,10 @@ struct node {
     pthread_mutex_t lock; /* everything down to version */
     struct address addresses[ADDRESSES_MAX];
     unsigned naddresses;
+    bool is_name;   /* to be looked up again; set once */
+    bool resolving; /* the resolver has been asked */
+    int64_t resolved_at;
+    char unresolved[UNRESOLVED_MAX]; /* why the last lookup found nothing, or "" */
     char run_id[RUN_ID_MAX];
     char version[VERSION_MAX];
 
@@ -53,6 +54,8 @@ struct node {
     char apart[128];
     _Atomic int64_t last_heard; /* relaxed: a hint for deadlines of seconds */
 };
+
+static void find_addresses(struct node *node);
 
 static char *copy_or_null(const char *s)
 {
@@ -93,7 +96,7 @@ struct node *node_create(const struct node_options *options)
     pthread_mutex_init(&node->identify_lock, NULL);
     atomic_init(&node->generation, 1);
     atomic_init(&node->last_heard, 0);
-    (void)node_resolve(node);
+    find_addresses(node);
     return node;
 }
 
@@ -107,6 +110,9 @@ void node_destroy(struct node *node)
 {
     if (node == NULL) {
         return;
+    }
+    if (node->is_name) {
+        resolver_forget(node->options.resolver, node);
     }
     if (node->options.password != NULL) {
         explicit_bzero((void *)(uintptr_t)node->options.password, strlen(node->options.password));
@@ -134,54 +140,83 @@ const struct node_options *node_options(const struct node *node)
 
 /* ---- Addresses ----------------------------------------------------------------------------- */
 
-static void set_addresses(struct node *node, const struct address *list, unsigned n)
+/* With `lock` held. */
+static void keep_addresses(struct node *node, const struct addresses *found)
 {
+    memcpy(node->addresses, found->list, found->n * sizeof(found->list[0]));
+    node->naddresses = found->n;
+}
+
+/* On the resolver's thread. What was found replaces the old addresses in one step; a name that is not
+ * found now leaves them. */
+static void on_found(void *ctx, const struct addresses *found)
+{
+    struct node *node = ctx;
     pthread_mutex_lock(&node->lock);
-    memcpy(node->addresses, list, n * sizeof(list[0]));
-    node->naddresses = n;
+    node->resolving = false;
+    (void)snprintf(node->unresolved, sizeof(node->unresolved), "%.*s", UNRESOLVED_MAX - 1,
+                   found->error);
+    if (found->n > 0) {
+        keep_addresses(node, found);
+    }
     pthread_mutex_unlock(&node->lock);
 }
 
 /* Of a Unix socket: its path, which is there or not when it is connected to. */
-static bool set_path(struct node *node)
+static void find_path(const char *path, struct addresses *found)
 {
-    struct address address = {.len = sizeof(struct sockaddr_un)};
-    struct sockaddr_un *un = (struct sockaddr_un *)(void *)&address.addr;
-    if (strlen(node->options.host) >= sizeof(un->sun_path)) {
-        return false;
+    struct sockaddr_un *un = (struct sockaddr_un *)(void *)&found->list[0].addr;
+    if (strlen(path) >= sizeof(un->sun_path)) {
+        (void)snprintf(found->error, sizeof(found->error), "the path is too long");
+        return;
     }
     un->sun_family = AF_UNIX;
-    memcpy(un->sun_path, node->options.host, strlen(node->options.host));
-    set_addresses(node, &address, 1);
-    return true;
+    memcpy(un->sun_path, path, strlen(path));
+    found->list[0].len = sizeof(*un);
+    found->n = 1;
 }
 
-bool node_resolve(struct node *node)
+/* The first time: what is no name is known at once. */
+static void find_addresses(struct node *node)
 {
-    if (is_unix(&node->options)) {
-        return set_path(node);
+    const struct node_options *o = &node->options;
+    struct addresses found = {0};
+    if (is_unix(o)) {
+        find_path(o->host, &found);
+    } else if (!resolver_is_address(o->host, o->port, &found)) {
+        node->is_name = o->resolver != NULL;
     }
-    struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
-    struct addrinfo *found = NULL;
-    if (getaddrinfo(node->options.host, node->options.port, &hints, &found) != 0) {
-        return false;
+    if (node->is_name) {
+        node->resolving = true;
+        resolver_ask(o->resolver, o->host, o->port, on_found, node);
+    } else {
+        on_found(node, &found);
     }
-    struct address list[ADDRESSES_MAX];
-    unsigned n = 0;
-    for (const struct addrinfo *at = found; at != NULL && n < ADDRESSES_MAX; at = at->ai_next) {
-        if (at->ai_addrlen <= sizeof(list[n].addr)) {
-            memset(&list[n], 0, sizeof(list[n]));
-            memcpy(&list[n].addr, at->ai_addr, at->ai_addrlen);
-            list[n].len = at->ai_addrlen;
-            n++;
-        }
+}
+
+void node_resolve(struct node *node, int64_t now)
+{
+    pthread_mutex_lock(&node->lock);
+    bool asks = node->is_name && !node->resolving && now - node->resolved_at >= RESOLVE_EVERY_MS;
+    if (asks) {
+        node->resolving = true;
+        node->resolved_at = now;
     }
-    freeaddrinfo(found);
-    if (n == 0) {
-        return false;
+    pthread_mutex_unlock(&node->lock);
+    if (asks) {
+        resolver_ask(node->options.resolver, node->options.host, node->options.port, on_found,
+                     node);
     }
-    set_addresses(node, list, n);
-    return true;
+}
+
+bool node_is_resolving(struct node *node, char why[ERR_MAX])
+{
+    pthread_mutex_lock(&node->lock);
+    bool resolving = node->resolving;
+    (void)snprintf(why, ERR_MAX, "the host name is not resolved%s%s",
+                   node->unresolved[0] == '\0' ? "" : ": ", node->unresolved);
+    pthread_mutex_unlock(&node->lock);
+    return resolving;
 }
 
 bool node_address(struct node *node, unsigned attempt, struct sockaddr_storage *addr,

@@ -14,12 +14,14 @@
 #include <sys/socket.h>
 
 struct node;
+struct resolver;
 
 struct node_options {
-    const char *host;     /* name or address; what begins with '/' is the path of a Unix socket */
-    const char *port;     /* "" then */
-    const char *user;     /* NULL: none */
-    const char *password; /* NULL: none */
+    const char *host; /* name or address; what begins with '/' is the path of a Unix socket */
+    const char *port; /* "" then */
+    struct resolver *resolver; /* for names; NULL: none is known. Must outlive the node */
+    const char *user;          /* NULL: none */
+    const char *password;      /* NULL: none */
     const char *password_file; /* NULL, or read at every bring-up; its first line is the password */
     int64_t connect_timeout_ms;
     int64_t dead_after_ms; /* a connection that owes replies and a node that says nothing for so
@@ -32,8 +34,8 @@ struct node_options {
     void *ctx;
 };
 
-/* Copies the options. Resolves the name, blocking; an unknown name is not an error (node_address
- * fails until node_resolve succeeds). */
+/* Copies the options. Does not block: a name is being looked up when it returns, and node_address
+ * fails until that is done. */
 struct node *node_create(const struct node_options *options);
 /* Accepts NULL. No connection may use it any more. */
 void node_destroy(struct node *node);
@@ -42,9 +44,11 @@ void node_destroy(struct node *node);
 const char *node_name(const struct node *node);
 const struct node_options *node_options(const struct node *node);
 
-/* Looks the name up again (blocking; not on a worker) and switches to what it finds. False: nothing
- * was found and the old addresses stay. */
-bool node_resolve(struct node *node);
+/* The addresses are in doubt: looks a name up again, in the background and once a second at most,
+ * and switches to what is found; if that is nothing, the old addresses stay. */
+void node_resolve(struct node *node, int64_t now);
+/* Is it being looked up? why: what to say while it has no address. */
+bool node_is_resolving(struct node *node, char why[ERR_MAX]);
 /* The address to connect to; false when the name has never been resolved. attempt 0, 1, 2 ... walks
  * through all addresses of the name. */
 bool node_address(struct node *node, unsigned attempt, struct sockaddr_storage *addr,

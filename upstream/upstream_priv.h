@@ -73,7 +73,7 @@ struct conn {
     struct handshake *handshake; /* in HANDSHAKE */
     ev_io readable;
     ev_io writable; /* active only while connecting or while the socket is full */
-    ev_timer retry; /* in BACKOFF */
+    ev_timer retry; /* in BACKOFF; in CONNECTING while the name is being looked up */
 
     struct chain out;
     uint64_t queued;   /* see the picture above */

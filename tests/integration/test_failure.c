@@ -402,11 +402,11 @@ SCENARIO(failure, clients_that_leave_in_any_state_leave_nothing_behind)
         redis_thaw(r);
         leave(n, "GET huge", 4);
         leave(n, "GETRANGE huge 0 -1", 4);
-        nearside_await_info(n, "clients_connected", 0, 1, 3000);
+        nearside_await_info(n, "clients_connected", 0, 1, 15000);
     }
-    nearside_await_info(n, "l1_waiters", 0, 0, 3000);
-    nearside_await_info(n, "l1_leases", 0, 0, 3000);
-    nearside_await_info(n, "client_memory", 0, 1024 * 1024, 3000);
+    nearside_await_info(n, "l1_waiters", 0, 0, 15000);
+    nearside_await_info(n, "l1_leases", 0, 0, 15000);
+    nearside_await_info(n, "client_memory", 0, 1024 * 1024, 15000);
     c = nearside_connect(n);
     expect(c, "nil", "GET cold0");
     expect(c, "$v", "GET k");

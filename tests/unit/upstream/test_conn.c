@@ -177,22 +177,6 @@ Test(conn, connecting_has_a_deadline)
     close(listener);
 }
 
-Test(conn, unresolved_name_fails_the_attempt)
-{
-    open_with(1, (struct node_options){.host = "no such host"}, (struct conn_options){0});
-    cr_assert_eq(conn_state(conn), CONN_BACKOFF);
-    cr_assert_not_null(strstr(conn_error(conn), "resolved"), "%s", conn_error(conn));
-    close_all();
-}
-
-Test(conn, name_with_several_addresses_finds_the_one_that_listens)
-{
-    redis_start(&redis, "");
-    open_with(redis.port, (struct node_options){.host = "localhost"}, (struct conn_options){0});
-    WAIT_FOR(is_up());
-    close_redis();
-}
-
 /* ---- Refusals ------------------------------------------------------------------------------ */
 
 struct refusal {

@@ -4,11 +4,15 @@
  */
 #include "../../../upstream/node.h"
 
+#include "../../../upstream/resolver.h"
+
 #include <criterion/criterion.h>
 
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <sys/un.h>
 #include <unistd.h>
@@ -62,9 +66,21 @@ Test(node, address_is_where_to_connect)
     node_destroy(node);
 }
 
+/* Waits until the resolver is through with it; the moments of lookups are the caller's. */
+static void await_resolved(struct node *node)
+{
+    char why[ERR_MAX];
+    for (int i = 0; i < 10000 && node_is_resolving(node, why); i++) {
+        usleep(1000);
+    }
+    cr_assert_not(node_is_resolving(node, why));
+}
+
 Test(node, attempts_walk_through_all_addresses)
 {
-    struct node *node = make((struct node_options){.host = "localhost"});
+    struct resolver *resolver = resolver_create(resolver_system);
+    struct node *node = make((struct node_options){.host = "localhost", .resolver = resolver});
+    await_resolved(node);
     unsigned n = node_address_count(node);
     cr_assert_gt(n, 0);
     struct sockaddr_storage first;
@@ -79,6 +95,7 @@ Test(node, attempts_walk_through_all_addresses)
         cr_assert_neq(memcmp(&first, &other, sizeof(first)), 0);
     }
     node_destroy(node);
+    resolver_destroy(resolver);
 }
 
 Test(node, path_is_a_unix_socket)
@@ -95,23 +112,121 @@ Test(node, path_is_a_unix_socket)
     node_destroy(node);
 }
 
-Test(node, unknown_name_is_not_an_error_of_create)
+Test(node, unknown_name_has_no_address_and_says_why)
 {
-    struct node *node = make((struct node_options){.host = "no such host"});
+    struct resolver *resolver = resolver_create(resolver_system);
+    struct node *node = make((struct node_options){.host = "no such host", .resolver = resolver});
     struct sockaddr_storage addr;
     socklen_t len = 0;
+    char why[ERR_MAX];
+    await_resolved(node);
     cr_assert_not(node_address(node, 0, &addr, &len));
     cr_assert_eq(node_address_count(node), 0);
-    cr_assert_not(node_resolve(node));
+    cr_assert_not(node_is_resolving(node, why));
+    cr_assert_str_eq(why, "the host name is not resolved: Name or service not known");
+    node_destroy(node);
+    resolver_destroy(resolver);
+}
+
+Test(node, address_needs_no_resolver_and_no_lookup)
+{
+    struct node *node = make((struct node_options){.host = "::1"});
+    char why[ERR_MAX];
+    cr_assert_eq(node_address_count(node), 1);
+    node_resolve(node, 100000);
+    cr_assert_not(node_is_resolving(node, why));
+    cr_assert_eq(node_address_count(node), 1);
     node_destroy(node);
 }
 
-Test(node, resolve_keeps_what_it_finds)
+/* A name service of our own: answers with the port `lookup_port`, or, if that is 0, with nothing, and
+ * takes as long as `lookup_holds` says. */
+static atomic_int lookup_port;
+static atomic_int lookups;
+static atomic_bool lookup_holds;
+
+static void look_up(const char *host, const char *port, struct addresses *found)
 {
-    struct node *node = make((struct node_options){0});
-    cr_assert(node_resolve(node));
-    cr_assert_eq(node_address_count(node), 1);
+    (void)port;
+    cr_assert_str_eq(host, "redis.example");
+    atomic_fetch_add(&lookups, 1);
+    while (atomic_load(&lookup_holds)) {
+        usleep(1000);
+    }
+    if (atomic_load(&lookup_port) == 0) {
+        snprintf(found->error, sizeof(found->error), "gone");
+        return;
+    }
+    char text[16];
+    snprintf(text, sizeof(text), "%d", atomic_load(&lookup_port));
+    cr_assert(resolver_is_address("127.0.0.1", text, found));
+}
+
+static int port_of(struct node *node)
+{
+    struct sockaddr_storage addr;
+    socklen_t len;
+    return node_address(node, 0, &addr, &len) ? ntohs(((struct sockaddr_in *)&addr)->sin_port) : 0;
+}
+
+Test(node, name_that_changes_is_followed_and_one_that_vanishes_is_not)
+{
+    atomic_store(&lookup_port, 7001);
+    struct resolver *resolver = resolver_create(look_up);
+    struct node *node = make((struct node_options){.host = "redis.example", .resolver = resolver});
+    await_resolved(node);
+    cr_assert_eq(port_of(node), 7001);
+
+    atomic_store(&lookup_port, 7002);
+    node_resolve(node, 5000);
+    await_resolved(node);
+    cr_assert_eq(port_of(node), 7002);
+
+    atomic_store(&lookup_port, 0);
+    node_resolve(node, 6000);
+    await_resolved(node);
+    cr_assert_eq(port_of(node), 7002);
+    cr_assert_eq(atomic_load(&lookups), 3);
     node_destroy(node);
+    resolver_destroy(resolver);
+}
+
+Test(node, lookups_are_once_a_second_at_most)
+{
+    atomic_store(&lookup_port, 7001);
+    struct resolver *resolver = resolver_create(look_up);
+    struct node *node = make((struct node_options){.host = "redis.example", .resolver = resolver});
+    await_resolved(node);
+    node_resolve(node, 5000);
+    await_resolved(node);
+    node_resolve(node, 5999);
+    await_resolved(node);
+    cr_assert_eq(atomic_load(&lookups), 2);
+    node_resolve(node, 6000);
+    await_resolved(node);
+    cr_assert_eq(atomic_load(&lookups), 3);
+    node_destroy(node);
+    resolver_destroy(resolver);
+}
+
+Test(node, nobody_waits_for_a_name_service_that_does_not_answer)
+{
+    atomic_store(&lookup_holds, true);
+    struct resolver *resolver = resolver_create(look_up);
+    struct node *node = make((struct node_options){.host = "redis.example", .resolver = resolver});
+    struct node *other = make((struct node_options){.host = "redis.example", .resolver = resolver});
+    char why[ERR_MAX];
+    for (int i = 0; i < 10000 && atomic_load(&lookups) == 0; i++) {
+        usleep(1000);
+    }
+    cr_assert_eq(port_of(node), 0);
+    cr_assert(node_is_resolving(node, why));
+    cr_assert_str_eq(why, "the host name is not resolved");
+    node_destroy(other); /* its question waits in the queue */
+    node_destroy(node);  /* its lookup is under way */
+    resolver_destroy(resolver);
+    atomic_store(&lookup_holds, false);
+    cr_assert_eq(atomic_load(&lookups), 1);
 }
 
 /* ---- Credentials --------------------------------------------------------------------------- */
