@@ -137,16 +137,10 @@ static void assign(struct loader *l, const struct option *option, const char *te
         complain(l, option, "%s", err);
         return;
     }
-    const struct conf_list *list =
-        option->kind == OPTION_LIST ? conf_strings(l->conf, option) : NULL;
-    if (list != NULL && list->n >= option->max) {
+    if (option->kind == OPTION_LIST && conf_strings(l->conf, option)->n >= option->max) {
         origin->refused = true;
-        if (option->max == 1) {
-            complain(l, option, "more than one is not supported; expected only %s", list->items[0]);
-        } else {
-            complain(l, option, "is one too many; expected at most %llu",
-                     (unsigned long long)option->max);
-        }
+        complain(l, option, "is one too many; expected at most %llu",
+                 (unsigned long long)option->max);
         return;
     }
     if (!conf_store(l->conf, option, &value)) {
@@ -398,17 +392,99 @@ static void check_password(struct loader *l, enum option_index word, enum option
     }
 }
 
+static void check_user(struct loader *l, enum option_index user, enum option_index word,
+                       enum option_index file)
+{
+    const char *section = option_table[user].section;
+    if ((*conf_string(l->conf, &option_table[user]))[0] != '\0' &&
+        (*conf_string(l->conf, &option_table[word]))[0] == '\0' &&
+        (*conf_string(l->conf, &option_table[file]))[0] == '\0' && !l->origins[word].refused &&
+        !l->origins[file].refused) {
+        complain(l, &option_table[user],
+                 "a user needs a password; expected %s.password or %s.password_file", section,
+                 section);
+    }
+    check_password(l, word, file);
+}
+
 static void check_login(struct loader *l)
 {
-    const struct conf *conf = l->conf;
     check_password(l, OPTION_proxy_password, OPTION_proxy_password_file);
-    if (conf->upstream_user[0] != '\0' && conf->upstream_password[0] == '\0' &&
-        conf->upstream_password_file[0] == '\0' && !l->origins[OPTION_upstream_password].refused &&
-        !l->origins[OPTION_upstream_password_file].refused) {
-        complain(l, &option_table[OPTION_upstream_user],
-                 "a user needs a password; expected upstream.password or upstream.password_file");
+    check_user(l, OPTION_upstream_user, OPTION_upstream_password, OPTION_upstream_password_file);
+    check_user(l, OPTION_sentinel_user, OPTION_sentinel_password, OPTION_sentinel_password_file);
+}
+
+/* ---- What goes with which upstream.mode ------------------------------------------------------- */
+
+/* `what` is given although the mode is another than it is for. */
+static void complain_mode(struct loader *l, enum option_index what, const char *wanted)
+{
+    char is[TEXT_MAX];
+    char where[TEXT_MAX];
+    value_format(&option_table[OPTION_upstream_mode], (uint64_t)l->conf->upstream_mode, is);
+    complain(l, &option_table[what], "contradicts upstream.mode, %s %s; expected it only with %s",
+             is, origin_text(l, OPTION_upstream_mode, where), wanted);
+}
+
+static void check_servers(struct loader *l)
+{
+    const struct conf_list *servers = &l->conf->upstream_servers;
+    const struct option *option = &option_table[OPTION_upstream_servers];
+    if (l->conf->upstream_mode == CONF_MODE_STANDALONE) {
+        if (servers->n > 1) {
+            complain(l, option,
+                     "there are %zu, but upstream.mode is standalone; expected one, or mode = "
+                     "sentinel or cluster",
+                     servers->n);
+        }
+        return;
     }
-    check_password(l, OPTION_upstream_password, OPTION_upstream_password_file);
+    for (size_t i = 0; i < servers->n; i++) {
+        if (strncmp(servers->items[i], "unix:", 5) == 0) {
+            complain(l, option, "%s cannot be one of several; expected host:port",
+                     servers->items[i]);
+            return;
+        }
+    }
+}
+
+static void check_mode(struct loader *l)
+{
+    const struct conf *conf = l->conf;
+    char host[CONF_HOST_MAX];
+    char port[CONF_PORT_MAX];
+    if (l->origins[OPTION_upstream_mode].refused) {
+        return;
+    }
+    check_servers(l);
+    if (conf->upstream_mode == CONF_MODE_SENTINEL) {
+        if (conf->sentinel_master[0] == '\0' && !l->origins[OPTION_sentinel_master].refused) {
+            complain(l, &option_table[OPTION_upstream_mode],
+                     "sentinel needs the name of the master; expected sentinel.master");
+        }
+    } else if (conf->sentinel_master[0] != '\0') {
+        complain_mode(l, OPTION_sentinel_master, "mode = sentinel");
+    }
+    if (conf->upstream_mode != CONF_MODE_CLUSTER) {
+        if (conf->proxy_cluster_facade) {
+            complain_mode(l, OPTION_proxy_cluster_facade, "mode = cluster");
+        }
+        if (conf->upstream_read_from != CONF_READ_PRIMARY) {
+            complain_mode(l, OPTION_upstream_read_from, "mode = cluster");
+        }
+    } else if (conf->upstream_db != 0) {
+        complain_mode(l, OPTION_upstream_db, "the other modes, since clusters have db 0 only");
+    }
+    if (conf->proxy_announce[0] != '\0') {
+        if (!conf->proxy_cluster_facade) {
+            complain(l, &option_table[OPTION_proxy_announce],
+                     "means nothing here; expected it only with proxy.cluster_facade = yes");
+        } else if (!conf_address(conf->proxy_announce, host, port) || port[0] == '\0' ||
+                   strcmp(host, "*") == 0) {
+            complain(l, &option_table[OPTION_proxy_announce],
+                     "'%s' is not valid; expected host:port", conf->proxy_announce);
+        }
+    }
 }
 
 /* ---- Life ------------------------------------------------------------------------------------- */
@@ -427,6 +503,7 @@ struct conf *conf_load_stream(FILE *file, const char *name, char *const *sets, s
     }
     check_l1(&l);
     check_login(&l);
+    check_mode(&l);
     check_prefixes(&l);
     if (l.nerrors > 0) {
         conf_destroy(l.conf);

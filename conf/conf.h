@@ -33,6 +33,12 @@ enum conf_invalidation {
     CONF_INVALIDATION_OFF
 };
 
+/* upstream.mode */
+enum conf_mode { CONF_MODE_STANDALONE, CONF_MODE_SENTINEL, CONF_MODE_CLUSTER };
+
+/* upstream.read_from */
+enum conf_read_from { CONF_READ_PRIMARY, CONF_READ_PREFER_REPLICA, CONF_READ_REPLICA };
+
 /* proxy.order */
 enum conf_order { CONF_ORDER_KEY, CONF_ORDER_STRICT };
 

@@ -95,6 +95,11 @@ Test(conf, without_a_file_every_option_has_its_default)
     cr_expect_str_eq(c->upstream_user, "");
     cr_expect_str_eq(c->upstream_password, "");
     cr_expect_str_eq(c->upstream_password_file, "");
+    cr_expect_eq(c->upstream_mode, (int)CONF_MODE_STANDALONE);
+    cr_expect_eq(c->upstream_read_from, (int)CONF_READ_PRIMARY);
+    cr_expect_eq(c->upstream_topology_refresh, 5000);
+    cr_expect_str_eq(c->sentinel_master, "");
+    cr_expect(!c->proxy_cluster_facade);
     cr_expect_eq(c->upstream_db, 0);
     cr_expect_eq(c->upstream_connect_timeout, 1000);
     cr_expect_eq(c->upstream_dead_after, 10000);
@@ -244,7 +249,8 @@ Test(conf, swapped_letters_are_one_mistake_and_case_is_none)
 Test(conf, unknown_names_without_a_near_one_get_a_list)
 {
     expect_errors("[server]\n[invalidation]\nfoo = 1\n", NONE,
-                  "f.ini:1: [server]: unknown section; there is [proxy], [upstream], [l1], "
+                  "f.ini:1: [server]: unknown section; there is [proxy], [upstream], "
+                  "[sentinel], [l1], "
                   "[invalidation]\n"
                   "f.ini:3: [invalidation] foo: unknown key; there is mode, prefixes, set_notify, "
                   "weak_ttl, channel, channel_ttl, unknown_writes, link_lease\n");
@@ -312,16 +318,6 @@ Test(conf, an_item_given_twice_is_an_error)
 {
     expect_errors("[proxy]\nlisten = a:1\nlisten = b:1\nlisten = a:1\n", NONE,
                   "f.ini:4: [proxy] listen: a:1 is given twice\n");
-}
-
-Test(conf, more_than_one_server_is_an_error_that_says_so)
-{
-    expect_errors("[upstream]\nservers = a:1\nservers = b:1\n", NONE,
-                  "f.ini:3: [upstream] servers: more than one is not supported; expected only "
-                  "a:1\n");
-    expect_errors(NULL, SETS("upstream.servers=a:1", "upstream.servers=b:1"),
-                  "--set upstream.servers=b:1: more than one is not supported; expected only "
-                  "a:1\n");
 }
 
 Test(conf, a_list_has_a_bound)
@@ -434,6 +430,64 @@ Test(conf, a_refused_value_is_not_also_a_contradiction)
         "from 64b to 64mb\n");
     expect_errors("[upstream]\nuser = u\npassword =\n", NONE,
                   "f.ini:3: [upstream] password: has no value; expected text, or \"\" for none\n");
+}
+
+Test(conf, what_belongs_to_another_mode_is_a_contradiction)
+{
+    static const struct {
+        const char *text;
+        const char *wanted;
+    } cases[] = {
+        {"[upstream]\nservers = a:1\nservers = b:1\n",
+         "f.ini:2: [upstream] servers: there are 2, but upstream.mode is standalone; expected one, "
+         "or "
+         "mode = sentinel or cluster\n"},
+        {"[upstream]\nmode = sentinel\n",
+         "f.ini:2: [upstream] mode: sentinel needs the name of the "
+         "master; expected sentinel.master\n"},
+        {"[sentinel]\nmaster = m\n",
+         "f.ini:2: [sentinel] master: contradicts upstream.mode, "
+         "standalone (default); expected it only with mode = sentinel\n"},
+        {"[upstream]\nmode = cluster\nservers = unix:/s\n",
+         "f.ini:3: [upstream] servers: unix:/s cannot be one of several; expected host:port\n"},
+        {"[upstream]\nmode = cluster\ndb = 1\n",
+         "f.ini:3: [upstream] db: contradicts upstream.mode, cluster (line 2); expected it only "
+         "with "
+         "the other modes, since clusters have db 0 only\n"},
+        {"[upstream]\nread_from = replica\n", "f.ini:2: [upstream] read_from: contradicts "
+                                              "upstream.mode, standalone (default); expected it "
+                                              "only with mode = cluster\n"},
+        {"[proxy]\ncluster_facade = yes\n", "f.ini:2: [proxy] cluster_facade: contradicts "
+                                            "upstream.mode, standalone (default); expected "
+                                            "it only with mode = cluster\n"},
+        {"[proxy]\nannounce = h:1\n",
+         "f.ini:2: [proxy] announce: means nothing here; expected it only "
+         "with proxy.cluster_facade = yes\n"},
+        {"[proxy]\ncluster_facade = yes\nannounce = h\n[upstream]\nmode = cluster\n",
+         "f.ini:3: [proxy] announce: 'h' is not valid; expected host:port\n"},
+        {"[sentinel]\nuser = u\n", "f.ini:2: [sentinel] user: a user needs a password; expected "
+                                   "sentinel.password or sentinel.password_file\n"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        expect_errors(cases[i].text, NONE, cases[i].wanted);
+    }
+}
+
+Test(conf, each_mode_loads_with_what_belongs_to_it)
+{
+    struct conf *c = must_load("[upstream]\nmode = sentinel\nservers = a:1\nservers = b:1\n"
+                               "[sentinel]\nmaster = m\nuser = u\npassword = p\n",
+                               NONE);
+    cr_expect_eq(c->upstream_mode, (int)CONF_MODE_SENTINEL);
+    cr_expect_eq(c->upstream_servers.n, 2);
+    cr_expect_null(strstr(printed(c, 0), "= p\n"));
+    conf_destroy(c);
+    c = must_load("[proxy]\ncluster_facade = yes\nannounce = h:1\n"
+                  "[upstream]\nmode = cluster\nread_from = prefer-replica\ntopology_refresh = 1s\n",
+                  NONE);
+    cr_expect_eq(c->upstream_mode, (int)CONF_MODE_CLUSTER);
+    cr_expect_eq(c->upstream_read_from, (int)CONF_READ_PREFER_REPLICA);
+    conf_destroy(c);
 }
 
 Test(conf, a_user_needs_a_password)
