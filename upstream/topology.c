@@ -1,57 +1,60 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * topology.c: the nodes of the process, and the owner of each slot.
+ * topology.c: who owns what, read by all workers for each command and changed by few.
  *
- *   topology_owner ───► owners[slot] (an atomic) ───► topology_node ───► nodes[index] (written once)
- *                           ▲
- *   topology_moved ─────────┤ under the lock: slot_changed, owner, slot_changed, roles, version;
- *   topology_apply ─────────┘ after it: changed
+ * Way through the file: the slot of a key, life, reading, finding a node, changing owners.
  *
- * Invariants: nodes only grow in number, and one that can be seen never changes its place. Roles, the
- * lists of primaries and replicas and the counts follow from owners and are rebuilt with each change;
- * who reads them in between sees the old or the new one of each, which is as good as having asked a
- * moment earlier or later.
+ * Threads: readers take no lock. What they read are single atomics: the owner of a slot, the role of
+ * a node, an entry of a list. Whoever reads two of them may see one change between; each for itself
+ * names a node that exists. A node is in place before its index can be read anywhere: `count` and
+ * `owners` are stored with release and loaded with acquire. `lock` makes one thread at a time add
+ * nodes or change owners, and is held while slot_changed and `changed` run, so that these see changes
+ * in the order in which they happened.
  *
- * Threads: any. The lock is held while something changes, never by who asks. Not here: where maps come
- * from (cluster.c, sentinel.c), and what follows from a change (proxy/).
+ * Not here: asking servers for the map, and when to (the refresher), connections, what a redirect
+ * does to the commands under way.
  */
 #include "topology.h"
 
 #include "../conf/mem.h"
 
 #include <pthread.h>
-#include <stdatomic.h>
-#include <stdio.h>
+#include <stdlib.h>
 
-#define REPLICAS_MAX 16 /* of one primary; further ones are not read from */
-#define HOST_MAX     256
-#define PORT_MAX     6
+#define REPLICAS_MAX 16 /* of one primary that are known; any of them will do */
+#define HOST_MAX     255
+#define PORT_MAX     5
 
-/* What `changed` of a node is told with. */
-struct place {
+/* What `node_options.changed` is called with: it must find the index back. */
+struct member {
     struct topology *topology;
+    struct node *node; /* written once, before `count` covers it */
     uint16_t index;
+    _Atomic uint16_t nreplicas;
+    _Atomic uint16_t replicas[REPLICAS_MAX];
+    _Atomic uint32_t slots;
+    _Atomic uint8_t role; /* enum topology_role */
 };
 
 struct topology {
-    struct topology_options options;
-    pthread_mutex_t lock; /* for changes */
-    struct place *places;
-    struct node **nodes; /* TOPOLOGY_NODES_MAX of them; the first `count` may be read */
-    _Atomic uint16_t count;
-    _Atomic uint64_t version;
-    _Atomic uint16_t nprimaries;
-    _Atomic uint16_t primaries[TOPOLOGY_NODES_MAX];
-    _Atomic uint8_t roles[TOPOLOGY_NODES_MAX];
-    _Atomic uint32_t slots_of[TOPOLOGY_NODES_MAX];
-    _Atomic uint16_t replicas[TOPOLOGY_NODES_MAX][REPLICAS_MAX]; /* up to the first NONE */
+    struct topology_options options; /* the texts in `node` are copies */
+
+    /* Acquire and release: the generation of a slot in L1 is asked for before its owner. */
     _Atomic uint16_t owners[TOPOLOGY_SLOTS];
+    _Atomic uint16_t count;
+    _Atomic uint16_t nprimaries;
+    _Atomic uint16_t primaries[TOPOLOGY_NODES_MAX]; /* those with role PRIMARY */
+    _Atomic uint64_t version;
+    struct member members[TOPOLOGY_NODES_MAX];
+
+    pthread_mutex_t lock; /* whoever changes anything above */
 };
 
-/* ---- Slots of keys ------------------------------------------------------------------------- */
+/* ---- The slot of a key --------------------------------------------------------------------- */
 
-/* CRC-16/XMODEM: polynomial 0x1021, most significant bit first, starting with 0. */
-static const uint16_t CRC16[256] = {
+/* CRC16 of one byte: polynomial 0x1021, most significant bit first, starting from 0. */
+static const uint16_t crc16_of_byte[256] = {
+    /* clang-format off */
     0x0000, 0x1021, 0x2042, 0x3063, 0x4084, 0x50a5, 0x60c6, 0x70e7, 0x8108, 0x9129, 0xa14a, 0xb16b,
     0xc18c, 0xd1ad, 0xe1ce, 0xf1ef, 0x1231, 0x0210, 0x3273, 0x2252, 0x52b5, 0x4294, 0x72f7, 0x62d6,
     0x9339, 0x8318, 0xb37b, 0xa35a, 0xd3bd, 0xc39c, 0xf3ff, 0xe3de, 0x2462, 0x3443, 0x0420, 0x1401,
@@ -74,13 +77,14 @@ static const uint16_t CRC16[256] = {
     0xbdaa, 0xad8b, 0x9de8, 0x8dc9, 0x7c26, 0x6c07, 0x5c64, 0x4c45, 0x3ca2, 0x2c83, 0x1ce0, 0x0cc1,
     0xef1f, 0xff3e, 0xcf5d, 0xdf7c, 0xaf9b, 0xbfba, 0x8fd9, 0x9ff8, 0x6e17, 0x7e36, 0x4e55, 0x5e74,
     0x2e93, 0x3eb2, 0x0ed1, 0x1ef0,
+    /* clang-format on */
 };
 
 static uint16_t crc16(struct slice s)
 {
     uint16_t crc = 0;
     for (size_t i = 0; i < s.n; i++) {
-        crc = (uint16_t)(crc << 8 ^ CRC16[(crc >> 8 ^ (unsigned char)s.p[i]) & 0xff]);
+        crc = (uint16_t)((crc << 8) ^ crc16_of_byte[(crc >> 8) ^ (uint8_t)s.p[i]]);
     }
     return crc;
 }
@@ -90,73 +94,219 @@ uint16_t topology_slot(struct slice key)
     const char *open = key.n == 0 ? NULL : memchr(key.p, '{', key.n);
     if (open != NULL) {
         const char *tag = open + 1;
-        const char *close = memchr(tag, '}', (size_t)(key.p + key.n - tag));
-        if (close != NULL && close > tag) {
+        const char *end = key.p + key.n;
+        const char *close = tag == end ? NULL : memchr(tag, '}', (size_t)(end - tag));
+        if (close != NULL && close != tag) {
             key = slice_of(tag, (size_t)(close - tag));
         }
     }
     return crc16(key) % TOPOLOGY_SLOTS;
 }
 
-/* ---- Nodes --------------------------------------------------------------------------------- */
+/* ---- Life ---------------------------------------------------------------------------------- */
+
+static char *copy_or_null(const char *s)
+{
+    return s == NULL ? NULL : mem_strdup(s);
+}
+
+static void free_text(const char *s)
+{
+    mem_free((void *)(uintptr_t)s);
+}
 
 static void on_node_changed(void *ctx)
 {
-    const struct place *place = ctx;
-    const struct topology_options *o = &place->topology->options;
+    const struct member *member = ctx;
+    const struct topology_options *o = &member->topology->options;
     if (o->node_changed != NULL) {
-        o->node_changed(place->index, o->ctx);
+        o->node_changed(member->index, o->ctx);
     }
 }
 
-/* With the lock, or before anybody else knows of the topology. */
+/* The lock is held, or nobody else knows the topology yet. */
 static uint16_t add_node(struct topology *t, const char *host, const char *port)
 {
     uint16_t index = atomic_load_explicit(&t->count, memory_order_relaxed);
-    if (index == TOPOLOGY_NODES_MAX) {
-        return TOPOLOGY_NONE;
-    }
+    struct member *member = &t->members[index];
     struct node_options options = t->options.node;
-    t->places[index] = (struct place){t, index};
     options.host = host;
     options.port = port;
     options.changed = on_node_changed;
-    options.ctx = &t->places[index];
-    t->nodes[index] = node_create(&options);
-    /* release: who sees the count sees the node */
+    options.ctx = member;
+    member->topology = t;
+    member->index = index;
+    member->node = node_create(&options);
     atomic_store_explicit(&t->count, (uint16_t)(index + 1), memory_order_release);
     return index;
+}
+
+/* The one node of standalone and sentinel owns everything from the start. */
+static void give_all(struct topology *t, uint16_t index)
+{
+    struct member *member = &t->members[index];
+    for (size_t slot = 0; slot < TOPOLOGY_SLOTS; slot++) {
+        atomic_init(&t->owners[slot], index);
+    }
+    atomic_init(&member->slots, TOPOLOGY_SLOTS);
+    atomic_init(&member->role, TOPOLOGY_PRIMARY);
+    atomic_init(&t->primaries[0], index);
+    atomic_init(&t->nprimaries, 1);
+}
+
+struct topology *topology_create(const struct topology_options *options)
+{
+    struct topology *t = mem_zalloc(sizeof(*t));
+    t->options = *options;
+    t->options.node.host = NULL;
+    t->options.node.port = NULL;
+    t->options.node.user = copy_or_null(options->node.user);
+    t->options.node.password = copy_or_null(options->node.password);
+    t->options.node.password_file = copy_or_null(options->node.password_file);
+    pthread_mutex_init(&t->lock, NULL);
+    atomic_init(&t->version, 1);
+    for (size_t slot = 0; slot < TOPOLOGY_SLOTS; slot++) {
+        atomic_init(&t->owners[slot], TOPOLOGY_NONE);
+    }
+    if (!options->is_cluster) {
+        give_all(t, add_node(t, options->node.host, options->node.port));
+    }
+    return t;
+}
+
+void topology_destroy(struct topology *t)
+{
+    if (t == NULL) {
+        return;
+    }
+    uint16_t n = topology_count(t);
+    for (uint16_t i = 0; i < n; i++) {
+        node_destroy(t->members[i].node);
+    }
+    const char *password = t->options.node.password;
+    if (password != NULL) {
+        explicit_bzero((void *)(uintptr_t)password, strlen(password));
+    }
+    free_text(t->options.node.user);
+    free_text(password);
+    free_text(t->options.node.password_file);
+    pthread_mutex_destroy(&t->lock);
+    mem_free(t);
+}
+
+/* ---- Reading ------------------------------------------------------------------------------- */
+
+bool topology_is_cluster(const struct topology *t)
+{
+    return t->options.is_cluster;
+}
+
+uint16_t topology_owner(const struct topology *t, uint16_t slot)
+{
+    return atomic_load_explicit(&t->owners[slot], memory_order_acquire);
+}
+
+struct node *topology_node(const struct topology *t, uint16_t index)
+{
+    bug_on(index >= topology_count(t));
+    return t->members[index].node;
+}
+
+uint16_t topology_count(const struct topology *t)
+{
+    return atomic_load_explicit(&t->count, memory_order_acquire);
+}
+
+uint16_t topology_any(const struct topology *t, uint32_t hint)
+{
+    uint16_t n = atomic_load_explicit(&t->nprimaries, memory_order_acquire);
+    return n == 0 ? TOPOLOGY_NONE
+                  : atomic_load_explicit(&t->primaries[hint % n], memory_order_acquire);
+}
+
+uint16_t topology_replica(const struct topology *t, uint16_t slot, uint32_t hint)
+{
+    uint16_t owner = topology_owner(t, slot);
+    if (owner == TOPOLOGY_NONE) {
+        return TOPOLOGY_NONE;
+    }
+    const struct member *member = &t->members[owner];
+    uint16_t n = atomic_load_explicit(&member->nreplicas, memory_order_acquire);
+    return n == 0 ? TOPOLOGY_NONE
+                  : atomic_load_explicit(&member->replicas[hint % n], memory_order_acquire);
+}
+
+enum topology_role topology_role(const struct topology *t, uint16_t index)
+{
+    return (enum topology_role)atomic_load_explicit(&t->members[index].role, memory_order_acquire);
+}
+
+uint32_t topology_slots_of(const struct topology *t, uint16_t index)
+{
+    return atomic_load_explicit(&t->members[index].slots, memory_order_relaxed);
+}
+
+uint64_t topology_version(const struct topology *t)
+{
+    return atomic_load_explicit(&t->version, memory_order_acquire);
+}
+
+/* ---- Finding a node ------------------------------------------------------------------------ */
+
+/* A server said it: what no address consists of goes no further. */
+static bool is_host(struct slice host)
+{
+    if (host.n == 0 || host.n > HOST_MAX) {
+        return false;
+    }
+    for (size_t i = 0; i < host.n; i++) {
+        unsigned char c = (unsigned char)host.p[i];
+        bool letter = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9');
+        if (!letter && (c == '\0' || strchr(".-_:%", c) == NULL)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static bool is_port(struct slice port)
+{
+    int64_t number = 0;
+    return port.n <= PORT_MAX && slice_to_int64(port, &number) && number >= 1 &&
+           number <= UINT16_MAX;
 }
 
 static bool is_at(const struct node *node, struct slice host, struct slice port)
 {
     const struct node_options *o = node_options(node);
-    return slice_eq(slice_str(o->host), host) && slice_eq(slice_str(o->port), port);
+    return slice_eq_nocase(slice_str(o->host), host) && slice_eq(slice_str(o->port), port);
 }
 
-static bool is_port(struct slice text)
+static void copy_text(char *out, struct slice s)
 {
-    int64_t port;
-    return slice_to_int64(text, &port) && port > 0 && port <= UINT16_MAX;
+    memcpy(out, s.p, s.n);
+    out[s.n] = '\0';
 }
 
-/* With the lock. */
+/* The lock is held. */
 static uint16_t find_or_add(struct topology *t, struct slice host, struct slice port)
 {
-    char host_text[HOST_MAX];
-    char port_text[PORT_MAX];
-    uint16_t n = atomic_load_explicit(&t->count, memory_order_relaxed);
+    if (!is_host(host) || !is_port(port)) {
+        return TOPOLOGY_NONE;
+    }
+    uint16_t n = topology_count(t);
     for (uint16_t i = 0; i < n; i++) {
-        if (is_at(t->nodes[i], host, port)) {
+        if (is_at(t->members[i].node, host, port)) {
             return i;
         }
     }
-    if (host.n == 0 || host.n >= HOST_MAX || memchr(host.p, 0, host.n) != NULL || !is_port(port) ||
-        port.n >= PORT_MAX) {
+    if (n == TOPOLOGY_NODES_MAX) {
         return TOPOLOGY_NONE;
     }
-    (void)snprintf(host_text, sizeof(host_text), "%.*s", (int)host.n, host.p);
-    (void)snprintf(port_text, sizeof(port_text), "%.*s", (int)port.n, port.p);
+    char host_text[HOST_MAX + 1];
+    char port_text[PORT_MAX + 1];
+    copy_text(host_text, host);
+    copy_text(port_text, port);
     return add_node(t, host_text, port_text);
 }
 
@@ -168,158 +318,6 @@ uint16_t topology_find(struct topology *t, struct slice host, struct slice port)
     return index;
 }
 
-uint16_t topology_count(const struct topology *t)
-{
-    return atomic_load_explicit(&t->count, memory_order_acquire);
-}
-
-struct node *topology_node(const struct topology *t, uint16_t index)
-{
-    bug_on(index >= topology_count(t));
-    return t->nodes[index];
-}
-
-/* ---- Life ---------------------------------------------------------------------------------- */
-
-struct topology *topology_create(const struct topology_options *options)
-{
-    struct topology *t = mem_zalloc(sizeof(*t));
-    t->options = *options;
-    pthread_mutex_init(&t->lock, NULL);
-    t->places = mem_zalloc(TOPOLOGY_NODES_MAX * sizeof(*t->places));
-    t->nodes = mem_zalloc(TOPOLOGY_NODES_MAX * sizeof(struct node *));
-    for (size_t i = 0; i < TOPOLOGY_SLOTS; i++) {
-        atomic_store_explicit(&t->owners[i], TOPOLOGY_NONE, memory_order_relaxed);
-    }
-    for (size_t i = 0; i < TOPOLOGY_NODES_MAX; i++) {
-        atomic_store_explicit(&t->replicas[i][0], TOPOLOGY_NONE, memory_order_relaxed);
-    }
-    if (!options->is_cluster) {
-        uint16_t first = add_node(t, options->node.host, options->node.port);
-        atomic_store_explicit(&t->roles[first], TOPOLOGY_PRIMARY, memory_order_relaxed);
-        atomic_store_explicit(&t->slots_of[first], TOPOLOGY_SLOTS, memory_order_relaxed);
-    }
-    return t;
-}
-
-void topology_destroy(struct topology *t)
-{
-    if (t == NULL) {
-        return;
-    }
-    for (uint16_t i = 0; i < topology_count(t); i++) {
-        node_destroy(t->nodes[i]);
-    }
-    pthread_mutex_destroy(&t->lock);
-    mem_free(t->nodes);
-    mem_free(t->places);
-    mem_free(t);
-}
-
-bool topology_is_cluster(const struct topology *t)
-{
-    return t->options.is_cluster;
-}
-
-/* ---- Asking -------------------------------------------------------------------------------- */
-
-uint16_t topology_owner(const struct topology *t, uint16_t slot)
-{
-    if (!t->options.is_cluster) {
-        return 0;
-    }
-    return atomic_load_explicit(&t->owners[slot], memory_order_acquire);
-}
-
-uint16_t topology_any(const struct topology *t, uint32_t hint)
-{
-    if (!t->options.is_cluster) {
-        return 0;
-    }
-    uint16_t n = atomic_load_explicit(&t->nprimaries, memory_order_acquire);
-    return n == 0 ? TOPOLOGY_NONE
-                  : atomic_load_explicit(&t->primaries[hint % n], memory_order_relaxed);
-}
-
-uint16_t topology_replica(const struct topology *t, uint16_t slot, uint32_t hint)
-{
-    uint16_t owner = topology_owner(t, slot);
-    uint32_t n = 0;
-    if (owner == TOPOLOGY_NONE) {
-        return TOPOLOGY_NONE;
-    }
-    const _Atomic uint16_t *of = t->replicas[owner];
-    while (n < REPLICAS_MAX &&
-           atomic_load_explicit(&of[n], memory_order_relaxed) != TOPOLOGY_NONE) {
-        n++;
-    }
-    /* may be NONE all the same, if the list has just become shorter */
-    return n == 0 ? TOPOLOGY_NONE : atomic_load_explicit(&of[hint % n], memory_order_relaxed);
-}
-
-enum topology_role topology_role(const struct topology *t, uint16_t index)
-{
-    bug_on(index >= TOPOLOGY_NODES_MAX);
-    return (enum topology_role)atomic_load_explicit(&t->roles[index], memory_order_relaxed);
-}
-
-uint32_t topology_slots_of(const struct topology *t, uint16_t index)
-{
-    bug_on(index >= TOPOLOGY_NODES_MAX);
-    return atomic_load_explicit(&t->slots_of[index], memory_order_relaxed);
-}
-
-uint64_t topology_version(const struct topology *t)
-{
-    return atomic_load_explicit(&t->version, memory_order_acquire);
-}
-
-/* ---- Changing ------------------------------------------------------------------------------ */
-
-static void set_role(struct topology *t, uint16_t index, enum topology_role role)
-{
-    atomic_store_explicit(&t->roles[index], (uint8_t)role, memory_order_relaxed);
-}
-
-/* With the lock: what follows from the owners. Replicas stay, unless they own something now. */
-static void rebuild(struct topology *t)
-{
-    uint32_t counts[TOPOLOGY_NODES_MAX] = {0};
-    uint16_t n = atomic_load_explicit(&t->count, memory_order_relaxed);
-    uint16_t primaries = 0;
-    for (size_t i = 0; i < TOPOLOGY_SLOTS; i++) {
-        uint16_t owner = atomic_load_explicit(&t->owners[i], memory_order_relaxed);
-        if (owner != TOPOLOGY_NONE) {
-            counts[owner]++;
-        }
-    }
-    for (uint16_t i = 0; i < n; i++) {
-        atomic_store_explicit(&t->slots_of[i], counts[i], memory_order_relaxed);
-        if (counts[i] > 0) {
-            set_role(t, i, TOPOLOGY_PRIMARY);
-            atomic_store_explicit(&t->primaries[primaries++], i, memory_order_relaxed);
-        } else if (topology_role(t, i) == TOPOLOGY_PRIMARY) {
-            set_role(t, i, TOPOLOGY_GONE);
-        }
-    }
-    atomic_store_explicit(&t->nprimaries, primaries, memory_order_release);
-    atomic_fetch_add_explicit(&t->version, 1, memory_order_release);
-}
-
-static void tell_slot(const struct topology *t, uint16_t slot)
-{
-    if (t->options.slot_changed != NULL) {
-        t->options.slot_changed(slot, t->options.ctx);
-    }
-}
-
-static void tell_changed(const struct topology *t)
-{
-    if (t->options.changed != NULL) {
-        t->options.changed(t->options.ctx);
-    }
-}
-
 void topology_suspect(struct topology *t)
 {
     if (t->options.wants_refresh != NULL) {
@@ -327,117 +325,157 @@ void topology_suspect(struct topology *t)
     }
 }
 
+/* ---- Changing owners; the lock is held everywhere -------------------------------------------- */
+
+static void count_slot(struct topology *t, uint16_t index, uint32_t more)
+{
+    if (index != TOPOLOGY_NONE) {
+        (void)atomic_fetch_add_explicit(&t->members[index].slots, more, memory_order_relaxed);
+    }
+}
+
+/* True when the owner is another one now. */
+static bool set_owner(struct topology *t, uint16_t slot, uint16_t owner)
+{
+    const struct topology_options *o = &t->options;
+    uint16_t old = atomic_load_explicit(&t->owners[slot], memory_order_relaxed);
+    if (old == owner) {
+        return false;
+    }
+    if (o->slot_changed != NULL) {
+        o->slot_changed(slot, o->ctx);
+    }
+    atomic_store_explicit(&t->owners[slot], owner, memory_order_release);
+    if (o->slot_changed != NULL) {
+        o->slot_changed(slot, o->ctx);
+    }
+    count_slot(t, old, UINT32_MAX);
+    count_slot(t, owner, 1);
+    return true;
+}
+
+static bool set_role(struct topology *t, uint16_t index, enum topology_role role)
+{
+    uint8_t old =
+        atomic_exchange_explicit(&t->members[index].role, (uint8_t)role, memory_order_release);
+    return old != role;
+}
+
+static void list_primaries(struct topology *t)
+{
+    uint16_t count = topology_count(t);
+    uint16_t n = 0;
+    for (uint16_t i = 0; i < count; i++) {
+        if (topology_role(t, i) == TOPOLOGY_PRIMARY) {
+            atomic_store_explicit(&t->primaries[n++], i, memory_order_release);
+        }
+    }
+    atomic_store_explicit(&t->nprimaries, n, memory_order_release);
+}
+
+static void announce(struct topology *t)
+{
+    list_primaries(t);
+    (void)atomic_fetch_add_explicit(&t->version, 1, memory_order_release);
+    if (t->options.changed != NULL) {
+        t->options.changed(t->options.ctx);
+    }
+}
+
 uint16_t topology_moved(struct topology *t, uint16_t slot, uint16_t from, struct slice host,
                         struct slice port)
 {
-    bool changes = false;
-    bug_on(slot >= TOPOLOGY_SLOTS || !t->options.is_cluster);
-    pthread_mutex_lock(&t->lock);
-    if (host.n == 0 && from < topology_count(t)) {
-        host = slice_str(node_options(t->nodes[from])->host);
+    if (!t->options.is_cluster || slot >= TOPOLOGY_SLOTS) {
+        return TOPOLOGY_NONE;
     }
+    if (host.n == 0) {
+        host = slice_str(node_options(topology_node(t, from))->host);
+    }
+    pthread_mutex_lock(&t->lock);
+    uint16_t old = topology_owner(t, slot);
     uint16_t owner = find_or_add(t, host, port);
-    if (owner != TOPOLOGY_NONE &&
-        owner != atomic_load_explicit(&t->owners[slot], memory_order_relaxed)) {
-        changes = true;
-        tell_slot(t, slot);
-        atomic_store_explicit(&t->owners[slot], owner, memory_order_release);
-        tell_slot(t, slot);
-        rebuild(t);
+    bool changed = owner != TOPOLOGY_NONE && set_owner(t, slot, owner);
+    if (changed) {
+        (void)set_role(t, owner, TOPOLOGY_PRIMARY);
+        if (old != TOPOLOGY_NONE && topology_slots_of(t, old) == 0) {
+            (void)set_role(t, old, TOPOLOGY_GONE);
+        }
+        announce(t);
     }
     pthread_mutex_unlock(&t->lock);
-    if (changes) {
-        tell_changed(t);
+    if (changed || owner == TOPOLOGY_NONE) {
         topology_suspect(t);
     }
     return owner;
 }
 
-/* With the lock. True: some node is a replica, or one of somebody, that was not. */
-static bool set_replicas(struct topology *t, const struct topology_range *ranges, size_t n)
+/* What the ranges say, before it is compared with what is known. */
+struct draft {
+    uint16_t owners[TOPOLOGY_SLOTS];
+    uint8_t roles[TOPOLOGY_NODES_MAX];
+    const struct topology_range *range_of[TOPOLOGY_NODES_MAX]; /* of a primary: its first one */
+};
+
+static struct draft *draft_create(const struct topology_range *ranges, size_t n)
 {
-    uint16_t(*next)[REPLICAS_MAX] = mem_alloc(TOPOLOGY_NODES_MAX * sizeof(*next));
-    bool changes = false;
-    memset(next, 0xff, TOPOLOGY_NODES_MAX * sizeof(*next)); /* NONE everywhere */
+    struct draft *draft = mem_zalloc(sizeof(*draft));
+    for (size_t slot = 0; slot < TOPOLOGY_SLOTS; slot++) {
+        draft->owners[slot] = TOPOLOGY_NONE;
+    }
     for (size_t i = 0; i < n; i++) {
-        uint16_t *of = next[ranges[i].primary];
-        for (size_t k = 0; k < ranges[i].nreplicas; k++) {
-            size_t at = 0;
-            while (at < REPLICAS_MAX && of[at] != TOPOLOGY_NONE &&
-                   of[at] != ranges[i].replicas[k]) {
-                at++;
-            }
-            if (at < REPLICAS_MAX) {
-                of[at] = ranges[i].replicas[k];
+        const struct topology_range *range = &ranges[i];
+        for (size_t r = 0; r < range->nreplicas; r++) {
+            if (draft->roles[range->replicas[r]] == TOPOLOGY_GONE) {
+                draft->roles[range->replicas[r]] = TOPOLOGY_REPLICA;
             }
         }
-    }
-    for (uint16_t i = 0; i < topology_count(t); i++) {
-        if (topology_role(t, i) == TOPOLOGY_REPLICA) {
-            set_role(t, i, TOPOLOGY_GONE);
+        for (uint32_t slot = range->first; slot <= range->last && slot < TOPOLOGY_SLOTS; slot++) {
+            draft->owners[slot] = range->primary;
+        }
+        draft->roles[range->primary] = TOPOLOGY_PRIMARY;
+        if (draft->range_of[range->primary] == NULL) {
+            draft->range_of[range->primary] = range;
         }
     }
-    for (size_t i = 0; i < TOPOLOGY_NODES_MAX; i++) {
-        for (size_t k = 0; k < REPLICAS_MAX; k++) {
-            uint16_t old = atomic_load_explicit(&t->replicas[i][k], memory_order_relaxed);
-            bool counts = k == 0 || atomic_load_explicit(&t->replicas[i][k - 1],
-                                                         memory_order_relaxed) != TOPOLOGY_NONE;
-            changes = changes || (counts && old != next[i][k]);
-            atomic_store_explicit(&t->replicas[i][k], next[i][k], memory_order_relaxed);
-            if (next[i][k] != TOPOLOGY_NONE && topology_slots_of(t, next[i][k]) == 0) {
-                set_role(t, next[i][k], TOPOLOGY_REPLICA);
-            }
-        }
-    }
-    mem_free(next);
-    return changes;
+    return draft;
 }
 
-/* With the lock. The first drops come before any new owner can be seen, the second behind the last. */
-static bool set_owners(struct topology *t, const uint16_t *next)
+static bool set_replicas(struct member *member, const struct topology_range *range)
 {
-    bool changes = false;
-    bool *changed = mem_zalloc(TOPOLOGY_SLOTS * sizeof(*changed));
-    for (uint16_t i = 0; i < TOPOLOGY_SLOTS; i++) {
-        changed[i] = atomic_load_explicit(&t->owners[i], memory_order_relaxed) != next[i];
-        if (changed[i]) {
-            tell_slot(t, i);
-        }
+    size_t n = range == NULL ? 0 : range->nreplicas;
+    n = n < REPLICAS_MAX ? n : REPLICAS_MAX;
+    bool changed = n != atomic_load_explicit(&member->nreplicas, memory_order_relaxed);
+    for (size_t i = 0; i < n; i++) {
+        uint16_t replica = range->replicas[i];
+        changed |= replica != atomic_load_explicit(&member->replicas[i], memory_order_relaxed);
+        atomic_store_explicit(&member->replicas[i], replica, memory_order_release);
     }
-    for (uint16_t i = 0; i < TOPOLOGY_SLOTS; i++) {
-        if (changed[i]) {
-            atomic_store_explicit(&t->owners[i], next[i], memory_order_release);
-            tell_slot(t, i);
-            changes = true;
-        }
+    atomic_store_explicit(&member->nreplicas, (uint16_t)n, memory_order_release);
+    return changed;
+}
+
+static bool take_members(struct topology *t, const struct draft *draft)
+{
+    bool changed = false;
+    uint16_t count = topology_count(t);
+    for (uint16_t i = 0; i < count; i++) {
+        changed |= set_replicas(&t->members[i], draft->range_of[i]);
+        changed |= set_role(t, i, (enum topology_role)draft->roles[i]);
     }
-    mem_free(changed);
-    return changes;
+    return changed;
 }
 
 void topology_apply(struct topology *t, const struct topology_range *ranges, size_t n)
 {
-    bug_on(!t->options.is_cluster);
-    uint16_t *next = mem_alloc(TOPOLOGY_SLOTS * sizeof(*next));
-    memset(next, 0xff, TOPOLOGY_SLOTS * sizeof(*next)); /* NONE */
-    for (size_t i = 0; i < n; i++) {
-        bug_on(ranges[i].primary >= topology_count(t));
-        for (uint32_t s = ranges[i].first; s <= ranges[i].last && s < TOPOLOGY_SLOTS; s++) {
-            next[s] = ranges[i].primary;
-        }
-    }
+    struct draft *draft = draft_create(ranges, n);
     pthread_mutex_lock(&t->lock);
-    bool owners = set_owners(t, next);
-    if (owners) {
-        rebuild(t);
+    bool changed = take_members(t, draft);
+    for (uint32_t slot = 0; slot < TOPOLOGY_SLOTS; slot++) {
+        changed |= set_owner(t, (uint16_t)slot, draft->owners[slot]);
     }
-    bool replicas = set_replicas(t, ranges, n);
-    if (replicas && !owners) {
-        atomic_fetch_add_explicit(&t->version, 1, memory_order_release);
+    if (changed) {
+        announce(t);
     }
     pthread_mutex_unlock(&t->lock);
-    mem_free(next);
-    if (owners || replicas) {
-        tell_changed(t);
-    }
+    mem_free(draft);
 }

@@ -76,7 +76,8 @@ uint64_t topology_version(const struct topology *t);
  * background). NONE: there are TOPOLOGY_NODES_MAX already, or it is no address. For ASK. */
 uint16_t topology_find(struct topology *t, struct slice host, struct slice port);
 /* A server said MOVED slot host:port. Takes it over at once and wants a refresh. An empty host is that
- * of the node that said so (`from`). Returns the new owner, or NONE. */
+ * of the node that said so (`from`). Returns the new owner, or NONE: it makes no sense, or this is no
+ * cluster. */
 uint16_t topology_moved(struct topology *t, uint16_t slot, uint16_t from, struct slice host,
                         struct slice port);
 /* A refresh is wanted: CLUSTERDOWN, a node that is lost, READONLY. Cheap; the refresher limits its
@@ -84,7 +85,8 @@ uint16_t topology_moved(struct topology *t, uint16_t slot, uint16_t from, struct
 void topology_suspect(struct topology *t);
 
 /* A whole map, from CLUSTER SHARDS or SLOTS. Ranges may come in any order; slots that no range names
- * have no owner afterwards. */
+ * have no owner afterwards. Of a primary with several ranges the replicas of the first count. Outside a
+ * cluster: one range, of node 0, and its replicas. */
 struct topology_range {
     uint16_t first, last;
     uint16_t primary; /* from topology_find */
