@@ -53,6 +53,8 @@ struct feed {
     _Atomic int state;
     _Atomic bool refused;
     _Atomic int64_t last_pong;
+    _Atomic int64_t round_trip; /* of its PINGs, ms */
+    _Atomic int64_t moved;      /* conn_moved, as of the newest tick */
     struct feed_counters counters;
 };
 
@@ -160,6 +162,14 @@ static void on_ping_timer(struct ev_loop *loop, ev_timer *w, int revents)
     send_ping(feed);
 }
 
+/* It falls at once and rises slowly: one PING behind a stall says nothing about the way. */
+static void note_round_trip(struct feed *feed, int64_t ms)
+{
+    int64_t before = atomic_load_explicit(&feed->round_trip, memory_order_relaxed);
+    int64_t most = before + before / 4 + 1;
+    atomic_store_explicit(&feed->round_trip, ms < most ? ms : most, memory_order_relaxed);
+}
+
 static void on_pong(struct call *call, const struct reply_piece *piece)
 {
     struct feed *feed = container_of(call, struct feed, ping);
@@ -171,6 +181,7 @@ static void on_pong(struct call *call, const struct reply_piece *piece)
         note_lapse(feed, now);
         lease_clock_renew(&feed->clock, feed->feeds, MUTANT(C6t) ? now : feed->ping_sent, now);
         atomic_store_explicit(&feed->last_pong, now, memory_order_relaxed);
+        note_round_trip(feed, now - feed->ping_sent);
         if (owns_cover(feed)) {
             l1_cover_renew(feed->shared->l1, feed->cover, servable_until(feed));
         }
@@ -235,6 +246,7 @@ static void on_up(struct conn *conn, void *ctx)
     int64_t now = feed->shared->now();
     lease_clock_start(&feed->clock, conn_handshake_sent(conn), now);
     atomic_store_explicit(&feed->last_pong, now, memory_order_relaxed);
+    atomic_store_explicit(&feed->round_trip, now - conn_handshake_sent(conn), memory_order_relaxed);
     if (note_refused(feed, false)) {
         log_event(LOG_INFO, "reads use L1 again: %s accepts %s", node_name(feed->shared->node),
                   feed_mode_name(feed->plan.mode));
@@ -457,7 +469,16 @@ void feed_tick(struct feed *feed, int64_t now)
         }
     }
     conn_tick(feed->conn, now);
+    atomic_store_explicit(&feed->moved, conn_moved(feed->conn), memory_order_relaxed);
     note_state(feed);
+}
+
+bool feed_has_stalled(const struct feed *feed, int64_t limit, int64_t now)
+{
+    int64_t moved = atomic_load_explicit(&feed->moved, memory_order_relaxed);
+    int64_t trips = 2 * atomic_load_explicit(&feed->round_trip, memory_order_relaxed);
+    return atomic_load_explicit(&feed->state, memory_order_relaxed) == CONN_UP &&
+           now - moved >= limit + trips;
 }
 
 /* ---- Fences (X1, I4) ----------------------------------------------------------------------- */

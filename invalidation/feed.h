@@ -129,6 +129,10 @@ int64_t feed_ttl_limit(const struct feed *feed);
  * CONN_DOWN unless the feed is up. */
 MUST_CHECK enum conn_status feed_submit(struct feed *feed, struct call *call, struct slice bytes);
 
+/* Has F owed replies and not moved a byte for `limit` ms and twice what its PINGs take, or has
+ * its worker not looked? To the tick; false while F is not up. Any thread, for the feed of any worker. */
+bool feed_has_stalled(const struct feed *feed, int64_t limit, int64_t now);
+
 /* Unsent bytes: what back-pressure goes by. */
 size_t feed_queued_bytes(const struct feed *feed);
 

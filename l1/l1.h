@@ -83,7 +83,7 @@ uint32_t l1_slot_generation(const struct l1 *l1, uint16_t slot);
 enum l1_wake {
     L1_WAKE_REPLY, /* reply->encoded is what to send */
     L1_WAKE_NULL,  /* the key does not exist */
-    L1_WAKE_RETRY, /* the fetch failed or its value is too large to share: look again, once */
+    L1_WAKE_RETRY, /* the fetch failed, or stalled, or its value is too large to share: look again, once */
 };
 
 /* A reply on its way to several waiters. `encoded` is borrowed for the call; l1_reply_blob gives a
@@ -123,6 +123,7 @@ struct l1_query {
     uint32_t slot_generation; /* for a new lease: l1_slot_generation, asked for before it was asked
                                  which node owns the slot; 0 when keys have none */
     uint16_t cover;           /* the asking worker's; L1_NO_COVER: hit or join, no new lease */
+    uint16_t fetcher;         /* the asking worker: who would fetch it (l1_outwait) */
     struct chain *out;
     struct l1_waiter *waiter;     /* parked on L1_OWNER and L1_JOINED */
     const struct l1_waiter *with; /* R6b: when set, no hit and no new lease; L1_JOINED only if this
@@ -148,6 +149,11 @@ MUST_CHECK bool l1_get_all(struct l1 *l1, const struct l1_query *q, size_t n, st
 /* Takes the waiter off its lease. True: it will not be woken. False: it was woken already, or is
  * about to be: the wake arrives on another thread. Owner thread of the waiter only. */
 bool l1_forget(struct l1 *l1, struct l1_waiter *w);
+
+/* R5's join limit. If the waiter waits for a fetch of `fetcher`, which has stalled: detaches that
+ * lease and wakes the waiter, on this thread, with L1_WAKE_RETRY; others who wait for it stay. False:
+ * it does not, or was woken already. Owner thread of the waiter only. */
+bool l1_outwait(struct l1 *l1, struct l1_waiter *w, uint16_t fetcher);
 
 /* ---- Leases -------------------------------------------------------------------------------- */
 

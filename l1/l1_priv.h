@@ -136,6 +136,7 @@ struct l1_lease {
     uint32_t slot_generation;
     uint16_t slot;
     uint16_t cover;
+    uint16_t fetcher;
     bool open;    /* found in open[]; once closed it stays closed */
     bool carried; /* has waiters that a detached lease left it (R5b) */
     bool bare;    /* its owner delivers the value himself (l1_lease_try) */

@@ -47,6 +47,7 @@ struct l1_lease *lease_try(const struct l1_query *q)
         .slot_generation = q->slot_generation,
         .slot = q->slot,
         .cover = q->cover,
+        .fetcher = q->fetcher,
     };
     lease->charge = mem_usable(lease);
     lease->key_len = q->key.n;
@@ -187,6 +188,26 @@ bool l1_forget(struct l1 *l1, struct l1_waiter *w)
     }
     lock_give(&s->lock);
     return parked;
+}
+
+bool l1_outwait(struct l1 *l1, struct l1_waiter *w, uint16_t fetcher)
+{
+    struct shard *s = shard_of(l1, w->hash);
+    lock_take(&s->lock);
+    struct l1_lease *lease = w->lease;
+    bool waits = lease != NULL && lease->fetcher == fetcher;
+    if (waits) {
+        if (lease->open) {
+            lease_detach(s, lease);
+        }
+        remove_waiter(lease, w);
+        s->counted.waiters--;
+    }
+    lock_give(&s->lock);
+    if (waits) {
+        w->wake(w, L1_WAKE_RETRY, NULL);
+    }
+    return waits;
 }
 
 static void move_waiters(struct l1_lease *from, struct l1_lease *to)

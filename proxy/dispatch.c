@@ -260,6 +260,7 @@ static struct l1_query query_for(const struct client *c, struct slice key, uint6
         .hash = hash,
         .db = c->db,
         .cover = worker->feed == NULL ? L1_NO_COVER : feed_cover(worker->feed, key),
+        .fetcher = (uint16_t)worker->index,
         .out = out,
         .waiter = &request->waiter,
         .with = earlier->roads == 0 || MUTANT(R6b) ? NULL : &earlier->last->waiter,

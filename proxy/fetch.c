@@ -618,6 +618,7 @@ static char *lease_keys(struct request *request, const struct request_view *view
             .hash = request->hashes[i],
             .db = request->db,
             .cover = feed_cover(worker->feed, key),
+            .fetcher = (uint16_t)worker->index,
         };
         request->mget->leases[i] = l1_lease_try(worker->server->l1, &query, worker->now);
         if (request->mget->leases[i] != NULL) {

@@ -18,6 +18,7 @@
 #include "fence.h"
 #include "fetch.h"
 #include "forward.h"
+#include "outwait.h"
 #include "pinned.h"
 
 #include "../conf/log.h"
@@ -389,6 +390,7 @@ static void on_tick(struct ev_loop *loop, struct ev_timer *timer, int events)
     pinned_tick(worker);
     finish_lost_flush(worker);
     fence_tick(worker);
+    outwait_tick(worker);
     publish_lanes(worker);
     run_output_stalled(worker);
     sweep_clients(worker);

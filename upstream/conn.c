@@ -113,6 +113,11 @@ static bool is_node_dead(const struct conn *conn, int64_t now)
     return now - here > limit && now - anywhere > limit;
 }
 
+int64_t conn_moved(const struct conn *conn)
+{
+    return later(conn->last_alive, conn->quiet_since);
+}
+
 int64_t conn_overdue(const struct conn *conn, int64_t now)
 {
     int64_t since = later(conn->last_alive, conn->quiet_since);

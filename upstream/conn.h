@@ -144,6 +144,9 @@ void conn_tick(struct conn *conn, int64_t now);
  * meanwhile: what is at its head keeps it waiting. 0: it has not. */
 int64_t conn_overdue(const struct conn *conn, int64_t now);
 
+/* When it last moved a byte, or was last seen to owe nothing; ms, to the tick. */
+int64_t conn_moved(const struct conn *conn);
+
 enum conn_state conn_state(const struct conn *conn);
 /* Would conn_submit accept now? */
 bool conn_accepts(const struct conn *conn);

@@ -80,6 +80,30 @@ SCENARIO(links, who_reads_after_a_write_does_not_join_a_fetch_from_before_it)
     expect(rig.b, "$new", "GET k");
 }
 
+SCENARIO(links, who_waits_for_a_worker_that_stalls_fetches_by_himself)
+{
+    struct rig rig = rig_start(NULL, NULL);
+
+    expect(rig.redis->direct, "+OK", "SET k 1");
+    long long fetches = nearside_info(rig.proxy, "fetches");
+    relay_hold_link(rig.relay, rig.fill_b, RELAY_UP);
+    cr_assert(client_command(rig.b, "GET k"));
+    rig_await_counter(&rig, "fetches", fetches + 1);
+    cr_assert(client_command(rig.a, "GET k"));
+    cr_assert(client_command(rig.a, "GET k"));
+    expect_next(rig.a, "$1"); /* b's link is held still */
+    expect_next(rig.a, "$1");
+    cr_assert_eq(nearside_info(rig.proxy, "fetches"), fetches + 2);
+    relay_hold_link(rig.relay, rig.fill_a, RELAY_DOWN);
+    expect(rig.redis->direct, "+OK", "SET k 2"); /* and a's worker does not hear of it */
+    relay_hold_link(rig.relay, rig.fill_b, 0);
+    int seen = number(client_read(rig.b));
+    int after = number(ask(rig.a2, "GET k"));
+    relay_release(rig.relay);
+    cr_assert(seen >= 1 && after >= seen, "a read returns %d, one that began after it %d", seen,
+              after);
+}
+
 SCENARIO(links, a_flush_is_seen_before_it_is_announced)
 {
     struct rig rig = rig_start(NULL, NULL);

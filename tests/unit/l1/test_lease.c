@@ -384,6 +384,47 @@ Test(lease, moved_waiter_can_be_forgotten)
     cache_close(&c);
 }
 
+/* ---- The join limit (R5) -------------------------------------------------------------------- */
+
+Test(lease, who_outwaits_a_fetch_looks_again_and_fetches_by_himself)
+{
+    struct cache c = cache_open();
+    struct reader a = {0};
+    struct reader b = {0};
+    struct reader d = {0};
+    struct reader late = {0};
+    cr_assert(get(&c, &a, "k", 10) == L1_OWNER);
+    cr_assert(get(&c, &b, "k", 11) == L1_JOINED);
+    cr_assert(get(&c, &d, "k", 11) == L1_JOINED);
+    cr_expect(l1_outwait(c.l1, &b.waiter, 0));
+    cr_expect(b.wakes == 1 && b.how == L1_WAKE_RETRY);
+    cr_expect(a.wakes == 0 && d.wakes == 0);
+    cr_assert(get(&c, &late, "k", 300) == L1_OWNER);
+    fill(&c, &a, "old", 310);
+    cr_expect(!holds(&c, "k", 311));
+    cr_expect(d.wakes == 0); /* waits on with the newer fetch (R5b) */
+    fill(&c, &late, "new", 320);
+    cr_expect(was_told(&late, "new") && was_told(&a, "new") && was_told(&d, "new"));
+    cr_expect(holds_text(&c, "k", "new", 321));
+    cr_expect(b.wakes == 1);
+    cache_close(&c);
+}
+
+Test(lease, fetch_of_somebody_else_is_not_outwaited)
+{
+    struct cache c = cache_open();
+    struct reader a = {0};
+    struct reader b = {0};
+    cr_assert(get(&c, &a, "k", 10) == L1_OWNER);
+    cr_assert(get(&c, &b, "k", 11) == L1_JOINED);
+    cr_expect(!l1_outwait(c.l1, &b.waiter, 1));
+    fill(&c, &a, "v", 20);
+    cr_expect(was_told(&b, "v") && b.wakes == 1);
+    cr_expect(!l1_outwait(c.l1, &b.waiter, 0), "it was woken already");
+    cr_expect(holds_text(&c, "k", "v", 30));
+    cache_close(&c);
+}
+
 struct pair {
     struct reader first;
     struct reader second;

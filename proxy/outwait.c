@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * outwait.c: the join limit (R5, G6). A fetch of another worker is late for one of two reasons. If the
+ * server is slow, our own fill connection stands still too, and nothing is gained by asking again. If
+ * only that worker or its link is, the lease is detached and the request looks again.
+ *
+ * There is no timer for a request, nor a list of those that wait: a stall is rare, and costs a walk
+ * over the clients at each tick while it lasts.
+ */
+#include "outwait.h"
+
+#include "client.h"
+
+#include "../conf/mutant.h"
+
+/* A fill connection that owes and does not move for so long has stalled. */
+#define JOIN_LIMIT_MS 250
+
+/* R6b: behind an earlier request for the key it waits until that one is answered. */
+static bool is_first_of_its_key(const struct request *request)
+{
+    return order_find(&request->worker->order, request->client, request->hashes[0], request->seq) ==
+           NULL;
+}
+
+/* Wakes are posted, so that the queue stays as it is meanwhile. */
+static void outwait(struct worker *worker, unsigned stalled)
+{
+    struct l1 *l1 = worker->server->l1;
+    for (struct client *c = worker->clients.head; c != NULL; c = c->next) {
+        for (struct request *r = c->head; c->pending > 0 && r != NULL; r = r->next) {
+            if (r->kind == REQUEST_GET && !r->answered && is_first_of_its_key(r)) {
+                COUNT(worker, l1_outwaits, l1_outwait(l1, &r->waiter, (uint16_t)stalled));
+            }
+        }
+    }
+}
+
+void outwait_tick(struct worker *worker)
+{
+    const struct server *server = worker->server;
+    if (worker->feed == NULL || feed_has_stalled(worker->feed, JOIN_LIMIT_MS, worker->now) ||
+        MUTANT(R5t)) {
+        return;
+    }
+    for (unsigned i = 0; i < server->nworkers; i++) {
+        if (i != worker->index &&
+            feed_has_stalled(server->workers[i]->feed, JOIN_LIMIT_MS, worker->now)) {
+            outwait(worker, i);
+        }
+    }
+}
