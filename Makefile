@@ -216,7 +216,7 @@ $(addprefix $(BUILD)/fuzz/,$(FUZZERS)): $(BUILD)/fuzz/%: \
 
 .PHONY: test unit integration test-programs asan asan-unit asan-integration
 .PHONY: tsan tsan-race tsan-load race race-programs clients fuzz fuzzers bench bench-programs
-.PHONY: bench-load bench-gate
+.PHONY: bench-load bench-gate bench-test
 .PHONY: differential
 
 test: unit integration ## unit and integration tests on the release flavour
@@ -311,6 +311,9 @@ bench-load: $(LOAD)
 
 bench: bench-programs ## micro benchmarks, one line each
 	@set -e; for b in $(BENCHES); do $(BUILD)/release/bench/$$b; done
+
+bench-test: $(LOAD) ## that the load generator notices wrong values
+	/usr/bin/python3 -B tests/bench/test_load.py $<
 
 bench-gate: $(call nearside,release) $(LOAD) ## instructions per hit, forwarded command and fill
 	scripts/bench --gate

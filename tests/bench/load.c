@@ -4,8 +4,9 @@
  *
  * A client sends its next batch when the last one is answered, or, with --rate, when one is due and a
  * client is free; then latency counts from when it was due, so that a server that stalls is charged
- * for all that should have been sent meanwhile. What is measured begins after the warm-up and ends
- * at a moment, not with a batch: replies before that moment count, CPU time is read then.
+ * for all that should have been sent meanwhile. When the time is up nothing more is sent, and the end
+ * is when everything has been answered, of the warm-up too: all work for the requests that count lies
+ * between the two moments at which CPU time is read, and no other.
  */
 #include "load_conn.h"
 
@@ -35,7 +36,7 @@ struct run {
     struct moment begin, end;
     uint64_t batches_left; /* to be sent; a run by time does not count them */
     unsigned in_flight;    /* clients with a batch */
-    /* --rate: clients without a batch, longest first; a ring */
+    /* clients without a batch, longest first; a ring */
     struct conn **idle;
     unsigned idle_first, idle_count;
     int timer;
@@ -101,11 +102,28 @@ static void send_due(struct run *run)
 /* A client has no batch in flight. */
 static void on_free(struct run *run, struct conn *c)
 {
+    if (run->options->rate == 0 && run->batches_left > 0) {
+        send_batch(run, c, load_now_ns());
+        return;
+    }
+    unsigned last = run->idle_first + run->idle_count++;
+    run->idle[last % run->options->clients] = c;
     if (run->options->rate > 0) {
-        unsigned last = run->idle_first + run->idle_count++;
-        run->idle[last % run->options->clients] = c;
         send_due(run);
-    } else if (run->batches_left > 0) {
+    }
+}
+
+/* All clients are free: the first batches. */
+static void start_free(struct run *run)
+{
+    if (run->options->rate > 0) {
+        send_due(run);
+        return;
+    }
+    for (unsigned left = run->idle_count; left > 0 && run->batches_left > 0; left--) {
+        struct conn *c = run->idle[run->idle_first];
+        run->idle_first = (run->idle_first + 1) % run->options->clients;
+        run->idle_count--;
         send_batch(run, c, load_now_ns());
     }
 }
@@ -143,25 +161,7 @@ static void forget_warm_up(struct tally *t)
     *t = (struct tally){.errors = t->errors, .wrong = t->wrong};
 }
 
-static void run_for_time(struct run *run)
-{
-    const struct load_options *o = run->options;
-    serve_until(run, load_now_ns() + (uint64_t)(o->warm_up * 1e9));
-    forget_warm_up(&run->load.tally);
-    run->begin = this_moment(o);
-    serve_until(run, run->begin.ns + (uint64_t)(o->seconds * 1e9));
-    run->end = this_moment(o);
-}
-
-static void run_for_requests(struct run *run)
-{
-    while (run->batches_left > 0 || run->in_flight > 0) {
-        wait_and_serve(run, -1);
-    }
-    run->end = this_moment(run->options);
-}
-
-/* What is in flight is awaited, so that no reply meets a closed connection. */
+/* What is in flight is awaited, so that neither a request nor the work for it is counted by halves. */
 static void drain(struct run *run)
 {
     uint64_t end = load_now_ns() + DRAIN_NS;
@@ -175,13 +175,28 @@ static void drain(struct run *run)
     }
 }
 
+/* Sends `batches`, but nothing after `seconds` (0: no end), and returns when all is answered. */
+static void run_phase(struct run *run, uint64_t batches, double seconds)
+{
+    run->batches_left = batches;
+    run->due_ns = (double)load_now_ns();
+    start_free(run);
+    if (seconds > 0) {
+        serve_until(run, load_now_ns() + (uint64_t)(seconds * 1e9));
+        drain(run);
+        return;
+    }
+    while (run->batches_left > 0 || run->in_flight > 0) {
+        wait_and_serve(run, -1);
+    }
+}
+
 /* ---- Around it ------------------------------------------------------------------------------ */
 
 static void start_timer(struct run *run)
 {
     struct epoll_event e = {.events = EPOLLIN, .data.ptr = NULL};
     run->interval_ns = 1e9 * run->options->pipeline / run->options->rate;
-    run->due_ns = (double)load_now_ns();
     run->timer = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC);
     if (run->timer < 0 || epoll_ctl(run->load.epoll, EPOLL_CTL_ADD, run->timer, &e) != 0) {
         load_fail("timerfd: %s", strerror(errno));
@@ -203,23 +218,28 @@ static void connect_all(struct run *run)
     }
     for (unsigned i = 0; i < o->clients; i++) {
         run->conns[i] = conn_open(&run->load);
+        run->idle[i] = run->conns[i];
     }
-}
-
-static void start(struct run *run)
-{
-    const struct load_options *o = run->options;
-    run->batches_left = UINT64_MAX;
-    if (o->requests > 0) {
-        run->batches_left = (o->requests + o->pipeline - 1) / o->pipeline;
-    }
+    run->idle_count = o->clients;
     if (o->rate > 0) {
         start_timer(run);
     }
-    run->begin = this_moment(o);
-    for (unsigned i = 0; i < o->clients; i++) {
-        on_free(run, run->conns[i]);
+}
+
+static void run_all(struct run *run)
+{
+    const struct load_options *o = run->options;
+    uint64_t batches = UINT64_MAX;
+    if (o->requests > 0) {
+        batches = (o->requests + o->pipeline - 1) / o->pipeline;
     }
+    if (o->warm_up > 0) {
+        run_phase(run, UINT64_MAX, o->warm_up);
+        forget_warm_up(&run->load.tally);
+    }
+    run->begin = this_moment(o);
+    run_phase(run, batches, o->seconds);
+    run->end = this_moment(o);
 }
 
 static double us_each(uint64_t ns, uint64_t requests)
@@ -235,6 +255,7 @@ static void print_row(const struct run *run)
     printf("requests=%" PRIu64 " gets=%" PRIu64 " sets=%" PRIu64 " nulls=%" PRIu64
            " errors=%" PRIu64 " wrong=%" PRIu64,
            t->requests, t->gets, t->sets, t->nulls, t->errors, t->wrong);
+    printf(" position=%" PRIu64, run->load.data.at);
     printf(" seconds=%.4f per_second=%.1f mean_us=%.2f", seconds, (double)t->requests / seconds,
            us_each(l->sum_ns, l->count));
     printf(" p50_us=%.2f p90_us=%.2f p99_us=%.2f p999_us=%.2f max_us=%.2f",
@@ -269,18 +290,8 @@ int main(int argc, char **argv)
     run->options = &options;
     load_init(&run->load, &options);
     connect_all(run);
-    start(run);
-    if (options.requests > 0) {
-        run_for_requests(run);
-    } else {
-        run_for_time(run);
-    }
-    struct tally at_end = run->load.tally;
-    drain(run);
+    run_all(run);
     bool clean = run->load.tally.errors == 0 && run->load.tally.wrong == 0;
-    at_end.errors = run->load.tally.errors;
-    at_end.wrong = run->load.tally.wrong;
-    run->load.tally = at_end;
     print_row(run);
     if (options.hold) {
         await_end_of_input();

@@ -76,6 +76,7 @@ void data_init(struct data *d, const struct load_options *o)
         .keys = o->keys,
         .order = o->order,
         .random = 1,
+        .at = o->position,
         .stride = shuffling_stride(o->keys),
         .exponent = o->exponent,
         .value_size = o->value_size,
@@ -90,10 +91,6 @@ void data_init(struct data *d, const struct load_options *o)
         d->rest[i] = letters[next_random(d) >> 58];
     }
     d->random = o->seed * UINT64_C(0x9e3779b97f4a7c15) | 1;
-    d->at = data_below(d, d->keys);
-    if (o->fill) {
-        d->at = 0;
-    }
 }
 
 void data_fini(struct data *d)

@@ -36,6 +36,7 @@ static const char *const usage =
     "      --order uniform   keys are drawn independently (the default)\n"
     "      --order zipf[:E]  the same, with weights 1/rank^E (0.99)\n"
     "      --order cycle     every key once, shuffled, then all again\n"
+    "      --from POSITION   begin there in the cycle: where the row of another run says it ended\n"
     "      --seed N          another sequence of keys (1)\n"
     "\n"
     "  -d, --value-size N    bytes (64)\n"
@@ -52,7 +53,8 @@ static const char *const usage =
     "connection\n"
     "was closed, and with 2 when the command line is.\n"
     "\n"
-    "The row: requests, gets, sets, nulls, errors, wrong; seconds; per_second; mean_us, p50_us,\n"
+    "The row: requests, gets, sets, nulls, errors, wrong; position (--from); seconds; per_second; "
+    "mean_us, p50_us,\n"
     "p90_us, p99_us, p999_us, max_us; own_cpu_us and cpu_us (one per PID, comma separated): CPU "
     "time\n"
     "per request, user and system together.\n";
@@ -120,6 +122,7 @@ enum long_only {
     OPT_FIRST_KEY = 256,
     OPT_RATE,
     OPT_ORDER,
+    OPT_FROM,
     OPT_SEED,
     OPT_FILL,
     OPT_COMMAND,
@@ -139,6 +142,7 @@ static const struct option long_options[] = {
     {"keys", 1, NULL, 'k'},
     {"first-key", 1, NULL, OPT_FIRST_KEY},
     {"order", 1, NULL, OPT_ORDER},
+    {"from", 1, NULL, OPT_FROM},
     {"seed", 1, NULL, OPT_SEED},
     {"value-size", 1, NULL, 'd'},
     {"gets", 1, NULL, 'g'},
@@ -181,6 +185,9 @@ static void apply(struct load_options *o, int option, const char *arg)
         break;
     case OPT_ORDER:
         read_order(o, arg);
+        break;
+    case OPT_FROM:
+        o->position = whole("from", arg, 0, KEYS_MAX - 1);
         break;
     case OPT_SEED:
         o->seed = whole("seed", arg, 1, UINT32_MAX);
@@ -226,6 +233,7 @@ static void settle(struct load_options *o)
     if (o->verify && o->command != NULL) {
         refuse("--verify knows the values of GET only, not those of --command", o->command);
     }
+    o->position %= o->keys;
     if (o->fill) {
         o->requests = o->keys;
         o->order = ORDER_CYCLE;

@@ -23,7 +23,8 @@ struct load_options {
     unsigned pipeline; /* requests of one client that are sent together, and awaited together */
     uint64_t first_key, keys;
     enum key_order order;
-    double exponent; /* of ORDER_ZIPF */
+    double exponent;   /* of ORDER_ZIPF */
+    uint64_t position; /* ORDER_CYCLE: where to begin, 0 to keys - 1 */
     size_t value_size;
     unsigned gets;       /* percent; the others are SETs */
     const char *command; /* instead of GET and SET; NULL: none */

@@ -201,9 +201,9 @@ class Servers:
     def nearside(self, name, binary, upstream, cpu=None, settings=(), prefix=(), environment=None):
         """A Nearside with one worker unless the settings say otherwise. `prefix`: a program that
         runs it."""
-        tcp = "%s:%d" % (HOST, free_port())
+        tcp, unix = "%s:%d" % (HOST, free_port()), "unix:" + self.path(name + ".sock")
         command = [*prefix, os.path.abspath(binary)]
-        for setting in ("proxy.listen=" + tcp, "upstream.servers=" + upstream, "proxy.workers=1",
-                        "proxy.log_level=warn", *settings):
+        for setting in ("proxy.listen=" + tcp, "proxy.listen=" + unix, "upstream.servers=" + upstream,
+                        "proxy.workers=1", "proxy.log_level=warn", *settings):
             command += ["--set", setting]
-        return self.start(name, command, tcp, None, cpu, environment)
+        return self.start(name, command, tcp, unix, cpu, environment)
