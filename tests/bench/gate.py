@@ -26,8 +26,8 @@ TUNABLES = "glibc.cpu.hwcaps=-AVX_Fast_Unaligned_Load,-AVX2,-AVX512F,-AVX512VL,-
 COSTS = [
     ("hit", 400, 400, 100, KEYS, ["l1.max_memory=4mb"]),
     ("forwarded GET", 450, 1550, 100, KEYS, ["l1.max_memory=4mb", "invalidation.mode=off"]),
-    ("forwarded SET", 450, 1810, 0, KEYS, ["l1.max_memory=4mb"]),
-    ("fill", 1000, 4950, 100, 10 * KEYS, ["l1.max_memory=1mb"]),
+    ("forwarded SET", 450, 1850, 0, KEYS, ["l1.max_memory=4mb"]),
+    ("fill", 1000, 3950, 100, 10 * KEYS, ["l1.max_memory=1mb"]),
 ]
 
 
