@@ -291,7 +291,7 @@ static void close_fill(struct feed *feed)
     if (conn == NULL) {
         return;
     }
-    l1_cover_down(feed->shared->l1, (uint16_t)feed->options.index);
+    l1_cover_down(feed->shared->l1, feeds_fill_cover(feed->feeds, feed->options.index));
     ev_timer_stop(feed->options.loop, &feed->ping_timer);
     feed->conn = NULL; /* whose call is lost may ask again */
     conn_destroy(conn);
@@ -303,7 +303,8 @@ static void open_fill(struct feed *feed)
 {
     enum feed_mode mode = feed->plan.mode;
     bool tracked = mode == FEED_TRACKING || mode == FEED_REDIRECT;
-    feed->cover = tracked ? (uint16_t)feed->options.index : feeds_link_cover(feed->feeds, mode);
+    feed->cover = tracked ? feeds_fill_cover(feed->feeds, feed->options.index)
+                          : feeds_link_cover(feed->feeds, mode);
     if (mode == FEED_NONE || (mode == FEED_REDIRECT && feed->plan.redirect == 0)) {
         return;
     }
@@ -351,21 +352,19 @@ struct feed *feed_create(const struct feed_options *options)
                   (double)feed->shared->link_lease_ms / 4.0 / 1000.0);
     /* The highest: pushes are read before clients are, which keeps foreign writes visible soon. */
     ev_set_priority(&feed->ping_timer, EV_MAXPRI);
-    if (options->index == 0) {
-        feed->host = host_create(&(struct host_options){
-            .feeds = feed->feeds,
-            .loop = options->loop,
-            .read_buffer = options->read_buffer,
-            .read_size = options->read_size,
-            .counters = &feed->counters,
-        });
-    }
     return feed;
 }
 
 void feed_start(struct feed *feed)
 {
-    if (feed->host != NULL) {
+    if (feed->options.index == 0) {
+        feed->host = host_create(&(struct host_options){
+            .feeds = feed->feeds,
+            .loop = feed->options.loop,
+            .read_buffer = feed->options.read_buffer,
+            .read_size = feed->options.read_size,
+            .counters = &feed->counters,
+        });
         host_start(feed->host);
     }
     follow_plan(feed);
@@ -380,6 +379,7 @@ void feed_stop(struct feed *feed)
     host_destroy(feed->host);
     feed->host = NULL;
     close_fill(feed);
+    feed->plan = (struct plan){0};
 }
 
 void feed_destroy(struct feed *feed)

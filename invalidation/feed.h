@@ -45,7 +45,8 @@ struct feeds;
 
 struct feeds_options {
     struct node *node;
-    struct l1 *l1;         /* with feeds_covers(workers) covers */
+    struct l1 *l1;
+    uint16_t first_cover;  /* L1 has feeds_covers(workers) for it from here on */
     unsigned workers;      /* feeds there will be */
     bool automatic;        /* the mode is chosen; `mode` is not looked at */
     enum feed_mode mode;   /* not NONE */
@@ -59,7 +60,8 @@ struct feeds_options {
     int64_t (*now)(void);
 };
 
-/* How many covers L1 must have: one for each F, and one for I in each mode whose I vouches. */
+/* How many covers L1 must have for each node: one for each F, and one for I in each mode whose I
+ * vouches. */
 uint32_t feeds_covers(unsigned workers);
 
 /* Copies the options; node and L1 must outlive it. */
@@ -108,10 +110,10 @@ struct feed_options {
 };
 
 struct feed *feed_create(const struct feed_options *options);
+/* Also after feed_stop: the node serves again. */
 void feed_start(struct feed *feed);
-/* Takes its covers down, then loses open calls and closes the links for good: nothing but feed_stats,
- * feed_submit (CONN_DOWN), feed_fence (nothing to wait for) and feed_destroy may be called
- * afterwards. Accepts NULL. */
+/* Takes its covers down, then loses open calls and closes the links: it is as if nobody answered
+ * until feed_start. feed_flush and feed_tick must not be called meanwhile. Accepts NULL. */
 void feed_stop(struct feed *feed);
 /* Stops it if it was not; nobody may ask for its stats any more. Accepts NULL. */
 void feed_destroy(struct feed *feed);

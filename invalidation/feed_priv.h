@@ -70,7 +70,8 @@ struct feeds {
 bool feed_mode_has_link(enum feed_mode mode);
 /* Is I alone the cover? */
 bool feed_mode_link_covers(enum feed_mode mode);
-/* I's cover in such a mode. */
+/* The cover of that worker's F; I's in a mode whose I is the cover. */
+uint16_t feeds_fill_cover(const struct feeds *feeds, unsigned index);
 uint16_t feeds_link_cover(const struct feeds *feeds, enum feed_mode mode);
 
 /* The present plan. */

@@ -3,10 +3,10 @@
  * feeds.c: what the feeds of a process share: the plan they follow, what was refused, which cover
  * stands for what.
  *
- *   covers   0 .. workers-1   F of that worker (tracking, redirect)
- *            workers          I in broadcast
- *            workers + 1      I in keyspace
- *            workers + 2      I in channel
+ *   covers, from first_cover on   workers   F of each worker (tracking, redirect)
+ *                                 1         I in broadcast
+ *                                 1         I in keyspace
+ *                                 1         I in channel
  *
  * Each mode has covers of its own, so that a worker that has not followed the newest plan yet can
  * only use a cover that is down.
@@ -45,9 +45,14 @@ uint32_t feeds_covers(unsigned workers)
     return workers + 3;
 }
 
+uint16_t feeds_fill_cover(const struct feeds *feeds, unsigned index)
+{
+    return (uint16_t)(feeds->options.first_cover + index);
+}
+
 uint16_t feeds_link_cover(const struct feeds *feeds, enum feed_mode mode)
 {
-    return (uint16_t)(feeds->options.workers + (unsigned)mode - FEED_BROADCAST);
+    return feeds_fill_cover(feeds, feeds->options.workers + (unsigned)mode - FEED_BROADCAST);
 }
 
 /* ---- Life ---------------------------------------------------------------------------------- */
@@ -112,7 +117,7 @@ void feeds_down(struct feeds *feeds)
 {
     uint32_t n = feeds_covers(feeds->options.workers);
     for (uint32_t i = 0; i < n; i++) {
-        l1_cover_down(feeds->options.l1, (uint16_t)i);
+        l1_cover_down(feeds->options.l1, feeds_fill_cover(feeds, i));
     }
 }
 
@@ -164,11 +169,11 @@ void feeds_void(struct feeds *feeds, unsigned index)
 {
     uint32_t n = feeds_covers(feeds->options.workers);
     if (index != 0 || mode_of(feeds) == FEED_TRACKING) {
-        l1_cover_void(feeds->options.l1, (uint16_t)index);
+        l1_cover_void(feeds->options.l1, feeds_fill_cover(feeds, index));
         return;
     }
     for (uint32_t i = 0; i < n; i++) {
-        l1_cover_void(feeds->options.l1, (uint16_t)i);
+        l1_cover_void(feeds->options.l1, feeds_fill_cover(feeds, i));
     }
 }
 

@@ -514,8 +514,11 @@ void host_destroy(struct host *host)
         l1_cover_down(host->shared->l1, feeds_link_cover(host->feeds, mode));
     }
     if (host->mode == FEED_REDIRECT) {
-        feeds_down(host->feeds);
         atomic_store_explicit(&host->feeds->link_ok, INT64_MIN, memory_order_release);
+        feeds_set_plan(host->feeds, (struct plan){.mode = host->mode}); /* I's id is of the past */
+    }
+    if (host->said) {
+        atomic_fetch_sub_explicit(&host->feeds->nrefused, 1, memory_order_relaxed);
     }
     end_trial(host);
     close_links(host);

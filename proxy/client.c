@@ -448,6 +448,8 @@ static unsigned road_index(enum road road)
 void client_enqueue(struct client *c, struct request *request)
 {
     request->client = c;
+    request->node = c->place.node;
+    request->slot = c->place.slot;
     request->db = request->selects ? request->db : c->db;
     request->resp3 = request->greets ? request->resp3 : c->resp3;
     request->silent = client_is_silent(c);

@@ -15,6 +15,7 @@
 #pragma once
 
 #include "request.h"
+#include "route.h"
 
 enum client_state { CLIENT_OPEN, CLIENT_ENDING, CLIENT_CLOSED };
 
@@ -73,6 +74,8 @@ struct client {
     uint32_t nqueued;   /* commands in its MULTI */
     uint32_t nblocked;  /* unanswered requests that may wait for ever */
 
+    struct place place; /* of the request being served; node 0 unless in a cluster */
+
     const struct cmd *last_cmd; /* for CLIENT LIST; NULL before the first */
     struct client_profile *profile;
     struct client *next, *prev; /* worker->clients */
@@ -110,7 +113,8 @@ void client_reply_error(struct client *c, const char *fmt, ...) PRINTF_LIKE(2, 3
  * in pieces that belong together, with nothing in between. May close the client. */
 void client_push(struct client *c, struct slice bytes);
 
-/* Puts the request behind the others; it is unanswered on request->road until client_answered. */
+/* Puts the request behind the others; it goes to c->place, and is unanswered on request->road until
+ * client_answered. */
 void client_enqueue(struct client *c, struct request *request);
 /* The whole reply of the request, which is `plain`, in one piece: client_arrived and client_answered.
  * False: the client is closed, and the request is its caller's. */

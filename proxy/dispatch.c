@@ -87,9 +87,10 @@ static bool is_large(struct worker *worker, uint64_t hash)
     return large_keys_has(&worker->server->large, hash);
 }
 
-static bool can_fetch(const struct worker *worker)
+static bool can_fetch(const struct worker *worker, uint16_t node)
 {
-    return worker->feed != NULL && feed_is_up(worker->feed);
+    const struct feed *feed = worker_feed(worker, node);
+    return feed != NULL && feed_is_up(feed);
 }
 
 /* ---- Lanes ---------------------------------------------------------------------------------- */
@@ -98,10 +99,11 @@ static bool can_fetch(const struct worker *worker)
 static bool has_no_room(struct client *c, enum road road)
 {
     struct worker *worker = c->worker;
-    if (!forward_is_full(worker, c->db, c->resp3, road)) {
+    if (!forward_is_full(worker, c->place.node, c->db, c->resp3, road)) {
         return false;
     }
     worker->waits_for_room = true;
+    worker->full_node = c->place.node;
     worker->full_db = c->db;
     worker->full_resp3 = c->resp3;
     worker->full_road = road;
@@ -254,13 +256,15 @@ static struct l1_query query_for(const struct client *c, struct slice key, uint6
                                  const struct earlier *earlier, struct request *request,
                                  struct chain *out)
 {
-    struct worker *worker = c->worker;
+    const struct feed *feed = worker_feed(c->worker, c->place.node);
     return (struct l1_query){
         .key = key,
         .hash = hash,
         .db = c->db,
-        .cover = worker->feed == NULL ? L1_NO_COVER : feed_cover(worker->feed, key),
-        .fetcher = (uint16_t)worker->index,
+        .slot = c->place.slot,
+        .slot_generation = c->place.generation,
+        .cover = feed == NULL ? L1_NO_COVER : feed_cover(feed, key),
+        .fetcher = (uint16_t)c->worker->index,
         .out = out,
         .waiter = &request->waiter,
         .with = earlier->roads == 0 || MUTANT(R6b) ? NULL : &earlier->last->waiter,
@@ -349,7 +353,7 @@ static enum dispatch get_from_l1(struct client *c, struct request *request, cons
     case L1_OWNER:
         COUNT(worker, l1_misses, 1);
         park(c, request, hash, view->raw, owner);
-        fetch_get(worker, query.lease);
+        fetch_get(worker, c->place.node, query.lease);
         return DISPATCH_DONE;
     case L1_PASS:
         break;
@@ -511,7 +515,7 @@ static enum dispatch mget(struct client *c, const struct cmd *cmd, const struct 
         request_destroy(request);
         return DISPATCH_STALL;
     }
-    if (earlier.roads == 0 && can_fetch(worker) && view->raw.n <= BULK_REQUEST &&
+    if (earlier.roads == 0 && can_fetch(worker, c->place.node) && view->raw.n <= BULK_REQUEST &&
         !has_large(request)) {
         fetch_whole_mget(c, request, view, owner);
         return DISPATCH_DONE;
@@ -755,7 +759,7 @@ void dispatch_again(struct request *request)
         return;
     case L1_OWNER:
         request->kind = REQUEST_GET;
-        fetch_get(worker, query.lease);
+        fetch_get(worker, request->node, query.lease);
         return;
     case L1_PASS:
         again_on_lane(request, earlier, hash);
@@ -773,7 +777,7 @@ void dispatch_mget_again(struct request *request, bool may_fetch)
         forward_fail(request, "the fill connection was lost");
         return;
     }
-    if (may_fetch && can_fetch(worker) && fetch_mget(request, &view)) {
+    if (may_fetch && can_fetch(worker, request->node) && fetch_mget(request, &view)) {
         request->kind = REQUEST_MGET;
         return;
     }

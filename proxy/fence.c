@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * fence.c: one fence, seen from the worker that asked (R) and from each worker i.
+ * fence.c: one fence, seen from the worker that asked (R) and from each worker i. It is about the feeds
+ * of one node, the one that executed what waits.
  *
  *   R: requests join ─► end of turn ─► a part for each feed ─► PINGs ─► PONGs ────────┐
  *                                                               └─ link lost ────────┤
@@ -33,6 +34,7 @@ struct part {
 
 struct fence {
     struct worker *owner; /* R */
+    uint16_t node;        /* whose feeds are asked: it executed what waits */
     struct fence *next;   /* in owner->fences */
     struct request *waiting;
     int64_t until;
@@ -59,12 +61,13 @@ static void on_asked(struct feed_fence *asked, bool good)
 static void on_part(struct worker *worker, struct post *post)
 {
     struct part *part = container_of(post, struct part, post);
+    struct feed *feed = worker_feed(worker, part->fence->node);
     part->asked.done = on_asked;
-    if (worker->feed == NULL || (MUTANT(X1) && worker != part->fence->owner)) {
+    if (feed == NULL || (MUTANT(X1) && worker != part->fence->owner)) {
         send_home(part, true);
         return;
     }
-    switch (feed_fence(worker->feed, &part->asked)) {
+    switch (feed_fence(feed, &part->asked)) {
     case FEED_FENCE_WAITS:
         return;
     case FEED_FENCE_DONE:
@@ -105,7 +108,7 @@ static void on_home(struct worker *owner, struct post *post)
     struct fence *fence = part->fence;
     part->home = true;
     if (!part->answered) {
-        feeds_void(owner->server->feeds, part->index);
+        feeds_void(server_feeds(owner->server, fence->node), part->index);
         COUNT(owner, fence_timeouts, 1);
     }
     if (--fence->away == 0) {
@@ -116,6 +119,9 @@ static void on_home(struct worker *owner, struct post *post)
 bool fence_join(struct worker *worker, struct request *request)
 {
     struct fence *fence = worker->gathering;
+    while (fence != NULL && fence->node != request->node) {
+        fence = fence->next;
+    }
     if (fence == NULL) {
         unsigned n = worker->server->nworkers;
         fence = mem_try_zero(sizeof(*fence) + n * sizeof(struct part));
@@ -123,7 +129,9 @@ bool fence_join(struct worker *worker, struct request *request)
             return false;
         }
         fence->owner = worker;
+        fence->node = request->node;
         fence->nparts = n;
+        fence->next = worker->gathering;
         worker->gathering = fence;
     }
     request->fencing = true;
@@ -132,14 +140,10 @@ bool fence_join(struct worker *worker, struct request *request)
     return true;
 }
 
-void fence_start(struct worker *worker)
+static void start(struct worker *worker, struct fence *fence)
 {
-    struct fence *fence = worker->gathering;
-    if (fence == NULL) {
-        return;
-    }
     int64_t limit = worker->server->conf->invalidation_link_lease;
-    worker->gathering = NULL;
+    const struct feeds *feeds = server_feeds(worker->server, fence->node);
     fence->until = worker->now + (limit < FENCE_MS ? limit : FENCE_MS);
     fence->next = worker->fences;
     worker->fences = fence;
@@ -149,7 +153,7 @@ void fence_start(struct worker *worker)
         part->fence = fence;
         part->index = i;
         part->post.run = on_part;
-        part->home = !feeds_fence_asks(worker->server->feeds, i);
+        part->home = feeds == NULL || !feeds_fence_asks(feeds, i);
         fence->away += !part->home;
     }
     if (fence->away == 0) {
@@ -164,6 +168,17 @@ void fence_start(struct worker *worker)
     }
 }
 
+void fence_start(struct worker *worker)
+{
+    struct fence *fence = worker->gathering;
+    worker->gathering = NULL;
+    while (fence != NULL) {
+        struct fence *next = fence->next;
+        start(worker, fence);
+        fence = next;
+    }
+}
+
 void fence_tick(struct worker *worker)
 {
     for (struct fence *fence = worker->fences; fence != NULL; fence = fence->next) {
@@ -172,7 +187,7 @@ void fence_tick(struct worker *worker)
         }
         for (unsigned i = 0; i < fence->nparts; i++) {
             if (!fence->parts[i].home && !MUTANT(X4)) {
-                feeds_void(worker->server->feeds, i);
+                feeds_void(server_feeds(worker->server, fence->node), i);
                 COUNT(worker, fence_timeouts, 1);
             }
         }

@@ -2,11 +2,11 @@
  *
  * fence.h: after a command of unknown effect (class U: scripts, functions, commands we do not know),
  * nothing that L1 holds may be older than it (W3). The fence makes sure without emptying L1: a PING on
- * every fill connection, sent after the command's reply has arrived. Its PONG comes behind every push
+ * every fill connection to the node that executed it, sent after the command's reply has arrived. Its PONG comes behind every push
  * that the command caused, so when all have answered, everything the command changed has been dropped
  * (X1). Only then the reply is released.
  *
- * Fences are gathered: all requests of one worker that ask within one turn share one. A fill
+ * Fences are gathered: all requests of one worker that ask for one node within one turn share one. A fill
  * connection that is down or lost needs nothing, since what it fetched is void. One that does not
  * answer in time is voided by the worker that waits (X4); a client is never held longer than that.
  * Worker's thread only.

@@ -75,10 +75,10 @@ static int64_t lesser(int64_t a, int64_t b)
 }
 
 /* T1, T2: how long a value may be kept, from what PTTL said; 0: not at all. */
-static int64_t ttl_of(const struct worker *worker, bool is_null, int64_t pttl)
+static int64_t ttl_of(const struct worker *worker, uint16_t node, bool is_null, int64_t pttl)
 {
     const struct conf *conf = worker->server->conf;
-    int64_t limit = feed_ttl_limit(worker->feed);
+    int64_t limit = feed_ttl_limit(worker_feed(worker, node));
     if (is_null) {
         return pttl == -2 || MUTANT(T2) ? lesser(conf->l1_negative_ttl, limit) : 0;
     }
@@ -129,14 +129,14 @@ static char *put_select(char *dst, uint32_t db)
 }
 
 /* Takes the replies of the two SELECTs. True: it was one. */
-static bool excursion_takes(struct excursion *trip, struct worker *worker,
+static bool excursion_takes(struct excursion *trip, struct feed *feed,
                             const struct reply_piece *piece)
 {
     if (!trip->away || (trip->began && !trip->ends)) {
         return false;
     }
     if (trip->ends && !trip->refused && piece->type == '-') {
-        feed_fail(worker->feed, "SELECT was refused on the fill connection");
+        feed_fail(feed, "SELECT was refused on the fill connection");
     }
     trip->refused = trip->refused || piece->type == '-';
     trip->began = trip->began || piece->last;
@@ -158,6 +158,7 @@ struct flight {
     struct call call;
     struct worker *worker;
     struct flight *next; /* worker->flights */
+    uint16_t node;       /* whose F it is on */
     struct l1_lease *lease;
     char *value; /* the encoded reply, as far as it has arrived: in `small` or a block of its own */
     size_t size; /* of the whole reply */
@@ -234,7 +235,7 @@ static void on_get_reply(struct call *call, const struct reply_piece *piece)
 {
     struct flight *flight = container_of(call, struct flight, call);
     struct worker *worker = flight->worker;
-    if (excursion_takes(&flight->trip, worker, piece)) {
+    if (excursion_takes(&flight->trip, worker_feed(worker, flight->node), piece)) {
         if (flight->trip.ends && piece->last) {
             flight_destroy(flight);
         }
@@ -261,7 +262,7 @@ static void on_get_reply(struct call *call, const struct reply_piece *piece)
             .is_null = flight->is_null,
             .ttl_ms = flight->is_error && !MUTANT(R2e)
                           ? 0
-                          : ttl_of(worker, flight->is_null, pttl_of(piece)),
+                          : ttl_of(worker, flight->node, flight->is_null, pttl_of(piece)),
         };
         COUNT(worker, fetches_failed, flight->is_error);
         l1_fill(worker->server->l1, &flight->lease, &value, worker->now);
@@ -300,7 +301,7 @@ static bool submit_get(struct flight *flight)
     end = flight->trip.away ? put_select(end, home) : end;
     flight->call.ops = &get_ops;
     flight->call.replies = flight->trip.away ? 4 : 2;
-    bool ok = feed_submit(flight->worker->feed, &flight->call,
+    bool ok = feed_submit(worker_feed(flight->worker, flight->node), &flight->call,
                           slice_of(bytes, (size_t)(end - bytes))) == CONN_OK;
     if (bytes != small) {
         mem_free(bytes);
@@ -308,13 +309,14 @@ static bool submit_get(struct flight *flight)
     return ok;
 }
 
-void fetch_get(struct worker *worker, struct l1_lease *lease)
+void fetch_get(struct worker *worker, uint16_t node, struct l1_lease *lease)
 {
     struct flight *flight = flight_create(worker);
     if (flight == NULL) {
         l1_abandon(worker->server->l1, &lease);
         return;
     }
+    flight->node = node;
     flight->lease = lease;
     if (!submit_get(flight)) {
         COUNT(worker, fetches_failed, 1);
@@ -509,7 +511,7 @@ static void fill_next(struct request *request, int64_t pttl)
     struct l1_value value = {
         .encoded = is_null ? SLICE("_\r\n") : encoded,
         .is_null = is_null,
-        .ttl_ms = ttl_of(worker, is_null, pttl),
+        .ttl_ms = ttl_of(worker, request->node, is_null, pttl),
     };
     l1_fill(worker->server->l1, lease, &value, worker->now);
 }
@@ -556,7 +558,7 @@ static void on_mget_reply(struct call *call, const struct reply_piece *piece)
 {
     struct request *request = container_of(call, struct request, call);
     struct mget *mget = request->mget;
-    if (excursion_takes(&mget->trip, request->worker, piece)) {
+    if (excursion_takes(&mget->trip, worker_feed(request->worker, request->node), piece)) {
         if (mget->trip.refused) {
             give_up_collecting(mget); /* what comes is another db's */
         }
@@ -617,7 +619,7 @@ static char *lease_keys(struct request *request, const struct request_view *view
             .key = key,
             .hash = request->hashes[i],
             .db = request->db,
-            .cover = feed_cover(worker->feed, key),
+            .cover = feed_cover(worker_feed(worker, request->node), key),
             .fetcher = (uint16_t)worker->index,
         };
         request->mget->leases[i] = l1_lease_try(worker->server->l1, &query, worker->now);
@@ -648,8 +650,8 @@ bool fetch_mget(struct request *request, const struct request_view *view)
     end = away ? put_select(end, home) : end;
     request->call.ops = &mget_ops;
     request->call.replies = 1 + request->mget->leased + (away ? 2 : 0);
-    bool ok = feed_submit(worker->feed, &request->call, slice_of(bytes, (size_t)(end - bytes))) ==
-              CONN_OK;
+    bool ok = feed_submit(worker_feed(worker, request->node), &request->call,
+                          slice_of(bytes, (size_t)(end - bytes))) == CONN_OK;
     mem_free(bytes);
     if (!ok) {
         abandon_leases(request);

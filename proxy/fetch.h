@@ -7,11 +7,11 @@
 
 #include "client.h"
 
-/* Sends GET and PTTL for the lease (taken) on F. The lease ends with l1_fill, or with l1_abandon
+/* Sends GET and PTTL for the lease (taken) on F to that node. The lease ends with l1_fill, or with l1_abandon
  * when F is lost or the value is too large. Works without any client. */
-void fetch_get(struct worker *worker, struct l1_lease *lease);
+void fetch_get(struct worker *worker, uint16_t node, struct l1_lease *lease);
 
-/* Sends the MGET (view) for `request`, which is in its client's queue with its keys set, and
+/* Sends the MGET (view) for `request`, which is in its client's queue with its keys and node set, and
  * PTTLs for the keys it can take a lease of. False: F takes nothing; the request is untouched. */
 MUST_CHECK bool fetch_mget(struct request *request, const struct request_view *view);
 /* Frees request->mget; its leases must have ended. Accepts NULL. */

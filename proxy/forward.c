@@ -33,22 +33,31 @@ static void on_lost(struct call *call, enum call_loss loss);
 
 static const struct call_ops lane_ops = {on_reply, on_lost};
 
-struct conn *forward_lane(struct worker *worker, uint32_t db, bool resp3, enum road road)
+struct conn *forward_lane(struct worker *worker, uint16_t node, uint32_t db, bool resp3,
+                          enum road road)
 {
-    return upstream_lane(worker->upstream, db, resp3, road == ROAD_BULK ? LANE_BULK : LANE_NORMAL);
+    enum lane_kind kind = road == ROAD_BULK ? LANE_BULK : LANE_NORMAL;
+    return upstream_lane(worker->upstream,
+                         (struct lane_id){.node = node, .resp3 = resp3, .kind = kind, .db = db});
+}
+
+static const char *name_of_node(const struct request *request)
+{
+    return node_name(topology_node(request->worker->server->topology, request->node));
 }
 
 static struct conn *lane_of(const struct request *request)
 {
-    return forward_lane(request->worker, request->db, request->resp3, request->road);
+    return forward_lane(request->worker, request->node, request->db, request->resp3, request->road);
 }
 
-bool forward_is_full(struct worker *worker, uint32_t db, bool resp3, enum road road)
+bool forward_is_full(struct worker *worker, uint16_t node, uint32_t db, bool resp3, enum road road)
 {
     if (road == ROAD_FILL) {
-        return worker->feed != NULL && feed_queued_bytes(worker->feed) > LANE_FULL;
+        const struct feed *feed = worker_feed(worker, node);
+        return feed != NULL && feed_queued_bytes(feed) > LANE_FULL;
     }
-    struct conn *lane = forward_lane(worker, db, resp3, road);
+    struct conn *lane = forward_lane(worker, node, db, resp3, road);
     return conn_queued_bytes(lane) > LANE_FULL || conn_pending(lane) > LANE_PENDING;
 }
 
@@ -146,7 +155,10 @@ static void announce(struct request *request, const struct reply_piece *piece)
     if (keys != NULL) {
         chain_take(&request->announced, keys);
     }
-    feeds_announce(server->feeds, slice_of(keys, keys == NULL ? 0 : n));
+    struct feeds *feeds = server_feeds(server, request->node);
+    if (feeds != NULL) {
+        feeds_announce(feeds, slice_of(keys, keys == NULL ? 0 : n));
+    }
     mem_free(keys);
 }
 
@@ -178,7 +190,8 @@ static void settle(struct request *request, const struct reply_piece *piece)
         if (!MUTANT(W3f)) {
             l1_drop_all(l1);
         }
-        worker->flush_lost = piece == NULL ? worker->now : worker->flush_lost;
+        struct worker_node *node = &worker->nodes[request->node];
+        node->flush_lost = piece == NULL ? worker->now : node->flush_lost;
     } else if (piece != NULL && request->client != NULL &&
                (request->class == CMD_UNKNOWN || was_executed(request, piece))) {
         /* lost, or nobody there to be told: its pushes do, in their time */
@@ -399,7 +412,7 @@ void forward_fail(struct request *request, const char *why)
     }
     note_refused_multi(request);
     char text[ERR_MAX];
-    snprintf(text, sizeof(text), "UPSTREAM %s: %s", node_name(request->worker->server->node), why);
+    snprintf(text, sizeof(text), "UPSTREAM %s: %s", name_of_node(request), why);
     answer_error(request, text);
 }
 
@@ -426,7 +439,7 @@ static void lose_fenced(struct request *request)
     chain_fini(&request->reply);
     if (request->client != NULL &&
         !resp_errorf(&request->reply, "UPSTREAM %s: connection lost in the middle of the reply",
-                     node_name(request->worker->server->node))) {
+                     name_of_node(request))) {
         client_close(request->client);
     }
 }

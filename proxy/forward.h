@@ -7,11 +7,12 @@
 
 #include "client.h"
 
-/* The lane for a db, a protocol and a road (ROAD_LANE or ROAD_BULK). */
-struct conn *forward_lane(struct worker *worker, uint32_t db, bool resp3, enum road road);
+/* The lane for a node, a db, a protocol and a road (ROAD_LANE or ROAD_BULK). */
+struct conn *forward_lane(struct worker *worker, uint16_t node, uint32_t db, bool resp3,
+                          enum road road);
 
 /* Has the lane (or, for ROAD_FILL, the fill connection) more waiting than it should (back-pressure: the client's input waits)? */
-bool forward_is_full(struct worker *worker, uint32_t db, bool resp3, enum road road);
+bool forward_is_full(struct worker *worker, uint16_t node, uint32_t db, bool resp3, enum road road);
 
 /* Sends the request, which is in its client's queue with road, class and keys set: write-begin first
  * (W1). When the lane takes nothing it is answered with an error at once. */

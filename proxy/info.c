@@ -11,11 +11,12 @@
 #include <stdarg.h>
 #include <stdio.h>
 
-#define INFO_MAX ((size_t)32 * 1024)
+#define INFO_MAX      ((size_t)32 * 1024)
+#define INFO_NODE_MAX ((size_t)512)
 
 struct text {
     char *p;
-    size_t n;
+    size_t n, size;
 };
 
 static void add(struct text *text, const char *fmt, ...) PRINTF_LIKE(2, 3);
@@ -24,9 +25,9 @@ static void add(struct text *text, const char *fmt, ...)
 {
     va_list args;
     va_start(args, fmt);
-    int n = vsnprintf(text->p + text->n, INFO_MAX - text->n, fmt, args);
+    int n = vsnprintf(text->p + text->n, text->size - text->n, fmt, args);
     va_end(args);
-    if (n > 0 && (size_t)n < INFO_MAX - text->n) {
+    if (n > 0 && (size_t)n < text->size - text->n) {
         text->n += (size_t)n;
     }
 }
@@ -42,8 +43,6 @@ struct sums {
 #include "counters.def"
 #undef COUNTER
     uint64_t client_memory;
-    uint64_t lanes, lanes_up, lanes_pending, lanes_queued;
-    uint64_t fills_up;
     struct feed_stats feed;
 };
 
@@ -56,7 +55,30 @@ static void sum_feed(struct sums *sums, const struct feed *feed)
     sums->feed.lapses += one.lapses;
     sums->feed.losses += one.losses;
     sums->feed.refusals += one.refusals;
-    sums->fills_up += one.state == CONN_UP;
+}
+
+/* What all workers have for one node. */
+struct node_sums {
+    uint64_t fills_up, lanes, lanes_up, pending, queued;
+};
+
+static struct node_sums sum_node(const struct server *server, uint16_t index)
+{
+    struct node_sums sums = {0};
+    for (unsigned i = 0; i < server->nworkers; i++) {
+        struct worker_node *node = &server->workers[i]->nodes[index];
+        const struct feed *feed = worker_feed(server->workers[i], index);
+        struct feed_stats stats = {.state = CONN_IDLE};
+        if (feed != NULL) {
+            feed_stats(feed, &stats);
+        }
+        sums.fills_up += stats.state == CONN_UP;
+        sums.lanes += atomic_load_explicit(&node->lanes, memory_order_relaxed);
+        sums.lanes_up += atomic_load_explicit(&node->lanes_up, memory_order_relaxed);
+        sums.pending += atomic_load_explicit(&node->lanes_pending, memory_order_relaxed);
+        sums.queued += atomic_load_explicit(&node->lanes_queued, memory_order_relaxed);
+    }
+    return sums;
 }
 
 static struct sums sum_workers(const struct server *server)
@@ -69,12 +91,11 @@ static struct sums sum_workers(const struct server *server)
 #include "counters.def"
 #undef COUNTER
         sums.client_memory += atomic_load_explicit(&worker->client_memory, memory_order_relaxed);
-        sums.lanes += atomic_load_explicit(&worker->lanes, memory_order_relaxed);
-        sums.lanes_up += atomic_load_explicit(&worker->lanes_up, memory_order_relaxed);
-        sums.lanes_pending += atomic_load_explicit(&worker->lanes_pending, memory_order_relaxed);
-        sums.lanes_queued += atomic_load_explicit(&worker->lanes_queued, memory_order_relaxed);
-        if (worker->feed != NULL) {
-            sum_feed(&sums, worker->feed);
+        for (uint16_t node = 0; node < topology_count(server->topology); node++) {
+            const struct feed *feed = worker_feed(worker, node);
+            if (feed != NULL) {
+                sum_feed(&sums, feed);
+            }
         }
     }
     return sums;
@@ -106,12 +127,39 @@ static void add_l1(struct text *text, struct server *server, const struct sums *
     add_number(text, "drops_all", l1.drop_alls);
 }
 
+/* In a cluster: the weakest mode, the first refusal, and sums. */
+static struct feeds_status status_of_all(const struct server *server)
+{
+    struct feeds_status all = {.table_keys = -1, .table_max = -1};
+    bool first = true;
+    for (uint16_t i = 0; i < topology_count(server->topology); i++) {
+        struct feeds *feeds = server_feeds(server, i);
+        struct feeds_status one;
+        if (feeds == NULL || topology_role(server->topology, i) != TOPOLOGY_PRIMARY) {
+            continue;
+        }
+        feeds_status(feeds, &one);
+        if (first) {
+            all = one;
+            first = false;
+            continue;
+        }
+        if (all.why[0] == '\0') {
+            memcpy(all.why, one.why, sizeof(all.why));
+        }
+        all.mode = one.mode > all.mode ? one.mode : all.mode;
+        all.changes += one.changes;
+        all.link_up = all.link_up && one.link_up;
+        all.peers = one.peers > all.peers ? one.peers : all.peers;
+        all.table_keys += one.table_keys > 0 ? one.table_keys : 0;
+        all.table_max = one.table_max > all.table_max ? one.table_max : all.table_max;
+    }
+    return all;
+}
+
 static void add_feed(struct text *text, const struct server *server, const struct sums *sums)
 {
-    struct feeds_status status = {.table_keys = -1, .table_max = -1};
-    if (server->caching) {
-        feeds_status(server->feeds, &status);
-    }
+    struct feeds_status status = status_of_all(server);
     bool refused = server->caching && status.mode == FEED_NONE;
     add(text, "invalidation_mode:%s\r\n", server->caching ? feed_mode_name(status.mode) : "off");
     add_number(text, "invalidation_auto", status.automatic);
@@ -130,24 +178,39 @@ static void add_feed(struct text *text, const struct server *server, const struc
     add_number(text, "link_losses", sums->feed.losses);
 }
 
-static void add_upstream(struct text *text, const struct server *server, const struct sums *sums)
+static const char *const ROLES[] = {
+    [TOPOLOGY_GONE] = "gone",
+    [TOPOLOGY_PRIMARY] = "primary",
+    [TOPOLOGY_REPLICA] = "replica",
+};
+
+static void add_upstream(struct text *text, const struct server *server, uint16_t index)
 {
+    struct node *node = topology_node(server->topology, index);
+    struct node_sums sums = sum_node(server, index);
     char version[64];
-    node_version(server->node, version, sizeof(version));
+    node_version(node, version, sizeof(version));
     add(text,
-        "upstream0:name=%s,state=%s,version=%s,fill_connections_up=%llu,lanes=%llu,"
-        "lanes_up=%llu,pending=%llu,queued_bytes=%llu,generation=%llu\r\n",
-        node_name(server->node), sums->fills_up + sums->lanes_up > 0 ? "up" : "down",
-        version[0] == '\0' ? "unknown" : version, (unsigned long long)sums->fills_up,
-        (unsigned long long)sums->lanes, (unsigned long long)sums->lanes_up,
-        (unsigned long long)sums->lanes_pending, (unsigned long long)sums->lanes_queued,
-        (unsigned long long)node_generation(server->node));
+        "upstream%u:name=%s,state=%s,version=%s,fill_connections_up=%llu,lanes=%llu,"
+        "lanes_up=%llu,pending=%llu,queued_bytes=%llu,generation=%llu",
+        index, node_name(node), sums.fills_up + sums.lanes_up > 0 ? "up" : "down",
+        version[0] == '\0' ? "unknown" : version, (unsigned long long)sums.fills_up,
+        (unsigned long long)sums.lanes, (unsigned long long)sums.lanes_up,
+        (unsigned long long)sums.pending, (unsigned long long)sums.queued,
+        (unsigned long long)node_generation(node));
+    if (server->is_cluster) {
+        add(text, ",role=%s,slots=%u", ROLES[topology_role(server->topology, index)],
+            topology_slots_of(server->topology, index));
+    }
+    add(text, "\r\n");
 }
 
 char *info_section(struct worker *worker, size_t *length)
 {
     struct server *server = worker->server;
-    struct text text = {mem_try(INFO_MAX), 0};
+    uint16_t nodes = topology_count(server->topology);
+    size_t size = INFO_MAX + nodes * INFO_NODE_MAX;
+    struct text text = {mem_try(size), 0, size};
     if (text.p == NULL) {
         return NULL;
     }
@@ -169,7 +232,9 @@ char *info_section(struct worker *worker, size_t *length)
 #undef COUNTER
     add_l1(&text, server, &sums);
     add_feed(&text, server, &sums);
-    add_upstream(&text, server, &sums);
+    for (uint16_t i = 0; i < nodes; i++) {
+        add_upstream(&text, server, i);
+    }
     *length = text.n;
     return text.p;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * learn.c: the question COMMAND, from worker 0.
+ * learn.c: the question COMMAND, from worker 0, to one node.
  *
  *          reason, bulk lane accepts                  reply: rows ─► IDLE
  *   IDLE ──────────────────────────► ASKING ─────────────┤
@@ -66,6 +66,11 @@ static void collect(struct learner *l, struct slice bytes)
     l->n += bytes.n;
 }
 
+static const char *name_of_node(const struct worker *worker)
+{
+    return node_name(topology_node(worker->server->topology, worker->learner.node));
+}
+
 static void warn(struct worker *worker, struct slice why)
 {
     struct learner *l = &worker->learner;
@@ -73,7 +78,7 @@ static void warn(struct worker *worker, struct slice why)
         log_event(LOG_WARN,
                   "%s does not tell its commands (COMMAND: %.*s); those that are not built in are "
                   "fenced",
-                  node_name(worker->server->node), why.n < 200 ? (int)why.n : 200, why.p);
+                  name_of_node(worker), why.n < 200 ? (int)why.n : 200, why.p);
     }
     l->warned = true;
 }
@@ -100,7 +105,7 @@ static void learn_rows(struct worker *worker)
             log_event(LOG_WARN,
                       "%s has had too many commands that are not built in: some have no row and "
                       "are fenced",
-                      node_name(worker->server->node));
+                      name_of_node(worker));
         }
         l->warned_full = true;
         break;
@@ -109,8 +114,8 @@ static void learn_rows(struct worker *worker)
     }
     l->warned = false;
     if (learnt_count() != before) {
-        log_event(LOG_INFO, "%s: %u commands learnt that are not built in",
-                  node_name(worker->server->node), learnt_count());
+        log_event(LOG_INFO, "%s: %u commands learnt that are not built in", name_of_node(worker),
+                  learnt_count());
     }
 }
 
@@ -155,8 +160,9 @@ static const struct call_ops learner_ops = {on_reply, on_lost};
 void learn_tick(struct worker *worker)
 {
     struct learner *l = &worker->learner;
-    uint32_t db = worker->server->conf->upstream_db;
-    struct conn *lane = upstream_find_lane(worker->upstream, db, false, LANE_NORMAL);
+    uint16_t node = topology_any(worker->server->topology, 0);
+    struct lane_id id = {.node = node, .db = worker->server->conf->upstream_db};
+    struct conn *lane = node == TOPOLOGY_NONE ? NULL : upstream_find_lane(worker->upstream, id);
     if (l->state != LEARN_IDLE || worker->now < l->next_ms || lane == NULL ||
         conn_state(lane) != CONN_UP) {
         return;
@@ -165,7 +171,9 @@ void learn_tick(struct worker *worker)
         return;
     }
     int64_t link = conn_handshake_sent(lane);
-    struct conn *bulk = upstream_lane(worker->upstream, db, false, LANE_BULK);
+    id.kind = LANE_BULK;
+    struct conn *bulk = upstream_lane(worker->upstream, id);
+    l->node = node;
     l->call.ops = &learner_ops;
     l->call.replies = 1;
     l->unfit = NULL;

@@ -16,6 +16,7 @@ struct worker;
 /* One question at a time. What it is about was read before it was sent. */
 struct learner {
     struct call call;
+    uint16_t node; /* which was asked last */
     enum { LEARN_IDLE, LEARN_ASKING } state;
     char *bytes; /* of the reply so far */
     size_t n, size;

@@ -6,6 +6,7 @@
 #include "local.h"
 
 #include "info.h"
+#include "nodes.h"
 #include "profile.h"
 
 #include "../resp/write.h"
@@ -117,7 +118,7 @@ bool local_hello(struct client *c, const struct request_view *view, bool *resp3)
             "NOAUTH HELLO must be called with the client already authenticated, otherwise the "
             "HELLO %sAUTH <user> <pass> option can be used to authenticate the client and "
             "select the RESP protocol version at the same time",
-            node_is_at_least(c->worker->server->node, 7, 2) ? "<proto> " : "");
+            nodes_are_at_least(c->worker->server, 7, 2) ? "<proto> " : "");
         return false;
     }
     if (g.has_name && !profile_set_name(c, g.name)) {

@@ -6,6 +6,7 @@
 #include "local.h"
 
 #include "census.h"
+#include "nodes.h"
 #include "profile.h"
 #include "../resp/write.h"
 
@@ -54,7 +55,7 @@ static void reply_integer(struct client *c, int64_t n)
 
 static bool has_72(const struct asked *a)
 {
-    return node_is_at_least(a->c->worker->server->node, 7, 2);
+    return nodes_are_at_least(a->c->worker->server, 7, 2);
 }
 
 /* ---- About itself --------------------------------------------------------------------------- */

@@ -24,29 +24,38 @@ static bool is_first_of_its_key(const struct request *request)
 }
 
 /* Wakes are posted, so that the queue stays as it is meanwhile. */
-static void outwait(struct worker *worker, unsigned stalled)
+static void outwait(struct worker *worker, uint16_t node, unsigned stalled)
 {
     struct l1 *l1 = worker->server->l1;
     for (struct client *c = worker->clients.head; c != NULL; c = c->next) {
         for (struct request *r = c->head; c->pending > 0 && r != NULL; r = r->next) {
-            if (r->kind == REQUEST_GET && !r->answered && is_first_of_its_key(r)) {
+            if (r->kind == REQUEST_GET && r->node == node && !r->answered &&
+                is_first_of_its_key(r)) {
                 COUNT(worker, l1_outwaits, l1_outwait(l1, &r->waiter, (uint16_t)stalled));
             }
         }
     }
 }
 
-void outwait_tick(struct worker *worker)
+static void look_at(struct worker *worker, uint16_t node)
 {
     const struct server *server = worker->server;
-    if (worker->feed == NULL || feed_has_stalled(worker->feed, JOIN_LIMIT_MS, worker->now) ||
-        MUTANT(R5t)) {
+    const struct feed *mine = worker_feed(worker, node);
+    if (mine == NULL || feed_has_stalled(mine, JOIN_LIMIT_MS, worker->now)) {
         return;
     }
     for (unsigned i = 0; i < server->nworkers; i++) {
-        if (i != worker->index &&
-            feed_has_stalled(server->workers[i]->feed, JOIN_LIMIT_MS, worker->now)) {
-            outwait(worker, i);
+        const struct feed *feed = worker_feed(server->workers[i], node);
+        if (i != worker->index && feed != NULL &&
+            feed_has_stalled(feed, JOIN_LIMIT_MS, worker->now)) {
+            outwait(worker, node, i);
         }
+    }
+}
+
+void outwait_tick(struct worker *worker)
+{
+    for (uint16_t i = 0; i < worker->nnodes && !MUTANT(R5t); i++) {
+        look_at(worker, i);
     }
 }

@@ -22,6 +22,7 @@ struct pinned {
     struct worker *worker;
     struct client *client; /* NULL: idle or retired */
     struct conn *conn;
+    uint16_t node;
     uint32_t db;
     bool resp3;
     bool multi, watching;
@@ -85,15 +86,16 @@ static void unlink_from(struct pinned **list, struct pinned *p)
     }
 }
 
-static struct pinned *create(struct worker *worker, uint32_t db, bool resp3)
+static struct pinned *create(struct worker *worker, uint16_t node, uint32_t db, bool resp3)
 {
     struct pinned *p = mem_zalloc(sizeof(*p));
     p->worker = worker;
+    p->node = node;
     p->db = db;
     p->resp3 = resp3;
     p->conn = conn_create(&(struct conn_options){
         .loop = worker->loop,
-        .node = worker->server->node,
+        .node = topology_node(worker->server->topology, node),
         .role = "pinned",
         .db = db,
         .resp3 = resp3,
@@ -109,18 +111,18 @@ static struct pinned *create(struct worker *worker, uint32_t db, bool resp3)
     return p;
 }
 
-/* An idle one in this db and protocol whose link is up; others there are of no use. */
-static struct pinned *find_idle(struct worker *worker, uint32_t db, bool resp3)
+/* An idle one to this node, in this db and protocol, whose link is up; others there are of no use. */
+static struct pinned *find_idle(struct worker *worker, uint16_t node, uint32_t db, bool resp3)
 {
     struct pinned *p = worker->pinned_idle;
-    while (p != NULL &&
-           (p->tainted || p->db != db || p->resp3 != resp3 || conn_state(p->conn) != CONN_UP)) {
+    while (p != NULL && (p->tainted || p->node != node || p->db != db || p->resp3 != resp3 ||
+                         conn_state(p->conn) != CONN_UP)) {
         p = p->next;
     }
     return p;
 }
 
-bool pinned_take(struct client *c)
+bool pinned_take(struct client *c, uint16_t node)
 {
     struct worker *worker = c->worker;
     struct server *server = worker->server;
@@ -129,12 +131,12 @@ bool pinned_take(struct client *c)
         atomic_fetch_sub_explicit(&server->pinned, 1, memory_order_relaxed);
         return false;
     }
-    struct pinned *p = find_idle(worker, c->db, c->resp3);
+    struct pinned *p = find_idle(worker, node, c->db, c->resp3);
     if (p != NULL) {
         unlink_from(&worker->pinned_idle, p);
         worker->npinned_idle--;
     } else {
-        p = create(worker, c->db, c->resp3);
+        p = create(worker, node, c->db, c->resp3);
     }
     p->client = c;
     p->multi = p->watching = false;
@@ -314,40 +316,41 @@ void pinned_flush(struct worker *worker)
 
 static void on_heartbeat(struct call *call, const struct reply_piece *piece)
 {
-    struct worker *worker = container_of(call, struct worker, heartbeat);
-    worker->heartbeat_sent = worker->heartbeat_sent && !piece->last;
+    struct worker_node *node = container_of(call, struct worker_node, heartbeat);
+    node->beating = node->beating && !piece->last;
 }
 
 static void on_heartbeat_lost(struct call *call, enum call_loss loss)
 {
     (void)loss;
-    container_of(call, struct worker, heartbeat)->heartbeat_sent = false;
+    container_of(call, struct worker_node, heartbeat)->beating = false;
 }
 
 static const struct call_ops heartbeat_ops = {on_heartbeat, on_heartbeat_lost};
 
-/* A blocked command owes a reply for as long as it likes: whether the node lives is asked on a lane. */
-static void beat(struct worker *worker)
+/* A blocked command owes a reply for as long as it likes: whether its node lives is asked on a lane. */
+static void beat(struct worker *worker, uint16_t index)
 {
     struct server *server = worker->server;
-    if (worker->pinned_busy == NULL || worker->heartbeat_sent ||
-        worker->now - node_last_heard(server->node) < server->conf->upstream_dead_after / 4) {
+    struct worker_node *node = &worker->nodes[index];
+    int64_t heard = node_last_heard(topology_node(server->topology, index));
+    if (node->beating || worker->now - heard < server->conf->upstream_dead_after / 4) {
         return;
     }
-    struct conn *lane =
-        upstream_lane(worker->upstream, server->conf->upstream_db, false, LANE_NORMAL);
-    worker->heartbeat.ops = &heartbeat_ops;
-    worker->heartbeat.replies = 1;
-    worker->heartbeat_sent =
-        conn_submit(lane, &worker->heartbeat, SLICE("*1\r\n$4\r\nPING\r\n"), NULL) == CONN_OK;
+    struct conn *lane = upstream_lane(
+        worker->upstream, (struct lane_id){.node = index, .db = server->conf->upstream_db});
+    node->heartbeat.ops = &heartbeat_ops;
+    node->heartbeat.replies = 1;
+    node->beating =
+        conn_submit(lane, &node->heartbeat, SLICE("*1\r\n$4\r\nPING\r\n"), NULL) == CONN_OK;
 }
 
 void pinned_tick(struct worker *worker)
 {
     struct pinned *next;
-    beat(worker);
     for (struct pinned *p = worker->pinned_busy; p != NULL; p = next) {
         next = p->next;
+        beat(worker, p->node);
         conn_tick(p->conn, worker->now);
     }
     for (struct pinned *p = worker->pinned_idle; p != NULL; p = next) {

@@ -15,8 +15,8 @@
 
 struct pinned;
 
-/* Gives the client a connection in its db and protocol. False: upstream.max_pinned are in use. */
-MUST_CHECK bool pinned_take(struct client *c);
+/* Gives the client a connection to the node, in its db and protocol. False: upstream.max_pinned are in use. */
+MUST_CHECK bool pinned_take(struct client *c, uint16_t node);
 /* The connection; conn_accepts tells whether it takes commands. */
 struct conn *pinned_conn(struct client *c);
 /* Something was submitted: flushed at the end of the turn. */

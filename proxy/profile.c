@@ -4,6 +4,7 @@
  */
 #include "profile.h"
 
+#include "nodes.h"
 #include "pinned.h"
 
 #include "../conf/mem.h"
@@ -200,7 +201,7 @@ bool profile_line(const struct client *c, const char *cmd, size_t asking, struct
     if (!chain_append(out, slice_of(text, (size_t)n))) {
         return false;
     }
-    if (node_is_at_least(c->worker->server->node, 7, 2)) {
+    if (nodes_are_at_least(c->worker->server, 7, 2)) {
         struct client_profile none = {NULL, NULL, NULL};
         const struct client_profile *profile = c->profile == NULL ? &none : c->profile;
         if (!add_field(out, SLICE(" lib-name="), word_of(profile->lib_name)) ||

@@ -48,6 +48,8 @@ struct request {
     enum request_kind kind;
     enum cmd_class class;
     enum road road;
+    uint16_t node;         /* whose lane or fill connection it is on, or will be */
+    uint16_t slot;         /* of its keys, in a cluster */
     uint32_t db;           /* whose lane it is on */
     bool resp3;            /* so is its reply */
     bool silent;           /* and nobody wants to see it (CLIENT REPLY) */

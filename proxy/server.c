@@ -6,8 +6,7 @@
 #include "server.h"
 
 #include "listen.h"
-#include "worker.h"
-#include "../resp/learnt.h"
+#include "nodes.h"
 
 #include "../conf/log.h"
 #include "../conf/mem.h"
@@ -105,17 +104,6 @@ static void fit_descriptors(struct server *server)
     }
 }
 
-/* C3: another server process answers at the address. Whatever was fetched from the old one is void,
- * and no cover comes up again before its own connection leads to the new one. */
-static void on_other_server(void *ctx)
-{
-    struct server *server = ctx;
-    if (server->feeds != NULL) {
-        feeds_down(server->feeds);
-    }
-    learnt_forget(); /* it may have other modules */
-}
-
 static bool load_password(struct server *server, char err[ERR_MAX])
 {
     const struct conf *conf = server->conf;
@@ -136,89 +124,22 @@ static bool load_password(struct server *server, char err[ERR_MAX])
     return true;
 }
 
-/* The fixed mode; NONE for auto and off. */
-static enum feed_mode mode_of(const struct conf *conf)
-{
-    switch ((enum conf_invalidation)conf->invalidation_mode) {
-    case CONF_INVALIDATION_TRACKING:
-        return FEED_TRACKING;
-    case CONF_INVALIDATION_REDIRECT:
-        return FEED_REDIRECT;
-    case CONF_INVALIDATION_BROADCAST:
-        return FEED_BROADCAST;
-    case CONF_INVALIDATION_KEYSPACE:
-        return FEED_KEYSPACE;
-    case CONF_INVALIDATION_CHANNEL:
-        return FEED_CHANNEL;
-    case CONF_INVALIDATION_AUTO:
-    case CONF_INVALIDATION_OFF:
-        break;
-    }
-    return FEED_NONE;
-}
-
-static void create_feeds(struct server *server, const struct conf *conf)
-{
-    if (!server->caching) {
-        return;
-    }
-    server->feeds = feeds_create(&(struct feeds_options){
-        .node = server->node,
-        .l1 = server->l1,
-        .workers = server->nworkers,
-        .automatic = conf->invalidation_mode == CONF_INVALIDATION_AUTO,
-        .mode = mode_of(conf),
-        .db = conf->upstream_db,
-        .link_lease_ms = conf->invalidation_link_lease,
-        .weak_ttl_ms = conf->invalidation_weak_ttl,
-        .channel_ttl_ms = conf->invalidation_channel_ttl,
-        .channel = conf->invalidation_channel,
-        .prefixes = conf->invalidation_prefixes,
-        .set_notify = conf->invalidation_set_notify,
-        .now = clock_ms,
-    });
-    server->announces = feeds_announces(server->feeds);
-}
-
 static bool create_shared(struct server *server, const struct conf *conf)
 {
     char err[ERR_MAX];
-    char host[CONF_HOST_MAX];
-    char port[CONF_PORT_MAX];
     server->conf = conf;
     server->get = cmd_find(&(struct request_view){.argc = 1, .nargv = 1, .argv = {SLICE("get")}});
     if (!load_password(server, err)) {
         log_event(LOG_ERROR, "%s", err);
         return false;
     }
-    server->caching = conf->invalidation_mode != CONF_INVALIDATION_OFF;
     server->nworkers = conf->proxy_workers == 0 ? auto_workers() : conf->proxy_workers;
     server->started_ms = clock_ms();
     atomic_store_explicit(&server->next_client_id, 1, memory_order_relaxed);
-    server->l1 = l1_create(&(struct l1_options){.max_memory = conf->l1_max_memory,
-                                                .max_item_size = conf->l1_max_item_size,
-                                                .covers = feeds_covers(server->nworkers)},
-                           err);
-    if (server->l1 == NULL) {
+    if (!nodes_create(server, err)) {
         log_event(LOG_ERROR, "cannot create the local cache: %s", err);
         return false;
     }
-    bug_on(!conf_address(conf->upstream_servers.items[0], host, port));
-    server->resolver = resolver_create(resolver_system);
-    server->node = node_create(&(struct node_options){
-        .host = host,
-        .port = port,
-        .resolver = server->resolver,
-        .user = conf->upstream_user[0] == '\0' ? NULL : conf->upstream_user,
-        .password = conf->upstream_password[0] == '\0' ? NULL : conf->upstream_password,
-        .password_file =
-            conf->upstream_password_file[0] == '\0' ? NULL : conf->upstream_password_file,
-        .connect_timeout_ms = conf->upstream_connect_timeout,
-        .dead_after_ms = conf->upstream_dead_after,
-        .changed = on_other_server,
-        .ctx = server,
-    });
-    create_feeds(server, conf);
     return true;
 }
 
@@ -230,30 +151,34 @@ static void create_workers(struct server *server)
     }
 }
 
+static void join(const struct conf_list *list, char *out, size_t max)
+{
+    size_t at = 0;
+    for (size_t i = 0; i < list->n && at < max; i++) {
+        at += (size_t)snprintf(out + at, max - at, "%s%s", i > 0 ? " " : "", list->items[i]);
+    }
+}
+
 static void say_started(const struct server *server)
 {
     char listeners[1024];
-    size_t at = 0;
+    char upstream[1024];
     const struct conf *conf = server->conf;
-    for (size_t i = 0; i < conf->proxy_listen.n && at < sizeof(listeners); i++) {
-        at += (size_t)snprintf(listeners + at, sizeof(listeners) - at, "%s%s", i > 0 ? " " : "",
-                               conf->proxy_listen.items[i]);
-    }
+    join(&conf->proxy_listen, listeners, sizeof(listeners));
+    join(&conf->upstream_servers, upstream, sizeof(upstream));
+    const char *mode = !server->caching ? "off"
+                       : conf->invalidation_mode == CONF_INVALIDATION_AUTO
+                           ? "auto"
+                           : feed_mode_name(nodes_mode(conf));
     /* fill connection and lane of each worker; a bulk lane is opened when it is first needed; the
      * first worker's for invalidations, a look at the server's figures, and a trial of a mode */
     unsigned connections = server->nworkers * (server->caching ? 3 : 2) + (server->caching ? 3 : 0);
-    struct feeds_status status = {0};
-    if (server->caching) {
-        feeds_status(server->feeds, &status);
-    }
-    const char *mode = !server->caching   ? "off"
-                       : status.automatic ? "auto"
-                                          : feed_mode_name(mode_of(conf));
     log_event(LOG_INFO,
               "nearside %s listens on %s; upstream %s; invalidation %s; %u workers; up to %u "
-              "connections to the upstream; L1 %zu MiB; up to %u clients",
-              NEARSIDE_VERSION, listeners, node_name(server->node), mode, server->nworkers,
-              connections, conf->l1_max_memory >> 20, server->max_clients);
+              "connections to %s; L1 %zu MiB; up to %u clients",
+              NEARSIDE_VERSION, listeners, upstream, mode, server->nworkers, connections,
+              server->is_cluster ? "each primary" : "the upstream", conf->l1_max_memory >> 20,
+              server->max_clients);
 }
 
 static void on_signal(struct ev_loop *loop, struct ev_signal *signal, int events)
@@ -300,10 +225,9 @@ static void destroy(struct running *running)
         worker_destroy(server->workers[i]);
     }
     mem_free(server->workers);
-    feeds_destroy(server->feeds);
-    node_destroy(server->node);
-    resolver_destroy(server->resolver);
-    l1_destroy(server->l1);
+    if (server->topology != NULL) {
+        nodes_destroy(server);
+    }
     ev_loop_destroy(running->loop);
     mem_free(running);
 }

@@ -9,9 +9,10 @@
 #include "../invalidation/feed.h"
 #include "../l1/l1.h"
 #include "../resp/cmd.h"
-#include "../upstream/node.h"
 #include "../upstream/resolver.h"
+#include "../upstream/topology.h"
 
+#include <pthread.h>
 #include <stdatomic.h>
 
 struct worker;
@@ -49,11 +50,13 @@ struct server {
     const struct cmd *get; /* the row of GET */
     struct l1 *l1;
     struct resolver *resolver;
-    struct node *node;
-    bool caching;        /* invalidation.mode is not off */
-    struct feeds *feeds; /* NULL unless caching */
-    bool announces;      /* feeds_announces */
-    bool asks_password;  /* clients have to authenticate with this: */
+    struct topology *topology;
+    bool is_cluster;    /* topology_is_cluster */
+    uint16_t max_nodes; /* 1, or TOPOLOGY_NODES_MAX */
+    uint16_t covered;   /* nodes for which L1 has covers: the first */
+    bool caching;       /* invalidation.mode is not off */
+    bool announces;     /* it is channel: what is written here is told to others */
+    bool asks_password; /* clients have to authenticate with this: */
     char password[SERVER_PASSWORD_MAX];
     unsigned nworkers;
     struct worker **workers;
@@ -64,7 +67,14 @@ struct server {
     _Atomic uint32_t clients;         /* connected now; relaxed */
     _Atomic uint32_t pinned;          /* connections of one client alone; relaxed */
     _Atomic uint64_t clients_refused; /* over max_clients, or protected mode; relaxed */
+    pthread_mutex_t feeds_lock;       /* held to create one */
+    struct feeds *_Atomic feeds[TOPOLOGY_NODES_MAX]; /* by node (nodes.h); NULL: it has none */
 };
+
+static inline struct feeds *server_feeds(const struct server *server, uint16_t node)
+{
+    return atomic_load_explicit(&server->feeds[node], memory_order_acquire);
+}
 
 /* Listens, starts the workers, serves until SIGTERM or SIGINT, drains. Returns the exit status. */
 int server_run(const struct conf *conf);

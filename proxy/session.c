@@ -171,7 +171,7 @@ static bool get_ready(struct client *c, const struct cmd *cmd, enum cmd_class cl
     if (c->pending > 0) {
         return false;
     }
-    if (!pinned_take(c)) {
+    if (!pinned_take(c, 0)) {
         client_reply_error(c, "ERR too many clients need a connection of their own "
                               "(upstream.max_pinned)");
         c->multi_refused = is_named(cmd, "multi");

@@ -2,13 +2,13 @@
  *
  * worker.c: the loop of one worker, its mailbox, its upkeep, its end.
  *
- *   poll ─► feed's socket ─► lanes' sockets ─► clients' sockets ─► (prepare) on_turn_end:
- *           mailbox ─► clients that may go on ─► write feed and lanes ─► write clients ─► free the dead
+ *   poll ─► feeds' sockets ─► lanes' sockets ─► clients' sockets ─► (prepare) on_turn_end:
+ *           mailbox ─► clients that may go on ─► write feeds and lanes ─► write clients ─► free the dead
  *
  * The mailbox is the only thing other threads touch. A post to oneself needs no wakeup: it is found at
  * the end of the same turn.
  *
- * The end: drained (or out of time), all clients are closed and lanes and feed destroyed on this
+ * The end: drained (or out of time), all clients are closed and lanes and feeds stopped on this
  * thread, which ends every lease and lane call; posts that workers sent each other meanwhile are run by
  * worker_run_posts, when all threads have ended.
  */
@@ -18,6 +18,7 @@
 #include "fence.h"
 #include "fetch.h"
 #include "forward.h"
+#include "nodes.h"
 #include "outwait.h"
 #include "pinned.h"
 
@@ -231,9 +232,8 @@ static void free_dead(struct worker *worker)
     }
 }
 
-static void wake_stalled(struct worker *worker)
+void worker_wake_stalled(struct worker *worker)
 {
-    worker->waits_for_room = false;
     for (struct client *c = worker->clients.head; c != NULL; c = c->next) {
         if (c->stalled) {
             client_mark_runnable(c);
@@ -243,14 +243,13 @@ static void wake_stalled(struct worker *worker)
 
 static void flush_upstream(struct worker *worker)
 {
-    if (worker->feed != NULL) {
-        feed_flush(worker->feed);
-    }
+    nodes_flush(worker);
     upstream_flush(worker->upstream);
     pinned_flush(worker);
-    if (worker->waits_for_room &&
-        !forward_is_full(worker, worker->full_db, worker->full_resp3, worker->full_road)) {
-        wake_stalled(worker);
+    if (worker->waits_for_room && !forward_is_full(worker, worker->full_node, worker->full_db,
+                                                   worker->full_resp3, worker->full_road)) {
+        worker->waits_for_room = false;
+        worker_wake_stalled(worker);
     }
 }
 
@@ -306,23 +305,25 @@ static void on_turn_end(struct ev_loop *loop, struct ev_prepare *prepare, int ev
 
 /* ---- Upkeep ---------------------------------------------------------------------------------- */
 
-static void add_lane(const struct conn *conn, enum lane_kind kind, void *ctx)
+static void add_lane(const struct conn *conn, struct lane_id id, void *ctx)
 {
-    (void)kind;
-    struct worker *worker = ctx;
-    counter_add(&worker->lanes_pending, conn_pending(conn));
-    counter_add(&worker->lanes_queued, conn_queued_bytes(conn));
+    struct worker_node *node = &((struct worker *)ctx)->nodes[id.node];
+    counter_add(&node->lanes_pending, conn_pending(conn));
+    counter_add(&node->lanes_queued, conn_queued_bytes(conn));
     uint32_t up = conn_state(conn) == CONN_UP;
-    atomic_fetch_add_explicit(&worker->lanes, 1, memory_order_relaxed);
-    atomic_fetch_add_explicit(&worker->lanes_up, up, memory_order_relaxed);
+    atomic_fetch_add_explicit(&node->lanes, 1, memory_order_relaxed);
+    atomic_fetch_add_explicit(&node->lanes_up, up, memory_order_relaxed);
 }
 
 static void publish_lanes(struct worker *worker)
 {
-    atomic_store_explicit(&worker->lanes, 0, memory_order_relaxed);
-    atomic_store_explicit(&worker->lanes_up, 0, memory_order_relaxed);
-    atomic_store_explicit(&worker->lanes_pending, 0, memory_order_relaxed);
-    atomic_store_explicit(&worker->lanes_queued, 0, memory_order_relaxed);
+    for (uint16_t i = 0; i < worker->nnodes; i++) {
+        struct worker_node *node = &worker->nodes[i];
+        atomic_store_explicit(&node->lanes, 0, memory_order_relaxed);
+        atomic_store_explicit(&node->lanes_up, 0, memory_order_relaxed);
+        atomic_store_explicit(&node->lanes_pending, 0, memory_order_relaxed);
+        atomic_store_explicit(&node->lanes_queued, 0, memory_order_relaxed);
+    }
     upstream_each(worker->upstream, add_lane, worker);
 }
 
@@ -367,12 +368,17 @@ static void excuse_standstill(struct worker *worker, int64_t now)
  * after the loss, and reads what arrived before it answers what came later. */
 static void finish_lost_flush(struct worker *worker)
 {
-    if (worker->flush_lost == 0 || MUTANT(W3l)) {
-        return;
-    }
-    l1_drop_all(worker->server->l1);
-    if (node_last_heard(worker->server->node) - worker->flush_lost > FLUSH_SETTLED_MS) {
-        worker->flush_lost = 0;
+    struct server *server = worker->server;
+    for (uint16_t i = 0; i < worker->nnodes; i++) {
+        struct worker_node *node = &worker->nodes[i];
+        if (node->flush_lost == 0 || MUTANT(W3l)) {
+            continue;
+        }
+        l1_drop_all(server->l1);
+        if (node_last_heard(topology_node(server->topology, i)) - node->flush_lost >
+            FLUSH_SETTLED_MS) {
+            node->flush_lost = 0;
+        }
     }
 }
 
@@ -383,9 +389,7 @@ static void on_tick(struct ev_loop *loop, struct ev_timer *timer, int events)
     struct worker *worker = container_of(timer, struct worker, tick);
     int64_t now = worker_read_clock(worker);
     excuse_standstill(worker, now);
-    if (worker->feed != NULL) {
-        feed_tick(worker->feed, now);
-    }
+    nodes_tick(worker);
     upstream_tick(worker->upstream, now);
     pinned_tick(worker);
     finish_lost_flush(worker);
@@ -422,20 +426,12 @@ static void create_links(struct worker *worker)
         .retired = on_lane_retired,
         .ctx = worker,
         .loop = worker->loop,
-        .node = server->node,
+        .topology = server->topology,
         .now = clock_ms,
         .read_buffer = worker->read_buffer,
         .read_size = WORKER_READ_SIZE,
     });
-    if (server->caching) {
-        worker->feed = feed_create(&(struct feed_options){
-            .feeds = server->feeds,
-            .index = worker->index,
-            .loop = worker->loop,
-            .read_buffer = worker->read_buffer,
-            .read_size = WORKER_READ_SIZE,
-        });
-    }
+    worker->nodes = mem_zalloc(server->max_nodes * sizeof(*worker->nodes));
 }
 
 struct worker *worker_create(struct server *server, unsigned index)
@@ -471,16 +467,16 @@ static void *run(void *arg)
     pthread_mutex_lock(&worker->mailbox_lock); /* worker->thread has been written */
     pthread_mutex_unlock(&worker->mailbox_lock);
     worker->last_tick = worker_read_clock(worker);
-    if (worker->feed != NULL) {
-        feed_start(worker->feed);
+    nodes_follow(worker);
+    if (!worker->server->is_cluster) {
+        (void)forward_lane(worker, 0, worker->server->conf->upstream_db, false,
+                           ROAD_LANE); /* opened now: the first request finds it up */
     }
-    (void)forward_lane(worker, worker->server->conf->upstream_db, false,
-                       ROAD_LANE); /* opened now: the first request finds it up */
     ev_run(worker->loop, 0);
     pinned_fini(worker);
     free_dead(worker);
     upstream_destroy(worker->upstream);
-    feed_stop(worker->feed); /* freed later: other workers' INFO still asks for its stats */
+    nodes_stop(worker); /* feeds are freed later: other workers' INFO still asks for their stats */
     fence_start(worker);
     return NULL;
 }
@@ -516,7 +512,8 @@ bool worker_run_posts(struct worker *worker)
 
 void worker_destroy(struct worker *worker)
 {
-    feed_destroy(worker->feed);
+    nodes_forget(worker);
+    mem_free(worker->nodes);
     request_destroy(worker->spare);
     request_free_blocks(worker);
     fetch_free_flights(worker);

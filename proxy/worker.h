@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * worker.h: one thread with its libev loop, its clients, its lanes and its feed. Nothing in it is
+ * worker.h: one thread with its libev loop, its clients, its lanes and its feeds. Nothing in it is
  * touched by another thread except through worker_post and the counters.
  *
  * A turn of the loop: fill connections are read first (M5), then lanes, then clients; clients whose
@@ -45,6 +45,19 @@ static inline void counter_add(_Atomic uint64_t *counter, uint64_t n)
     atomic_store_explicit(counter, old + n, memory_order_relaxed);
 }
 
+/* What a worker has for a node of the topology. */
+struct worker_node {
+    struct feed
+        *_Atomic feed;     /* NULL: none yet. Written by the worker; other workers' INFO reads it */
+    bool feeding;          /* the feed is started (nodes.h) */
+    bool beating;          /* `heartbeat` is on its way */
+    struct call heartbeat; /* pinned.c */
+    int64_t flush_lost;    /* ms: when a flush was lost that the server may execute yet; 0: none */
+    /* connections of the lanes, as of the last tick; relaxed, for INFO */
+    _Atomic uint32_t lanes, lanes_up;
+    _Atomic uint64_t lanes_pending, lanes_queued;
+};
+
 /* Clients linked by one of their own link members. */
 struct client_queue {
     struct client *head;
@@ -61,7 +74,9 @@ struct worker {
 
     int64_t now; /* ms of CLOCK_BOOTTIME, read after the last socket read (D17) */
     struct upstream *upstream;
-    struct feed *feed; /* NULL with invalidation.mode = off */
+    struct worker_node *nodes; /* server->max_nodes */
+    uint16_t nnodes;           /* of these, followed */
+    bool ended;                /* nothing is followed any more */
     struct order order;
     struct request *spare;  /* ready for the next miss, so that hits allocate nothing */
     struct request *blocks; /* of answered requests, for the next ones (request.c) */
@@ -77,21 +92,21 @@ struct worker {
     struct client *sweep_at;      /* where the next look at deadlines goes on */
     struct pinned *pinned_busy, *pinned_idle, *pinned_retired, *pinned_dirty; /* pinned.c */
     unsigned npinned_idle;
-    struct call heartbeat;
-    bool heartbeat_sent;
     struct learner learner; /* of worker 0 */
 
-    struct fence *gathering; /* starts at the end of this turn */
+    struct fence *gathering; /* one for each node; they start at the end of this turn */
     struct fence *fences;    /* under way */
     bool waits_for_room;     /* a client stalled because a road was full: the last one that was */
-    uint32_t full_db;
+    uint16_t full_node;
     bool full_resp3;
+    uint32_t full_db;
     enum road full_road;
-    int64_t flush_lost;  /* ms: when a flush was lost that the server may execute yet; 0: none */
-    bool output_stalled; /* some client is stalled_output */
+    bool output_stalled;               /* some client is stalled_output */
     struct post *own_head, **own_tail; /* what it posted to itself */
     struct log_limit closed_log;
     int64_t last_tick;
+    struct post topology_post;
+    _Atomic bool topology_posted; /* it is on its way (nodes.c) */
     bool draining;
     int64_t drain_until;
     struct post drain_post;
@@ -111,11 +126,14 @@ struct worker {
     uint64_t memory_checked;        /* client_memory when the limit was last looked at */
     _Atomic uint64_t
         largest_client; /* the most one of them holds, while memory is short; relaxed */
-    /* connections of this worker's lanes, as of the last tick; relaxed, for INFO */
-    _Atomic uint32_t lanes, lanes_up;
-    _Atomic uint64_t lanes_pending, lanes_queued;
     struct counters counters;
 };
+
+/* The worker's feed for that node, or NULL. */
+static inline struct feed *worker_feed(const struct worker *worker, uint16_t node)
+{
+    return atomic_load_explicit(&worker->nodes[node].feed, memory_order_acquire);
+}
 
 /* ms of CLOCK_BOOTTIME: goes on while the machine sleeps, as the link lease must (T6). */
 int64_t clock_ms(void);
@@ -138,6 +156,9 @@ bool worker_is_current(const struct worker *worker);
 void worker_take_socket(struct worker *worker, int fd);
 /* Finish what is in flight, for at most `timeout_ms`, then end the thread (any thread). */
 void worker_drain(struct worker *worker, int64_t timeout_ms);
+
+/* Clients whose input waits look at it again at the end of the turn. Worker's thread. */
+void worker_wake_stalled(struct worker *worker);
 
 /* Reads the clock into worker->now and returns it. */
 int64_t worker_read_clock(struct worker *worker);

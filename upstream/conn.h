@@ -16,8 +16,8 @@
  * than a second waits out the back-off before that first attempt, with its calls: a server that
  * hangs up on everybody must not make us spin.
  *
- * Handshake, pipelined and awaited: AUTH or HELLO 3 with AUTH, SELECT, CLIENT TRACKING ON for a
- * tracked connection, INFO server (run_id, C3), PING. Refused = the server answered a step with an
+ * Handshake, pipelined and awaited: AUTH or HELLO 3 with AUTH, SELECT, READONLY where that is wanted,
+ * CLIENT TRACKING ON for a tracked connection, INFO server (run_id, C3), PING. Refused = the server answered a step with an
  * error; CLIENT NO-EVICT, CLIENT ID and INFO may be answered with one, and on an untracked
  * connection PING too if it says what the server is occupied with (BUSY, LOADING, MASTERDOWN, NOPERM).
  *
@@ -83,6 +83,7 @@ struct conn_options {
     const char *role; /* "fill", "lane", "bulk": for logs */
     uint32_t db;
     bool resp3;
+    bool readonly;    /* the node is a replica in a cluster, and that will do (READONLY) */
     bool tracking;    /* implies resp3, unless it is redirected */
     int64_t redirect; /* with tracking: the client that gets its messages; 0: it gets pushes */
     bool vouches;     /* L1 relies on it (implied by tracking): a write that fails ends it in that

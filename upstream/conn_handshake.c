@@ -4,8 +4,8 @@
  * replies are awaited one after the other before the link counts as up.
  *
  *   HELLO 3 [AUTH u p] ─┐
- *   AUTH [u] p ─────────┴─► SELECT ─► CLIENT TRACKING ─► CLIENT NO-EVICT ─► CLIENT ID ─►
- *                           db != 0    tracking           vouches            asks_id
+ *   AUTH [u] p ─────────┴─► SELECT ─► READONLY ─► CLIENT TRACKING ─► CLIENT NO-EVICT ─► CLIENT ID ─►
+ *                           db != 0   readonly    tracking           vouches            asks_id
  *                           ─► INFO server ─► PING
  *                              run_id         +PONG
  *
@@ -39,6 +39,7 @@ enum step {
     STEP_HELLO,
     STEP_AUTH,
     STEP_SELECT,
+    STEP_READONLY,
     STEP_TRACKING,
     STEP_NO_EVICT,
     STEP_ID,
@@ -54,6 +55,7 @@ static const struct step_row {
     [STEP_HELLO] = {"HELLO", "%", false},
     [STEP_AUTH] = {"AUTH", "+", false},
     [STEP_SELECT] = {"SELECT", "+", false},
+    [STEP_READONLY] = {"READONLY", "+", true}, /* without it a replica says MOVED */
     [STEP_TRACKING] = {"CLIENT TRACKING", "+", false},
     [STEP_NO_EVICT] = {"CLIENT NO-EVICT", "+", true}, /* Redis 7.0; may be forbidden by ACL */
     [STEP_ID] = {"CLIENT ID", ":", true},
@@ -139,6 +141,9 @@ static void put_steps(struct handshake *h, const struct conn_options *options)
         char db[16];
         (void)snprintf(db, sizeof(db), "%" PRIu32, options->db);
         put_step(h, STEP_SELECT, 2, (struct slice[]){SLICE("SELECT"), slice_str(db)});
+    }
+    if (options->readonly) {
+        put_step(h, STEP_READONLY, 1, (struct slice[]){SLICE("READONLY")});
     }
     if (options->tracking) {
         char id[24];

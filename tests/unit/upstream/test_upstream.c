@@ -6,7 +6,7 @@
 
 #include "../live.h"
 
-static struct node *node;
+static struct topology *topology;
 static struct upstream *up;
 static struct redis redis;
 
@@ -19,10 +19,15 @@ static void flush_and_tick(void)
 static void open_up(int port)
 {
     live_start();
-    node = live_node(port);
+    char text[8];
+    snprintf(text, sizeof(text), "%d", port);
+    topology = topology_create(&(struct topology_options){
+        .node =
+            {.host = "127.0.0.1", .port = text, .connect_timeout_ms = 5000, .dead_after_ms = 5000},
+    });
     up = upstream_create(&(struct upstream_options){
         .loop = live_loop,
-        .node = node,
+        .topology = topology,
         .now = live_now,
         .read_buffer = live_buffer,
         .read_size = sizeof(live_buffer),
@@ -33,7 +38,7 @@ static void open_up(int port)
 static void close_up(void)
 {
     upstream_destroy(up);
-    node_destroy(node);
+    topology_destroy(topology);
     live_stop();
 }
 
@@ -49,17 +54,27 @@ static void stop(void)
     redis_stop(&redis);
 }
 
+static struct conn *lane_to(uint32_t db, bool resp3, enum lane_kind kind)
+{
+    return upstream_lane(up, (struct lane_id){.resp3 = resp3, .kind = kind, .db = db});
+}
+
+static struct conn *find_lane(uint32_t db, bool resp3, enum lane_kind kind)
+{
+    return upstream_find_lane(up, (struct lane_id){.resp3 = resp3, .kind = kind, .db = db});
+}
+
 struct visit {
     size_t lanes;
     size_t bulk;
 };
 
-static void count_lane(const struct conn *conn, enum lane_kind kind, void *ctx)
+static void count_lane(const struct conn *conn, struct lane_id id, void *ctx)
 {
     struct visit *visit = ctx;
     cr_assert_not_null(conn);
     visit->lanes++;
-    visit->bulk += kind == LANE_BULK;
+    visit->bulk += id.kind == LANE_BULK;
 }
 
 static struct visit count_lanes(void)
@@ -78,12 +93,12 @@ Test(upstream, lane_is_opened_on_demand_and_shared)
 {
     start();
     cr_assert_eq(count_lanes().lanes, 0);
-    struct conn *lane = upstream_lane(up, 0, false, LANE_NORMAL);
+    struct conn *lane = lane_to(0, false, LANE_NORMAL);
     cr_assert_neq(conn_state(lane), CONN_IDLE);
     cr_assert(conn_accepts(lane));
-    cr_assert_eq(upstream_lane(up, 0, false, LANE_NORMAL), lane);
+    cr_assert_eq(lane_to(0, false, LANE_NORMAL), lane);
     WAIT_FOR(conn_state(lane) == CONN_UP);
-    cr_assert_eq(upstream_lane(up, 0, false, LANE_NORMAL), lane);
+    cr_assert_eq(lane_to(0, false, LANE_NORMAL), lane);
     cr_assert_eq(count_lanes().lanes, 1);
     stop();
 }
@@ -91,13 +106,13 @@ Test(upstream, lane_is_opened_on_demand_and_shared)
 Test(upstream, find_lane_opens_none)
 {
     start();
-    cr_assert_null(upstream_find_lane(up, 0, false, LANE_NORMAL));
+    cr_assert_null(find_lane(0, false, LANE_NORMAL));
     cr_assert_eq(count_lanes().lanes, 0);
-    struct conn *lane = upstream_lane(up, 0, false, LANE_NORMAL);
-    cr_assert_eq(upstream_find_lane(up, 0, false, LANE_NORMAL), lane);
-    cr_assert_null(upstream_find_lane(up, 0, false, LANE_BULK));
-    cr_assert_null(upstream_find_lane(up, 0, true, LANE_NORMAL));
-    cr_assert_null(upstream_find_lane(up, 1, false, LANE_NORMAL));
+    struct conn *lane = lane_to(0, false, LANE_NORMAL);
+    cr_assert_eq(find_lane(0, false, LANE_NORMAL), lane);
+    cr_assert_null(find_lane(0, false, LANE_BULK));
+    cr_assert_null(find_lane(0, true, LANE_NORMAL));
+    cr_assert_null(find_lane(1, false, LANE_NORMAL));
     stop();
 }
 
@@ -105,10 +120,10 @@ Test(upstream, db_protocol_and_kind_have_lanes_of_their_own)
 {
     start();
     struct conn *lanes[] = {
-        upstream_lane(up, 0, false, LANE_NORMAL),
-        upstream_lane(up, 0, false, LANE_BULK),
-        upstream_lane(up, 0, true, LANE_NORMAL),
-        upstream_lane(up, 1, false, LANE_NORMAL),
+        lane_to(0, false, LANE_NORMAL),
+        lane_to(0, false, LANE_BULK),
+        lane_to(0, true, LANE_NORMAL),
+        lane_to(1, false, LANE_NORMAL),
     };
     for (size_t i = 0; i < ARRAY_LEN(lanes); i++) {
         for (size_t k = 0; k < i; k++) {
@@ -128,10 +143,9 @@ Test(upstream, lanes_speak_their_db_and_protocol)
     redis_do(&redis, "HSET h f v");
     redis_do(&redis, "SELECT 1");
     redis_do(&redis, "SET k one");
-    cr_assert_eq(ask_line(upstream_lane(up, 0, false, LANE_NORMAL), &asks[0], "HGETALL h"),
-                 CONN_OK);
-    cr_assert_eq(ask_line(upstream_lane(up, 0, true, LANE_NORMAL), &asks[1], "HGETALL h"), CONN_OK);
-    cr_assert_eq(ask_line(upstream_lane(up, 1, false, LANE_BULK), &asks[2], "GET k"), CONN_OK);
+    cr_assert_eq(ask_line(lane_to(0, false, LANE_NORMAL), &asks[0], "HGETALL h"), CONN_OK);
+    cr_assert_eq(ask_line(lane_to(0, true, LANE_NORMAL), &asks[1], "HGETALL h"), CONN_OK);
+    cr_assert_eq(ask_line(lane_to(1, false, LANE_BULK), &asks[2], "GET k"), CONN_OK);
     WAIT_FOR(asks[0].done && asks[1].done && asks[2].done);
     cr_assert_str_eq(asks[0].got, "*2\r\n$1\r\nf\r\n$1\r\nv\r\n");
     cr_assert_str_eq(asks[1].got, "%1\r\n$1\r\nf\r\n$1\r\nv\r\n");
@@ -143,10 +157,10 @@ Test(upstream, lane_of_a_refused_db_tells_why_and_is_closed)
 {
     struct ask ask = {0};
     start();
-    struct conn *good = upstream_lane(up, 0, false, LANE_NORMAL);
+    struct conn *good = lane_to(0, false, LANE_NORMAL);
     WAIT_FOR(conn_state(good) == CONN_UP);
     for (uint32_t db = 1000; db < 1010; db++) {
-        struct conn *lane = upstream_lane(up, db, false, LANE_NORMAL);
+        struct conn *lane = lane_to(db, false, LANE_NORMAL);
         ask = (struct ask){0};
         cr_assert_eq(ask_line(lane, &ask, "PING"), CONN_OK);
         live_turn = NULL;
@@ -156,18 +170,18 @@ Test(upstream, lane_of_a_refused_db_tells_why_and_is_closed)
         cr_assert_eq(conn_state(lane), CONN_BACKOFF);
     }
     WAIT_FOR(count_lanes().lanes == 1);
-    cr_assert_eq(upstream_lane(up, 0, false, LANE_NORMAL), good);
+    cr_assert_eq(lane_to(0, false, LANE_NORMAL), good);
     stop();
 }
 
 Test(upstream, lane_of_a_node_that_is_down_stays)
 {
     open_up(live_free_port());
-    struct conn *lane = upstream_lane(up, 7, false, LANE_NORMAL);
+    struct conn *lane = lane_to(7, false, LANE_NORMAL);
     WAIT_FOR(conn_state(lane) == CONN_BACKOFF);
     live_run_for(100);
     cr_assert_eq(count_lanes().lanes, 1);
-    cr_assert_eq(upstream_lane(up, 7, false, LANE_NORMAL), lane);
+    cr_assert_eq(lane_to(7, false, LANE_NORMAL), lane);
     cr_assert_not(conn_accepts(lane));
     close_up();
 }
@@ -177,10 +191,10 @@ static struct ask second_try;
 static void look_for_another_lane(struct ask *ask)
 {
     (void)ask;
-    struct conn *lane = upstream_lane(up, 5, true, LANE_BULK);
+    struct conn *lane = lane_to(5, true, LANE_BULK);
     cr_assert_not_null(lane);
     cr_assert_not(conn_accepts(lane));
-    lane = upstream_lane(up, 1, false, LANE_NORMAL);
+    lane = lane_to(1, false, LANE_NORMAL);
     cr_assert_eq(ask_line(lane, &second_try, "PING"), CONN_DOWN);
 }
 
@@ -189,11 +203,11 @@ Test(upstream, destroy_ends_all_calls_as_lost)
     struct ask first = {.then = look_for_another_lane};
     struct ask second = {.then = look_for_another_lane};
     start();
-    struct conn *lane = upstream_lane(up, 0, false, LANE_NORMAL);
+    struct conn *lane = lane_to(0, false, LANE_NORMAL);
     WAIT_FOR(conn_state(lane) == CONN_UP);
     cr_assert_eq(ask_line(lane, &first, "DEBUG SLEEP 0.01"), CONN_OK);
     upstream_flush(up);
-    lane = upstream_lane(up, 1, false, LANE_NORMAL);
+    lane = lane_to(1, false, LANE_NORMAL);
     cr_assert_eq(ask_line(lane, &second, "PING"), CONN_OK);
     stop();
     cr_assert(first.lost && second.lost);

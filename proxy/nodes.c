@@ -1,0 +1,270 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * nodes.c: feeds for the nodes of the topology.
+ *
+ *   topology says `changed` (any thread) ─► a post to every worker ─► nodes_follow: primaries get
+ *   feeds, those of others are stopped
+ *
+ * The feeds of a node are created by the first worker that follows, and stay until the end, as its
+ * index does. Nothing waits for them: as long as a worker has no feed for a node, its reads from there
+ * go past L1.
+ */
+#include "nodes.h"
+
+#include "../resp/learnt.h"
+
+#include "../conf/mem.h"
+
+/* ---- What the topology calls ---------------------------------------------------------------- */
+
+/* C3: another server process answers at the address. Whatever was fetched from the old one is void,
+ * and no cover comes up again before its own connection leads to the new one. */
+static void on_other_server(unsigned index, void *ctx)
+{
+    struct server *server = ctx;
+    struct feeds *feeds = server_feeds(server, (uint16_t)index);
+    if (feeds != NULL) {
+        feeds_down(feeds);
+    }
+    learnt_forget(); /* it may have other modules */
+}
+
+static void on_slot_changed(uint16_t slot, void *ctx)
+{
+    struct server *server = ctx;
+    l1_drop_slot(server->l1, slot);
+}
+
+static void on_posted(struct worker *worker, struct post *post)
+{
+    (void)post;
+    atomic_store_explicit(&worker->topology_posted, false, memory_order_release);
+    nodes_follow(worker);
+    worker_wake_stalled(worker); /* they may have waited for a map */
+}
+
+static void on_changed(void *ctx)
+{
+    struct server *server = ctx;
+    for (unsigned i = 0; server->workers != NULL && i < server->nworkers; i++) {
+        struct worker *worker = server->workers[i];
+        /* acq_rel: whoever finds it posted has its change seen by the follower, who clears it first */
+        if (!atomic_exchange_explicit(&worker->topology_posted, true, memory_order_acq_rel)) {
+            worker->topology_post.run = on_posted;
+            worker_post(worker, &worker->topology_post);
+        }
+    }
+}
+
+/* ---- What the process shares ---------------------------------------------------------------- */
+
+enum feed_mode nodes_mode(const struct conf *conf)
+{
+    switch ((enum conf_invalidation)conf->invalidation_mode) {
+    case CONF_INVALIDATION_TRACKING:
+        return FEED_TRACKING;
+    case CONF_INVALIDATION_REDIRECT:
+        return FEED_REDIRECT;
+    case CONF_INVALIDATION_BROADCAST:
+        return FEED_BROADCAST;
+    case CONF_INVALIDATION_KEYSPACE:
+        return FEED_KEYSPACE;
+    case CONF_INVALIDATION_CHANNEL:
+        return FEED_CHANNEL;
+    case CONF_INVALIDATION_AUTO:
+    case CONF_INVALIDATION_OFF:
+        break;
+    }
+    return FEED_NONE;
+}
+
+static struct feeds *create_feeds(struct server *server, uint16_t index)
+{
+    const struct conf *conf = server->conf;
+    return feeds_create(&(struct feeds_options){
+        .node = topology_node(server->topology, index),
+        .l1 = server->l1,
+        .first_cover = (uint16_t)(index * feeds_covers(server->nworkers)),
+        .workers = server->nworkers,
+        .automatic = conf->invalidation_mode == CONF_INVALIDATION_AUTO,
+        .mode = nodes_mode(conf),
+        .db = conf->upstream_db,
+        .link_lease_ms = conf->invalidation_link_lease,
+        .weak_ttl_ms = conf->invalidation_weak_ttl,
+        .channel_ttl_ms = conf->invalidation_channel_ttl,
+        .channel = conf->invalidation_channel,
+        .prefixes = conf->invalidation_prefixes,
+        .set_notify = conf->invalidation_set_notify,
+        .now = clock_ms,
+    });
+}
+
+static struct feeds *feeds_for(struct server *server, uint16_t index)
+{
+    pthread_mutex_lock(&server->feeds_lock);
+    struct feeds *feeds = server_feeds(server, index);
+    if (feeds == NULL) {
+        feeds = create_feeds(server, index);
+        atomic_store_explicit(&server->feeds[index], feeds, memory_order_release);
+    }
+    pthread_mutex_unlock(&server->feeds_lock);
+    return feeds;
+}
+
+static const char *text_or_null(const char *text)
+{
+    return text[0] == '\0' ? NULL : text;
+}
+
+static void create_topology(struct server *server)
+{
+    const struct conf *conf = server->conf;
+    char host[CONF_HOST_MAX];
+    char port[CONF_PORT_MAX];
+    bug_on(!conf_address(conf->upstream_servers.items[0], host, port));
+    server->resolver = resolver_create(resolver_system);
+    server->topology = topology_create(&(struct topology_options){
+        .is_cluster = server->is_cluster,
+        .node =
+            {
+                .host = server->is_cluster ? NULL : host,
+                .port = server->is_cluster ? NULL : port,
+                .resolver = server->resolver,
+                .user = text_or_null(conf->upstream_user),
+                .password = text_or_null(conf->upstream_password),
+                .password_file = text_or_null(conf->upstream_password_file),
+                .connect_timeout_ms = conf->upstream_connect_timeout,
+                .dead_after_ms = conf->upstream_dead_after,
+            },
+        .slot_changed = on_slot_changed,
+        .changed = on_changed,
+        .node_changed = on_other_server,
+        .ctx = server,
+    });
+}
+
+bool nodes_create(struct server *server, char err[ERR_MAX])
+{
+    const struct conf *conf = server->conf;
+    uint32_t covers = feeds_covers(server->nworkers);
+    uint32_t room = (L1_NO_COVER - 1) / covers;
+    server->is_cluster = false;
+    server->max_nodes = server->is_cluster ? TOPOLOGY_NODES_MAX : 1;
+    server->covered = room < server->max_nodes ? (uint16_t)room : server->max_nodes;
+    server->caching = conf->invalidation_mode != CONF_INVALIDATION_OFF;
+    server->announces = server->caching && nodes_mode(conf) == FEED_CHANNEL;
+    pthread_mutex_init(&server->feeds_lock, NULL);
+    server->l1 = l1_create(&(struct l1_options){.max_memory = conf->l1_max_memory,
+                                                .max_item_size = conf->l1_max_item_size,
+                                                .covers = server->covered * covers,
+                                                .slots = server->is_cluster ? TOPOLOGY_SLOTS : 0},
+                           err);
+    if (server->l1 == NULL) {
+        return false;
+    }
+    create_topology(server);
+    if (server->caching && !server->is_cluster) {
+        (void)feeds_for(server, 0);
+    }
+    return true;
+}
+
+void nodes_destroy(struct server *server)
+{
+    for (uint16_t i = 0; i < server->max_nodes; i++) {
+        feeds_destroy(server_feeds(server, i));
+    }
+    topology_destroy(server->topology);
+    resolver_destroy(server->resolver);
+    l1_destroy(server->l1);
+    pthread_mutex_destroy(&server->feeds_lock);
+}
+
+bool nodes_are_at_least(const struct server *server, unsigned major, unsigned minor)
+{
+    bool any = false;
+    for (uint16_t i = 0; !any && i < topology_count(server->topology); i++) {
+        any = node_is_at_least(topology_node(server->topology, i), major, minor);
+    }
+    return any;
+}
+
+/* ---- What a worker has ---------------------------------------------------------------------- */
+
+static void start_feed(struct worker *worker, uint16_t index)
+{
+    struct worker_node *mine = &worker->nodes[index];
+    struct feed *feed = worker_feed(worker, index);
+    if (feed == NULL) {
+        feed = feed_create(&(struct feed_options){
+            .feeds = feeds_for(worker->server, index),
+            .index = worker->index,
+            .loop = worker->loop,
+            .read_buffer = worker->read_buffer,
+            .read_size = WORKER_READ_SIZE,
+        });
+        atomic_store_explicit(&mine->feed, feed, memory_order_release);
+    }
+    mine->feeding = true;
+    feed_start(feed);
+}
+
+static void stop_feed(struct worker *worker, uint16_t index)
+{
+    struct worker_node *mine = &worker->nodes[index];
+    if (mine->feeding) {
+        mine->feeding = false;
+        feed_stop(worker_feed(worker, index));
+    }
+}
+
+void nodes_follow(struct worker *worker)
+{
+    struct server *server = worker->server;
+    if (worker->ended) {
+        return;
+    }
+    worker->nnodes = topology_count(server->topology);
+    for (uint16_t i = 0; i < worker->nnodes; i++) {
+        bool wanted = server->caching && i < server->covered &&
+                      topology_role(server->topology, i) == TOPOLOGY_PRIMARY;
+        if (wanted && !worker->nodes[i].feeding) {
+            start_feed(worker, i);
+        } else if (!wanted) {
+            stop_feed(worker, i);
+        }
+    }
+}
+
+void nodes_stop(struct worker *worker)
+{
+    worker->ended = true;
+    for (uint16_t i = 0; i < worker->nnodes; i++) {
+        stop_feed(worker, i);
+    }
+}
+
+void nodes_forget(struct worker *worker)
+{
+    for (uint16_t i = 0; i < worker->nnodes; i++) {
+        feed_destroy(worker_feed(worker, i));
+    }
+}
+
+void nodes_flush(struct worker *worker)
+{
+    for (uint16_t i = 0; i < worker->nnodes; i++) {
+        if (worker->nodes[i].feeding) {
+            feed_flush(worker_feed(worker, i));
+        }
+    }
+}
+
+void nodes_tick(struct worker *worker)
+{
+    for (uint16_t i = 0; i < worker->nnodes; i++) {
+        if (worker->nodes[i].feeding) {
+            feed_tick(worker_feed(worker, i), worker->now);
+        }
+    }
+}
