@@ -440,9 +440,17 @@ void client_reply_error(struct client *c, const char *fmt, ...)
 
 /* ---- The queue ------------------------------------------------------------------------------ */
 
-static unsigned road_index(enum road road)
+static inline unsigned road_index(enum road road)
 {
     return (unsigned)__builtin_ctz((unsigned)road); /* a set of one */
+}
+
+/* What is not plain may mean more. */
+static __attribute__((noinline)) void enqueue_odd(struct client *c, struct request *request)
+{
+    c->unknown_on[road_index(request->road)] += request_is_unordered(request);
+    c->nblocked += request->blocks;
+    c->switching = c->switching || request->holds;
 }
 
 void client_enqueue(struct client *c, struct request *request)
@@ -463,11 +471,10 @@ void client_enqueue(struct client *c, struct request *request)
     c->queued++;
     c->pending++;
     request->retired = upstream_retired(c->worker->upstream);
-    unsigned road = road_index(request->road);
-    c->on_road[road]++;
-    c->unknown_on[road] += request_is_unordered(request);
-    c->nblocked += request->blocks;
-    c->switching = c->switching || request->holds;
+    c->on_road[road_index(request->road)]++;
+    if (!request->plain) {
+        enqueue_odd(c, request);
+    }
     order_add(&c->worker->order, request);
 }
 
@@ -525,24 +532,31 @@ void client_finish(struct client *c, struct request *request)
     }
 }
 
-void client_answered(struct client *c, struct request *request)
+static __attribute__((noinline)) void answered_odd(struct client *c, struct request *request)
 {
     unsigned road = road_index(request->road);
-    c->pending--;
-    c->on_road[road]--;
     c->unknown_on[road] -= request_is_unordered(request);
     c->nblocked -= request->blocks;
-    order_remove(&c->worker->order, request);
-    request->answered = true;
     if (request->holds) {
         c->switching = false;
         c->last_cmd = request->cmd;
     }
+    if (request->road == ROAD_PINNED && c->on_road[road] == 0 && c->pinned != NULL) {
+        pinned_settle(c);
+    }
+}
+
+void client_answered(struct client *c, struct request *request)
+{
+    c->pending--;
+    c->on_road[road_index(request->road)]--;
+    order_remove(&c->worker->order, request);
+    request->answered = true;
     if (request->reply.head != NULL || request->held != 0) {
         client_charge_request(c, request);
     }
-    if (request->road == ROAD_PINNED && c->on_road[road] == 0 && c->pinned != NULL) {
-        pinned_settle(c);
+    if (!request->plain) {
+        answered_odd(c, request);
     }
     if (request == c->head) {
         if (likely(!request->fencing && request->reply.bytes == 0)) {

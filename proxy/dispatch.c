@@ -171,8 +171,8 @@ bool dispatch_collect_keys(struct request *request, const struct cmd *cmd,
 
 /* More keys than a write-begin lists: everything is held back instead, and each key is dropped by
  * itself, now that nothing can be installed (l1.h). */
-static void begin_wide(struct request *request, const struct cmd *cmd,
-                       const struct request_view *view)
+static __attribute__((noinline)) void begin_wide(struct request *request, const struct cmd *cmd,
+                                                 const struct request_view *view)
 {
     struct l1 *l1 = request->worker->server->l1;
     l1_write_begin_wide(l1);
@@ -190,8 +190,8 @@ static void send_on_lane(struct client *c, struct request *request, const struct
     if (request->wide && request_writes(request) && c->worker->server->caching) {
         begin_wide(request, cmd, view);
     }
-    request->plain =
-        !request->completes_info && (request->class == CMD_READ || request->class == CMD_WRITE);
+    request->plain = !request->completes_info && !request->wide &&
+                     (request->class == CMD_READ || request->class == CMD_WRITE);
     client_enqueue(c, request);
     forward_request(request, view->raw, owner);
 }
@@ -302,6 +302,7 @@ static void park(struct client *c, struct request *request, uint64_t hash, struc
     request_take_spare(c->worker, request);
     request->kind = REQUEST_GET;
     request->class = CMD_GET;
+    request->plain = true;
     request->road = ROAD_FILL;
     request->readonly = true;
     request_add_key(request, hash);

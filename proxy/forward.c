@@ -162,21 +162,11 @@ static void announce(struct request *request, const struct reply_piece *piece)
     mem_free(keys);
 }
 
-/* piece is the first of the reply, or NULL when it was lost. */
-static void settle(struct request *request, const struct reply_piece *piece)
+static __attribute__((noinline)) void settle_in_l1(struct request *request,
+                                                   const struct reply_piece *piece)
 {
     struct worker *worker = request->worker;
     struct l1 *l1 = worker->server->l1;
-    if (request->settled) {
-        return;
-    }
-    request->settled = true;
-    if (request->relearns) {
-        learn_again();
-    }
-    if (!worker->server->caching) {
-        return;
-    }
     if (worker->server->announces) {
         announce(request, piece);
     }
@@ -196,6 +186,21 @@ static void settle(struct request *request, const struct reply_piece *piece)
                (request->class == CMD_UNKNOWN || was_executed(request, piece))) {
         /* lost, or nobody there to be told: its pushes do, in their time */
         settle_unknown(request);
+    }
+}
+
+/* piece is the first of the reply, or NULL when it was lost. */
+static inline void settle(struct request *request, const struct reply_piece *piece)
+{
+    if (request->settled) {
+        return;
+    }
+    request->settled = true;
+    if (unlikely(request->relearns)) {
+        learn_again();
+    }
+    if (request->worker->server->caching) {
+        settle_in_l1(request, piece);
     }
 }
 
@@ -299,18 +304,10 @@ static void answer_refused(struct request *request)
     }
 }
 
-static void on_reply(struct call *call, const struct reply_piece *piece)
+static __attribute__((noinline)) void on_other_reply(struct request *request,
+                                                     const struct reply_piece *piece)
 {
-    struct request *request = container_of(call, struct request, call);
     struct client *c = request->client;
-    if (likely(request->plain && piece->first && piece->last)) {
-        settle(request, piece);
-        remember_size(request, piece);
-        if (c == NULL || !client_pass(c, request, piece->bytes)) {
-            request_destroy(request);
-        }
-        return;
-    }
     if (request->preface > 0) {
         request->preface -= piece->last;
         return;
@@ -364,6 +361,20 @@ static void on_reply(struct call *call, const struct reply_piece *piece)
         return;
     }
     client_answered(c, request);
+}
+
+static void on_reply(struct call *call, const struct reply_piece *piece)
+{
+    struct request *request = container_of(call, struct request, call);
+    if (unlikely(!request->plain || !piece->first || !piece->last)) {
+        on_other_reply(request, piece);
+        return;
+    }
+    settle(request, piece);
+    remember_size(request, piece);
+    if (request->client == NULL || !client_pass(request->client, request, piece->bytes)) {
+        request_destroy(request);
+    }
 }
 
 /* ---- Losses ---------------------------------------------------------------------------------- */
@@ -598,7 +609,8 @@ static bool is_occupied(const char *error)
            strncmp(error, "MASTERDOWN ", 11) == 0;
 }
 
-static void fail_unconnected(struct request *request, const struct conn *lane)
+static __attribute__((noinline)) void fail_unconnected(struct request *request,
+                                                       const struct conn *lane)
 {
     const char *error = conn_error(lane);
     char why[256];
@@ -609,6 +621,20 @@ static void fail_unconnected(struct request *request, const struct conn *lane)
     }
     snprintf(why, sizeof(why), "not connected (%s)", error[0] == '\0' ? "no connection" : error);
     forward_fail(request, why);
+}
+
+static __attribute__((noinline)) void fail_submit(struct request *request, struct conn *lane,
+                                                  enum conn_status status)
+{
+    settle(request, NULL);
+    if (status != CONN_NO_MEMORY) {
+        fail_unconnected(request, lane);
+        return;
+    }
+    if (request->road == ROAD_PINNED) {
+        client_end(request->client); /* the session has a hole now */
+    }
+    forward_fail(request, "out of memory");
 }
 
 void forward_request(struct request *request, struct slice raw, struct blob *owner)
@@ -629,13 +655,5 @@ void forward_request(struct request *request, struct slice raw, struct blob *own
         }
         return;
     }
-    settle(request, NULL);
-    if (status == CONN_NO_MEMORY) {
-        if (pinned) {
-            client_end(request->client); /* the session has a hole now */
-        }
-        forward_fail(request, "out of memory");
-        return;
-    }
-    fail_unconnected(request, lane);
+    fail_submit(request, lane, status);
 }

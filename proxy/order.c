@@ -36,14 +36,15 @@ void order_fini(struct order *order)
     order->buckets = NULL;
 }
 
-static void push(struct order_link **bucket, struct order_link *link)
+static inline void push(struct order_link **at, struct order_link *link)
 {
-    link->prev = NULL;
-    link->next = *bucket;
-    if (link->next != NULL) {
-        link->next->prev = link;
+    struct order_link *next = *at;
+    link->next = next;
+    link->at = at;
+    if (next != NULL) {
+        next->at = &link->next;
     }
-    *bucket = link;
+    *at = link;
 }
 
 /* Keeps the order of each chain: it appends to the new ones. */
@@ -57,20 +58,13 @@ static void grow(struct order *order)
     }
     order->mask = 2 * old - 1;
     for (size_t i = 0; i < old; i++) {
-        struct order_link *last[2] = {NULL, NULL}; /* of the two buckets that this one becomes */
+        struct order_link **end[2] = {&to[i], &to[i + old]}; /* of the two that this one becomes */
         struct order_link *next;
         for (struct order_link *link = from[i]; link != NULL; link = next) {
             size_t bucket = bucket_of(order, link->request->client, link->hash);
-            struct order_link **end = &last[bucket >= old];
             next = link->next;
-            link->next = NULL;
-            link->prev = *end;
-            if (*end == NULL) {
-                to[bucket] = link;
-            } else {
-                (*end)->next = link;
-            }
-            *end = link;
+            push(end[bucket >= old], link);
+            end[bucket >= old] = &link->next;
         }
     }
     order->buckets = to;
@@ -119,19 +113,14 @@ void order_add(struct order *order, struct request *request)
 
 static inline void remove_link(struct order *order, struct order_link *link)
 {
-    struct request *request = link->request;
-    if (unlikely(request == NULL)) {
+    if (unlikely(link->request == NULL)) {
         return;
     }
     order->links--;
     if (link->next != NULL) {
-        link->next->prev = link->prev;
+        link->next->at = link->at;
     }
-    if (link->prev != NULL) {
-        link->prev->next = link->next;
-    } else {
-        order->buckets[bucket_of(order, request->client, link->hash)] = link->next;
-    }
+    *link->at = link->next;
 }
 
 void order_remove(struct order *order, struct request *request)

@@ -28,7 +28,7 @@ struct order_link {
     uint64_t hash;
     struct request *request;
     struct order_link *next;
-    struct order_link *prev;
+    struct order_link **at; /* what points to it: its bucket, or the one before */
 };
 
 struct order {

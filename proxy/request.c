@@ -16,8 +16,11 @@
 #include "../conf/mem.h"
 
 /* What a new request has to be blank in. */
-#define BLANK_FROM offsetof(struct request, call)
-#define BLANK_TO   offsetof(struct request, post)
+#define BLANK_FROM(request) ((char *)(request) + offsetof(struct request, call))
+#define BLANK_TO(request)   ((char *)(request) + offsetof(struct request, post))
+#define BLANK_PIECE         ((size_t)64)
+_Static_assert(sizeof(struct request) - offsetof(struct request, post) >= BLANK_PIECE,
+               "the last piece may reach into what need not be blank");
 
 /* Requests a worker keeps for use again; none where sanitizers look for use after free. */
 #ifdef NEARSIDE_LIBC_MALLOC
@@ -118,7 +121,10 @@ struct request *request_create(struct worker *worker)
     if (request == NULL) {
         return NULL;
     }
-    memset((char *)request + BLANK_FROM, 0, BLANK_TO - BLANK_FROM);
+    /* in pieces that are plain stores: a `rep stos` takes longer to start than all of it */
+    for (char *p = BLANK_FROM(request); p < BLANK_TO(request); p += BLANK_PIECE) {
+        memset(p, 0, BLANK_PIECE);
+    }
     request->waiter.wake = on_wake;
     request->hashes = &request->one_hash;
     request->keys = &request->one_key;

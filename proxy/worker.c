@@ -400,7 +400,9 @@ static void on_tick(struct ev_loop *loop, struct ev_timer *timer, int events)
     sweep_clients(worker);
     check_memory(worker);
     if (worker->index == 0) {
-        l1_sweep(worker->server->l1, SWEEP_BUDGET, now);
+        if (worker->server->caching) {
+            l1_sweep(worker->server->l1, SWEEP_BUDGET, now);
+        }
         learn_tick(worker);
     }
 }
