@@ -36,14 +36,15 @@
  * held back: see above. */
 #define OUTPUT_HOLD ((size_t)4 * 1024 * 1024)
 
-static void on_writable(struct ev_loop *loop, struct ev_io *io, int events);
+static void on_ready(struct ev_loop *loop, struct ev_io *io, int events);
 
 /* ---- Accounting ---------------------------------------------------------------------------- */
 
 size_t client_memory(const struct client *c)
 {
     return (c->in == NULL ? 0 : c->in->n) + c->out.memory + c->held +
-           c->queued * sizeof(struct request) + profile_memory(c);
+           c->queued * sizeof(struct request) + profile_memory(c) +
+           (c->parser == NULL ? 0 : sizeof(*c->parser));
 }
 
 void client_charge(struct client *c)
@@ -60,6 +61,27 @@ void client_charge_request(struct client *c, struct request *request)
     size_t holds = request->reply.memory + request->extra;
     c->held += holds - request->held;
     request->held = holds;
+}
+
+/* ---- The watcher --------------------------------------------------------------------------- */
+
+/* One for both directions: idle clients are many. */
+static void watch(struct client *c)
+{
+    int events = (c->reads ? EV_READ : 0) | (c->wants_write ? EV_WRITE : 0);
+    ev_io_stop(c->worker->loop, &c->io);
+    if (events != 0) {
+        ev_io_set(&c->io, c->fd, events);
+        ev_io_start(c->worker->loop, &c->io);
+    }
+}
+
+void client_set_reading(struct client *c, bool on)
+{
+    if (c->reads != on) {
+        c->reads = on;
+        watch(c);
+    }
 }
 
 /* ---- Life ---------------------------------------------------------------------------------- */
@@ -79,11 +101,9 @@ struct client *client_create(struct worker *worker, int fd)
     c->authenticated = !worker->server->asks_password;
     c->id = atomic_fetch_add_explicit(&worker->server->next_client_id, 1, memory_order_relaxed);
     c->heard = c->drained = c->since = worker->now;
-    parser_init(&c->parser);
     chain_init(&c->out);
-    ev_io_init(&c->readable, client_on_readable, fd, EV_READ);
-    ev_io_init(&c->writable, on_writable, fd, EV_WRITE);
-    ev_io_start(worker->loop, &c->readable);
+    ev_io_init(&c->io, on_ready, fd, EV_READ);
+    client_set_reading(c, true);
     c->next = worker->clients.head;
     if (c->next != NULL) {
         c->next->prev = c;
@@ -116,8 +136,7 @@ void client_close(struct client *c)
     }
     struct worker *worker = c->worker;
     c->state = CLIENT_CLOSED;
-    ev_io_stop(worker->loop, &c->readable);
-    ev_io_stop(worker->loop, &c->writable);
+    ev_io_stop(worker->loop, &c->io);
     close(c->fd);
     c->fd = -1;
     pinned_drop(c);
@@ -160,6 +179,8 @@ void client_free(struct client *c)
     request_destroy(c->opening);
     blob_unref(c->in);
     c->in = NULL;
+    mem_free(c->parser);
+    c->parser = NULL;
     c->held = 0;
     c->queued = 0;
     chain_fini(&c->out);
@@ -181,7 +202,7 @@ void client_end(struct client *c)
         return;
     }
     c->state = CLIENT_ENDING;
-    ev_io_stop(c->worker->loop, &c->readable);
+    client_set_reading(c, false);
     client_mark_dirty(c); /* closes it at the end of the turn if nothing is left to do */
 }
 
@@ -318,11 +339,7 @@ void client_flush(struct client *c)
     bool wants = c->out.bytes > 0;
     if (wants != c->wants_write) {
         c->wants_write = wants;
-        if (wants) {
-            ev_io_start(c->worker->loop, &c->writable);
-        } else {
-            ev_io_stop(c->worker->loop, &c->writable);
-        }
+        watch(c);
     }
     client_charge(c);
     if (c->stalled_output && c->out.bytes < OUTPUT_RESUME) {
@@ -334,13 +351,17 @@ void client_flush(struct client *c)
     close_if_finished(c);
 }
 
-static void on_writable(struct ev_loop *loop, struct ev_io *io, int events)
+static void on_ready(struct ev_loop *loop, struct ev_io *io, int events)
 {
     (void)loop;
-    (void)events;
-    struct client *c = container_of(io, struct client, writable);
-    worker_read_clock(c->worker);
-    client_mark_dirty(c);
+    struct client *c = container_of(io, struct client, io);
+    if ((events & EV_WRITE) != 0) {
+        worker_read_clock(c->worker);
+        client_mark_dirty(c);
+    }
+    if ((events & EV_READ) != 0) {
+        client_read(c);
+    }
 }
 
 struct chain *client_reply_begin(struct client *c)

@@ -39,12 +39,12 @@ struct client {
     bool replies_off, skips_next, skips_this; /* CLIENT REPLY; this: the request being served */
     bool no_evict, no_touch;                  /* said by it, shown to it, without effect */
     bool stalled_output; /* or it has produced much output, and is to take some of it first */
-    bool wants_write;    /* the writable watcher is active */
+    bool reads;          /* the watcher waits for input, */
+    bool wants_write;    /* for room to write */
     bool is_dirty, is_runnable; /* in the worker's queue of that name */
-    struct ev_io readable;
-    struct ev_io writable;
+    struct ev_io io;
 
-    struct parser parser;
+    struct parser *parser; /* of a request that has begun; NULL, the usual: the worker's is used */
     struct blob *in; /* input not served yet; NULL when there is none. in->n is its capacity */
     size_t in_at;    /* where in it the unserved bytes begin */
     size_t in_n;     /* how many they are */
@@ -158,6 +158,8 @@ void client_excuse(struct client *c, int64_t gap_ms);
 void client_charge_request(struct client *c, struct request *request);
 /* What the client holds has changed: worker->client_memory follows. */
 void client_charge(struct client *c);
-/* The readable watcher's callback (client_input.c). */
-void client_on_readable(struct ev_loop *loop, struct ev_io *io, int events);
+/* Waits for input, or not. */
+void client_set_reading(struct client *c, bool on);
+/* There is input, or its end (client_input.c). */
+void client_read(struct client *c);
 size_t client_memory(const struct client *c);

@@ -16,6 +16,8 @@
 
 #include "dispatch.h"
 
+#include "../conf/mem.h"
+
 #include <errno.h>
 #include <unistd.h>
 
@@ -68,7 +70,8 @@ static void refuse_protocol(struct client *c, const char *why)
 }
 
 /* Serves the requests at the start of `in` and returns how many bytes they took. */
-static size_t run_requests(struct client *c, struct slice in, struct blob *owner)
+static size_t serve_requests(struct client *c, struct parser *parser, struct slice in,
+                             struct blob *owner)
 {
     size_t used = 0;
     size_t before = c->out.bytes;
@@ -85,7 +88,7 @@ static size_t run_requests(struct client *c, struct slice in, struct blob *owner
             break;
         }
         size_t hits = 0;
-        if (dispatch_may_hit(c) && parser_is_idle(&c->parser)) {
+        if (dispatch_may_hit(c) && parser_is_idle(parser)) {
             hits = dispatch_hits(c, slice_of(in.p + used, in.n - used));
         }
         if (hits > 0 || c->state != CLIENT_OPEN) { /* it may have been closed over a limit */
@@ -94,7 +97,7 @@ static size_t run_requests(struct client *c, struct slice in, struct blob *owner
         }
         struct request_view view;
         const char *fault = NULL;
-        switch (parse_request(&c->parser, slice_of(in.p + used, in.n - used), &view)) {
+        switch (parse_request(parser, slice_of(in.p + used, in.n - used), &view)) {
         case PARSE_OK:
             fault = c->authenticated ? NULL : request_fault(&view);
             if (fault != NULL) {
@@ -117,20 +120,46 @@ static size_t run_requests(struct client *c, struct slice in, struct blob *owner
             used += view.size;
             break;
         case PARSE_MORE:
-            fault = c->authenticated ? NULL : unfinished_fault(&c->parser);
+            fault = c->authenticated ? NULL : unfinished_fault(parser);
             if (fault != NULL) {
                 refuse_protocol(c, fault);
                 return in.n;
             }
             return used;
         case PARSE_ERROR:
-            refuse_protocol(c, c->parser.error);
+            refuse_protocol(c, parser->error);
             return in.n;
         case PARSE_NO_MEMORY:
             client_close(c);
             return in.n;
         }
     }
+    return used;
+}
+
+/* The state of a request that has begun becomes the client's own; between requests it has none. */
+static void keep_parser(struct client *c)
+{
+    struct parser *shared = &c->worker->parser;
+    if (c->parser != NULL && parser_is_idle(c->parser)) {
+        mem_free(c->parser);
+        c->parser = NULL;
+    } else if (c->parser == NULL && !parser_is_idle(shared)) {
+        c->parser = mem_try(sizeof(*c->parser));
+        if (c->parser != NULL) {
+            *c->parser = *shared;
+        } else {
+            client_close(c);
+        }
+        parser_init(shared);
+    }
+}
+
+static size_t run_requests(struct client *c, struct slice in, struct blob *owner)
+{
+    struct parser *parser = c->parser != NULL ? c->parser : &c->worker->parser;
+    size_t used = serve_requests(c, parser, in, owner);
+    keep_parser(c);
     return used;
 }
 
@@ -191,7 +220,7 @@ static bool make_room(struct client *c)
                      "its request is over proxy.max_query (%zu bytes)", limit);
         return false;
     }
-    size_t wanted = parse_wanted(&c->parser);
+    size_t wanted = c->parser == NULL ? 0 : parse_wanted(c->parser);
     size_t capacity = c->in->n - c->in_at;
     if (capacity - c->in_n >= READ_ROOM || (capacity > c->in_n && capacity >= wanted)) {
         return true;
@@ -232,11 +261,7 @@ static void settle_reading(struct client *c)
     if (c->state == CLIENT_CLOSED) {
         return;
     }
-    if (c->state == CLIENT_OPEN && (!c->stalled || c->nblocked > 0)) {
-        ev_io_start(c->worker->loop, &c->readable);
-    } else {
-        ev_io_stop(c->worker->loop, &c->readable);
-    }
+    client_set_reading(c, c->state == CLIENT_OPEN && (!c->stalled || c->nblocked > 0));
     client_charge(c);
 }
 
@@ -291,11 +316,8 @@ static void read_ahead(struct client *c)
     client_charge(c);
 }
 
-void client_on_readable(struct ev_loop *loop, struct ev_io *io, int events)
+void client_read(struct client *c)
 {
-    (void)loop;
-    (void)events;
-    struct client *c = container_of(io, struct client, readable);
     if (c->stalled) {
         read_ahead(c);
         return;

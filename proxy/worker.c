@@ -451,6 +451,7 @@ struct worker *worker_create(struct server *server, unsigned index)
     worker->mailbox_tail = &worker->mailbox_head;
     worker->own_tail = &worker->own_head;
     order_init(&worker->order);
+    parser_init(&worker->parser);
     worker_read_clock(worker);
     create_links(worker);
     ev_prepare_init(&worker->turn_end, on_turn_end);

@@ -15,6 +15,7 @@
 #include "server.h"
 
 #include "../conf/log.h"
+#include "../resp/parse.h"
 
 #include <pthread.h>
 
@@ -78,6 +79,7 @@ struct worker {
     uint16_t nnodes;           /* of these, followed */
     bool ended;                /* nothing is followed any more */
     struct order order;
+    struct parser parser;   /* for clients with no request half read */
     struct request *spare;  /* ready for the next miss, so that hits allocate nothing */
     struct request *blocks; /* of answered requests, for the next ones (request.c) */
     uint32_t nblocks;

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 
 TestSuite(limits);
 
@@ -123,6 +124,35 @@ SCENARIO(limits, requests_beyond_the_window_wait_in_the_clients_socket)
     for (int i = 0; i < 8000; i++) {
         expect_next(c, "+OK");
     }
+}
+
+/* Many are connected and few speak: what one said before must not be kept for it. */
+SCENARIO(limits, an_idle_client_costs_half_a_kilobyte)
+{
+    enum { COUNT = 2000, MOST = 512 };
+    struct rlimit limit;
+    getrlimit(RLIMIT_NOFILE, &limit);
+    limit.rlim_cur = limit.rlim_max < 4096 ? limit.rlim_max : 4096;
+    setrlimit(RLIMIT_NOFILE, &limit);
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, "proxy.workers=1", NULL);
+    struct client *c[COUNT];
+
+    for (int i = 0; i < COUNT / 10; i++) {
+        expect(nearside_connect(n), "+OK", "SET k v"); /* what is needed once is there */
+    }
+    int64_t before = process_rss_kb(n->process);
+    for (int i = 0; i < COUNT; i++) {
+        c[i] = nearside_connect(n);
+        expect(c[i], "+OK", "SET k v");
+        expect(c[i], "$v", "GET k");
+        cr_assert(client_send(c[i], "*2\r\n$3\r\nGE", 10));
+        cr_assert(client_send(c[i], "T\r\n$1\r\nk\r\n", 11));
+        expect_next(c[i], "$v");
+    }
+    int64_t grown = process_rss_kb(n->process) - before;
+    cr_assert(is_sanitized() || grown * 1024 <= COUNT * MOST, "%d clients: %lld kB", COUNT,
+              (long long)grown);
 }
 
 /* ---- Clients that do not read --------------------------------------------------------------- */
