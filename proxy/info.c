@@ -12,7 +12,7 @@
 #include <stdio.h>
 
 #define INFO_MAX      ((size_t)32 * 1024)
-#define INFO_NODE_MAX ((size_t)512)
+#define INFO_NODE_MAX ((size_t)768)
 
 struct text {
     char *p;
@@ -184,20 +184,31 @@ static const char *const ROLES[] = {
     [TOPOLOGY_REPLICA] = "replica",
 };
 
-static void add_upstream(struct text *text, const struct server *server, uint16_t index)
+/* Whole seconds since a moment; -1: it has not been. */
+static long long seconds_since(int64_t moment, int64_t now)
+{
+    return moment == 0 ? -1 : (long long)(now - moment) / 1000;
+}
+
+static void add_upstream(struct text *text, const struct server *server, uint16_t index,
+                         int64_t now)
 {
     struct node *node = topology_node(server->topology, index);
     struct node_sums sums = sum_node(server, index);
     char version[64];
+    struct health health;
     node_version(node, version, sizeof(version));
+    node_health(node, &health);
     add(text,
-        "upstream%u:name=%s,state=%s,version=%s,fill_connections_up=%llu,lanes=%llu,"
-        "lanes_up=%llu,pending=%llu,queued_bytes=%llu,generation=%llu",
-        index, node_name(node), sums.fills_up + sums.lanes_up > 0 ? "up" : "down",
-        version[0] == '\0' ? "unknown" : version, (unsigned long long)sums.fills_up,
-        (unsigned long long)sums.lanes, (unsigned long long)sums.lanes_up,
-        (unsigned long long)sums.pending, (unsigned long long)sums.queued,
-        (unsigned long long)node_generation(node));
+        "upstream%u:name=%s,state=%s,state_seconds=%lld,failures=%u,heard_seconds=%lld,version=%s,"
+        "fill_connections_up=%llu,lanes=%llu,lanes_up=%llu,pending=%llu,queued_bytes=%llu,"
+        "generation=%llu",
+        index, node_name(node), node_state_name(health.state),
+        seconds_since(health.since == 0 ? server->started_ms : health.since, now), health.troubles,
+        seconds_since(node_last_heard(node), now), version[0] == '\0' ? "unknown" : version,
+        (unsigned long long)sums.fills_up, (unsigned long long)sums.lanes,
+        (unsigned long long)sums.lanes_up, (unsigned long long)sums.pending,
+        (unsigned long long)sums.queued, (unsigned long long)node_generation(node));
     if (server->is_cluster) {
         add(text, ",role=%s,slots=%u", ROLES[topology_role(server->topology, index)],
             topology_slots_of(server->topology, index));
@@ -233,7 +244,7 @@ char *info_section(struct worker *worker, size_t *length)
     add_l1(&text, server, &sums);
     add_feed(&text, server, &sums);
     for (uint16_t i = 0; i < nodes; i++) {
-        add_upstream(&text, server, i);
+        add_upstream(&text, server, i, worker->now);
     }
     *length = text.n;
     return text.p;

@@ -135,6 +135,7 @@ static void create_topology(struct server *server)
                 .password_file = text_or_null(conf->upstream_password_file),
                 .connect_timeout_ms = conf->upstream_connect_timeout,
                 .dead_after_ms = conf->upstream_dead_after,
+                .limits = {conf->upstream_failure_threshold, conf->upstream_recovery_threshold},
             },
         .slot_changed = on_slot_changed,
         .changed = on_changed,

@@ -13,9 +13,20 @@
 
 #include "../conf/mem.h"
 
-#define STALL_MS 1000 /* so long without a tick: the process stood still */
+#include <stdio.h>
+
+#define NODE_IS_DEAD "the node is dead: it owes replies and says nothing"
+#define STALL_MS     1000 /* so long without a tick: the process stood still */
+#define SUSPECT_PART 4    /* of dead_after: silent for so long, a node is suspect */
 
 /* ---- Submitting ---------------------------------------------------------------------------- */
+
+/* It owes nothing and has not found out yet that the node is dead: others have. A client's own
+ * connection stays, its session may be worth more. */
+static bool is_to_be_closed(const struct conn *conn)
+{
+    return conn->pending == 0 && !conn->options.quiet && node_is_mute(conn->options.node);
+}
 
 bool conn_accepts(const struct conn *conn)
 {
@@ -23,7 +34,7 @@ bool conn_accepts(const struct conn *conn)
         return false;
     }
     if (conn->state == CONN_UP) {
-        return conn_is_current(conn);
+        return conn_is_current(conn) && !is_to_be_closed(conn);
     }
     return conn->state != CONN_IDLE &&
            (conn->hopeful || (conn->state == CONN_BACKOFF && conn_may_try_early(conn)));
@@ -107,10 +118,15 @@ static int64_t later(int64_t a, int64_t b)
 /* D11: a slow answer is no reason to fail everybody's commands; a silent node is. */
 static bool is_node_dead(const struct conn *conn, int64_t now)
 {
-    int64_t limit = node_options(conn->options.node)->dead_after_ms;
+    struct node *node = conn->options.node;
+    int64_t limit = node_options(node)->dead_after_ms;
     int64_t here = later(conn->last_alive, conn->quiet_since);
-    int64_t anywhere = later(node_last_heard(conn->options.node), conn->quiet_since);
-    return now - here > limit && now - anywhere > limit;
+    int64_t anywhere = later(node_last_heard(node), conn->quiet_since);
+    int64_t silence = now - later(here, anywhere);
+    if (silence > limit / SUSPECT_PART) {
+        node_silence(node, silence > limit, now);
+    }
+    return silence > limit;
 }
 
 int64_t conn_moved(const struct conn *conn)
@@ -144,10 +160,12 @@ static void tick_up(struct conn *conn, int64_t now)
 {
     if (!conn_is_current(conn)) {
         conn_give_up(conn, CONN_ANOTHER_SERVER);
+    } else if (is_to_be_closed(conn)) {
+        conn_give_up(conn, NODE_IS_DEAD);
     } else if (conn->pending == 0 || conn->held) {
         conn->quiet_since = now;
     } else if (is_node_dead(conn, now)) {
-        conn_give_up(conn, "the node is dead: it owes replies and says nothing");
+        conn_give_up(conn, NODE_IS_DEAD);
     } else if (is_cut_off(conn, now)) {
         conn_give_up(conn, "half a reply came, and no more");
     }
@@ -237,7 +255,12 @@ void conn_open(struct conn *conn)
     if (conn->state != CONN_IDLE) {
         return;
     }
-    conn->hopeful = true;
+    conn->hopeful = !node_is_mute(conn->options.node);
+    if (!conn->hopeful) {
+        struct health health;
+        node_health(conn->options.node, &health);
+        (void)snprintf(conn->error, sizeof(conn->error), "%s", health.why);
+    }
     conn->backoff_ms = CONN_BACKOFF_MIN_MS;
     conn_start_attempt(conn);
 }

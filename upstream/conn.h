@@ -103,7 +103,8 @@ struct conn *conn_create(const struct conn_options *options);
 /* Ends its calls as lost; no event. Accepts NULL. Not from inside a callback of this connection. */
 void conn_destroy(struct conn *conn);
 
-/* Starts connecting if IDLE. */
+/* Starts connecting if IDLE. Calls are not accepted meanwhile if the node is DOWN and those who connect
+ * to it wait in vain. */
 void conn_open(struct conn *conn);
 /* Gives the connection up (protocol trouble seen by the owner, no PONG): as if the peer had closed;
  * reconnects. `why` goes to the log. Ignored unless UP or HANDSHAKE. */

@@ -232,6 +232,9 @@ void conn_on_readable(struct ev_loop *loop, ev_io *w, int revents)
     }
     conn->last_alive = conn->options.now();
     node_heard(conn->options.node, conn->last_alive);
+    if (conn->state == CONN_UP) {
+        node_answered(conn->options.node, conn->last_alive);
+    }
     feed_framer(conn, slice_of(conn->options.read_buffer, (size_t)n));
 }
 

@@ -220,6 +220,7 @@ static void lose_attempt(struct conn *conn, const char *why, int64_t now)
     conn->attempt_failed = now;
     if (refused == NULL) {
         node_resolve(conn->options.node, now);
+        node_trouble(conn->options.node, conn->error, now - conn->attempt_began >= EARLY_MS, now);
     }
     conn_set_state(conn, CONN_BACKOFF);
     log_failed(conn, lost.n, now);
@@ -238,7 +239,7 @@ static void lose_link(struct conn *conn, const char *why, int64_t now)
     bool stable = now - conn->up_since >= STABLE_MS;
     keep_text(conn->error, why);
     struct lost_calls lost = conn_take_down(conn);
-    conn->hopeful = true;
+    conn->hopeful = !node_is_mute(conn->options.node);
     conn->slow_ms = 0;
     conn_set_state(conn, stable ? CONN_CONNECTING : CONN_BACKOFF);
     if (MUTANT(C10)) {
@@ -247,6 +248,10 @@ static void lose_link(struct conn *conn, const char *why, int64_t now)
     }
     if (conn->events->lost != NULL) {
         conn->events->lost(conn, conn->options.ctx);
+    }
+    if (conn_is_current(conn) && !conn->options.quiet) { /* one of many may be closed any time */
+        /* a loss says nothing of how long it takes to connect */
+        node_trouble(conn->options.node, conn->error, node_is_mute(conn->options.node), now);
     }
     log_lost(conn, lost.n, now);
     lost_calls_tell(lost);
@@ -408,6 +413,7 @@ static void come_up(struct conn *conn)
     conn->up_since = now;
     conn->quiet_since = now;
     conn_set_state(conn, CONN_UP);
+    node_answered(conn->options.node, now);
     conn->was_refused = false;
     if (conn->down_logged || (conn->error[0] == '\0' && !conn->options.quiet)) {
         char version[64];

@@ -3,7 +3,7 @@
  * node.c: what all workers have to agree on about one Redis server: where it is, who we are to it,
  * and which server process answers there.
  *
- * Way through the file: life, addresses, credentials, identity.
+ * Way through the file: life, addresses, credentials, identity, health.
  *
  * Threads: everything but node_create and node_destroy may be called on any thread. `lock` covers
  * the addresses and the texts and is held for copying only. `identify_lock` makes one thread at a
@@ -16,21 +16,24 @@
  */
 #include "node.h"
 
+#include "../conf/log.h"
 #include "../conf/mem.h"
 #include "../conf/mutant.h"
 #include "../conf/secret.h"
 
 #include "resolver.h"
 
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/un.h>
 
-#define RUN_ID_MAX       64 /* Redis's has 40 characters */
-#define VERSION_MAX      64
-#define UNRESOLVED_MAX   128
-#define RESOLVE_EVERY_MS 1000
+#define RUN_ID_MAX         64 /* Redis's has 40 characters */
+#define VERSION_MAX        64
+#define UNRESOLVED_MAX     128
+#define RESOLVE_EVERY_MS   1000
+#define STATE_LOG_EVERY_MS 1000
 
 struct node {
     struct node_options options; /* its strings are copies */
@@ -46,11 +49,16 @@ struct node {
     char run_id[RUN_ID_MAX];
     char version[VERSION_MAX];
 
+    struct health health;
+    struct log_limit state_log[NODE_DOWN + 1]; /* by the state that was entered */
+
     pthread_mutex_t identify_lock; /* taken before lock; held while `changed` runs */
 
     /* Raised (release) before `changed` runs. Who sees what `changed` did also sees it raised
      * (acquire in node_generation). Kept away from last_heard, which is written all the time. */
     _Atomic uint64_t generation;
+    _Atomic int state; /* health.state, relaxed: read for each read from a socket */
+    _Atomic bool mute;
     char apart[128];
     _Atomic int64_t last_heard; /* relaxed: a hint for deadlines of seconds */
 };
@@ -96,6 +104,10 @@ struct node *node_create(const struct node_options *options)
     pthread_mutex_init(&node->identify_lock, NULL);
     atomic_init(&node->generation, 1);
     atomic_init(&node->last_heard, 0);
+    atomic_init(&node->state, NODE_CONNECTING);
+    atomic_init(&node->mute, false);
+    node->options.limits.failures += options->limits.failures == 0;
+    node->options.limits.recoveries += options->limits.recoveries == 0;
     find_addresses(node);
     return node;
 }
@@ -351,4 +363,101 @@ void node_heard(struct node *node, int64_t now)
 int64_t node_last_heard(const struct node *node)
 {
     return atomic_load_explicit(&node->last_heard, memory_order_relaxed);
+}
+
+/* ---- Health -------------------------------------------------------------------------------- */
+
+static void log_state(struct node *node, const struct health *before, int64_t now)
+{
+    const struct health *h = &node->health;
+    uint64_t more = 0;
+    if (before->state == NODE_CONNECTING && h->state == NODE_UP) {
+        return; /* its connections have said so */
+    }
+    if (!log_allow(&node->state_log[h->state], now, STATE_LOG_EVERY_MS, &more)) {
+        return;
+    }
+    switch (h->state) {
+    case NODE_SUSPECT:
+        if (before->state == NODE_UP) {
+            log_event(LOG_WARN, "%s is suspect: %s; commands go on", node->name, h->why);
+        } else {
+            log_event(LOG_INFO, "%s answers again, after %" PRId64 " ms down", node->name,
+                      now - before->since);
+        }
+        break;
+    case NODE_DOWN:
+        log_event(LOG_WARN, "%s is down: %s; commands fail at once until it answers", node->name,
+                  h->why);
+        break;
+    case NODE_UP:
+        log_event(LOG_INFO, "%s is up again", node->name);
+        break;
+    case NODE_CONNECTING:
+        break;
+    }
+}
+
+/* With `lock` held, which it gives back: the state may have changed. */
+static void publish(struct node *node, const struct health *before, int64_t now)
+{
+    const struct health *h = &node->health;
+    bool left_up = before->state == NODE_UP && h->state != NODE_UP;
+    atomic_store_explicit(&node->state, (int)h->state, memory_order_relaxed);
+    atomic_store_explicit(&node->mute, h->state == NODE_DOWN && h->silent, memory_order_relaxed);
+    if (before->state != h->state) {
+        log_state(node, before, now);
+    }
+    pthread_mutex_unlock(&node->lock);
+    if (left_up && node->options.troubled != NULL) {
+        node->options.troubled(node->options.ctx);
+    }
+}
+
+void node_trouble(struct node *node, const char *why, bool waited, int64_t now)
+{
+    pthread_mutex_lock(&node->lock);
+    struct health before = node->health;
+    health_trouble(&node->health, &node->options.limits, why, waited, now);
+    publish(node, &before, now);
+}
+
+void node_silence(struct node *node, bool dead, int64_t now)
+{
+    enum node_state known = node_state(node);
+    if (known == NODE_DOWN || (known == NODE_SUSPECT && !dead)) {
+        return;
+    }
+    pthread_mutex_lock(&node->lock);
+    struct health before = node->health;
+    health_silence(&node->health, dead, now);
+    publish(node, &before, now);
+}
+
+void node_answered(struct node *node, int64_t now)
+{
+    if (likely(node_state(node) == NODE_UP)) {
+        return;
+    }
+    pthread_mutex_lock(&node->lock);
+    struct health before = node->health;
+    health_answer(&node->health, &node->options.limits, now);
+    publish(node, &before, now);
+}
+
+enum node_state node_state(const struct node *node)
+{
+    return (enum node_state)atomic_load_explicit(&node->state, memory_order_relaxed);
+}
+
+bool node_is_mute(const struct node *node)
+{
+    return atomic_load_explicit(&node->mute, memory_order_relaxed);
+}
+
+void node_health(struct node *node, struct health *out)
+{
+    pthread_mutex_lock(&node->lock);
+    *out = node->health;
+    pthread_mutex_unlock(&node->lock);
 }

@@ -10,6 +10,7 @@
 #pragma once
 
 #include "../resp/bytes.h"
+#include "health.h"
 
 #include <sys/socket.h>
 
@@ -26,6 +27,10 @@ struct node_options {
     int64_t connect_timeout_ms;
     int64_t dead_after_ms; /* a connection that owes replies and a node that says nothing for so
                               long: the node is dead */
+    struct health_limits limits;
+    /* It has left NODE_UP: called once per time, on the thread that met the trouble. Cheap; may be
+     * NULL. */
+    void (*troubled)(void *ctx);
     /* Another server process answers: called by the bring-up that saw it, on its thread, before
      * anything is sent to the new one; the generation is already raised. Once per change, and every
      * thread that saw the same change waits for it to end. May be NULL; must not call
@@ -78,3 +83,16 @@ bool node_is_at_least(struct node *node, unsigned major, unsigned minor);
 void node_heard(struct node *node, int64_t now);
 /* 0 before anything was heard. */
 int64_t node_last_heard(const struct node *node);
+
+/* ---- Health (health.h): what connections have met, any thread --------------------------------- */
+
+/* A connect failed, after a wait or at once, or a link was lost. */
+void node_trouble(struct node *node, const char *why, bool waited, int64_t now);
+/* It owes replies and has been silent for long, or (`dead`) for dead_after. */
+void node_silence(struct node *node, bool dead, int64_t now);
+/* A handshake is complete, or bytes came on a link that is up. Costs one load while it is UP. */
+void node_answered(struct node *node, int64_t now);
+enum node_state node_state(const struct node *node);
+/* DOWN, and who connects waits in vain: nobody is to wait for that. */
+bool node_is_mute(const struct node *node);
+void node_health(struct node *node, struct health *out);

@@ -124,6 +124,13 @@ static void on_node_changed(void *ctx)
     }
 }
 
+/* Others may have taken its place already. */
+static void on_node_troubled(void *ctx)
+{
+    const struct member *member = ctx;
+    topology_suspect(member->topology);
+}
+
 /* The lock is held, or nobody else knows the topology yet. */
 static uint16_t add_node(struct topology *t, const char *host, const char *port)
 {
@@ -133,6 +140,7 @@ static uint16_t add_node(struct topology *t, const char *host, const char *port)
     options.host = host;
     options.port = port;
     options.changed = on_node_changed;
+    options.troubled = on_node_troubled;
     options.ctx = member;
     member->topology = t;
     member->index = index;
