@@ -186,8 +186,8 @@ static void on_pong(struct call *call, const struct reply_piece *piece)
             l1_cover_renew(feed->shared->l1, feed->cover, servable_until(feed));
         }
     } else if (piece->type == '-' && piece->first &&
-               (text_starts(piece->bytes, SLICE("-BUSY")) ||
-                text_starts(piece->bytes, SLICE("-LOADING")))) {
+               (slice_starts(piece->bytes, SLICE("-BUSY")) ||
+                slice_starts(piece->bytes, SLICE("-LOADING")))) {
         /* No renewal: a PONG would stand behind the invalidations, this answer does not (X3). But
          * hanging up on a server that runs a long script would only lose L1's content. */
         feed->clock.alive_since = feed->shared->now();
@@ -406,7 +406,7 @@ static bool is_announced(const struct feed *feed, struct slice key)
         return true;
     }
     for (size_t i = 0; i < feeds->nprefixes; i++) {
-        if (text_starts(key, feeds->prefixes[i])) {
+        if (slice_starts(key, feeds->prefixes[i])) {
             return true;
         }
     }

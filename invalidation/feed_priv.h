@@ -128,11 +128,6 @@ bool lease_clock_lapses(struct lease_clock *clock, const struct feeds *feeds, in
 /* Each tick; true when nothing was heard for so long that the link is to be given up. */
 bool lease_clock_tick(struct lease_clock *clock, const struct feeds *feeds, int64_t now);
 
-static inline bool text_starts(struct slice s, struct slice start)
-{
-    return s.n >= start.n && memcmp(s.p, start.p, start.n) == 0;
-}
-
 /* ---- subscriber.c -------------------------------------------------------------------------- */
 
 struct subscriber;

@@ -136,8 +136,8 @@ static void on_pong(struct call *call, const struct reply_piece *piece)
         if (sub->state == STATE_PINGING) {
             ev_feed_event(sub->options.loop, &sub->ping_timer, EV_TIMER); /* the second, now */
         }
-    } else if (text_starts(piece->bytes, SLICE("-BUSY")) ||
-               text_starts(piece->bytes, SLICE("-LOADING"))) {
+    } else if (slice_starts(piece->bytes, SLICE("-BUSY")) ||
+               slice_starts(piece->bytes, SLICE("-LOADING"))) {
         sub->clock.alive_since = sub->shared->now();
     }
 }

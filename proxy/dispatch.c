@@ -621,6 +621,12 @@ static enum dispatch local(struct client *c, const struct cmd *cmd, const struct
             return dispatch_forward(c, cmd, CMD_NONE, view, owner);
         }
         break;
+    case LOCAL_ECHO:
+    case LOCAL_PING:
+        if (local_asks_server(c, cmd, view)) {
+            return DISPATCH_DONE;
+        }
+        break;
     case LOCAL_RESET:
         return reset(c);
     case LOCAL_SELECT:

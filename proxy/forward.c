@@ -414,6 +414,19 @@ static void note_refused_multi(const struct request *request)
     }
 }
 
+/* The server refused the connection because it is occupied: with what, it says itself. */
+static bool fail_occupied(struct request *request, const struct conn *lane)
+{
+    const char *error = conn_error(lane);
+    if (!conn_is_refused(lane) || !node_text_is_occupied(slice_str(error)) || request->selects ||
+        request->greets) {
+        return false;
+    }
+    note_refused_multi(request);
+    answer_error(request, error);
+    return true;
+}
+
 void forward_fail(struct request *request, const char *why)
 {
     if ((request->selects || request->greets) && request->road != ROAD_PINNED &&
@@ -492,6 +505,10 @@ static void on_lost(struct call *call, enum call_loss loss)
         request->attempts++;
         COUNT(request->worker, resends, 1);
         forward_request(request, request->raw, request->raw_blob);
+        return;
+    }
+    if (loss == LOSS_UNSENT &&
+        fail_occupied(request, request->road == ROAD_PINNED ? pinned_conn(c) : lane_of(request))) {
         return;
     }
     if (loss == LOSS_UNSENT || request->readonly) {
@@ -602,21 +619,12 @@ static void count_forwarded(struct request *request)
     }
 }
 
-/* The server refused the connection: what it is occupied with, it says itself. */
-static bool is_occupied(const char *error)
-{
-    return strncmp(error, "BUSY ", 5) == 0 || strncmp(error, "LOADING ", 8) == 0 ||
-           strncmp(error, "MASTERDOWN ", 11) == 0;
-}
-
 static __attribute__((noinline)) void fail_unconnected(struct request *request,
                                                        const struct conn *lane)
 {
     const char *error = conn_error(lane);
     char why[256];
-    if (conn_is_refused(lane) && is_occupied(error) && !request->selects && !request->greets) {
-        note_refused_multi(request);
-        answer_error(request, error);
+    if (fail_occupied(request, lane)) {
         return;
     }
     snprintf(why, sizeof(why), "not connected (%s)", error[0] == '\0' ? "no connection" : error);

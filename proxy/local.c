@@ -5,6 +5,7 @@
  */
 #include "local.h"
 
+#include "forward.h"
 #include "info.h"
 #include "nodes.h"
 #include "profile.h"
@@ -126,6 +127,40 @@ bool local_hello(struct client *c, const struct request_view *view, bool *resp3)
         return false;
     }
     *resp3 = version == 3;
+    return true;
+}
+
+/* ---- PING and ECHO of an occupied server ------------------------------------------------------ */
+
+/* A cluster as a whole never is. */
+static bool may_be_occupied(const struct client *c)
+{
+    const struct server *server = c->worker->server;
+    return server->max_nodes == 1 &&
+           node_is_occupied(topology_node(server->topology, 0), c->worker->now) &&
+           conn_accepts(forward_lane(c->worker, 0, 0, c->resp3, ROAD_BULK));
+}
+
+/* On a connection that commands do not wait on, and that comes up although SELECT is refused. */
+bool local_asks_server(struct client *c, const struct cmd *cmd, const struct request_view *view)
+{
+    if (likely(!may_be_occupied(c))) {
+        return false;
+    }
+    struct request *request = request_spare(c->worker);
+    if (request == NULL || !request_keep_raw(request, view->raw, NULL)) {
+        client_close(c);
+        return true;
+    }
+    request_take_spare(c->worker, request);
+    request->kind = REQUEST_FORWARD;
+    request->class = CMD_NONE;
+    request->cmd = cmd;
+    request->road = ROAD_BULK;
+    request->readonly = true;
+    client_enqueue(c, request);
+    request->db = 0;
+    forward_request(request, view->raw, NULL);
     return true;
 }
 

@@ -15,6 +15,8 @@ void local_answer(struct client *c, const struct cmd *cmd, const struct request_
 MUST_CHECK enum dispatch local_client(struct client *c, const struct cmd *cmd,
                                       const struct request_view *view);
 
+/* PING and ECHO, while the server may be occupied: forwarded, so that it says so itself (then true). */
+bool local_asks_server(struct client *c, const struct cmd *cmd, const struct request_view *view);
 /* RESET: a new client's state, but for what it is connected to (dispatch.c). */
 void local_reset(struct client *c);
 

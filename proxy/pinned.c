@@ -122,7 +122,7 @@ static struct pinned *find_idle(struct worker *worker, uint16_t node, uint32_t d
     return p;
 }
 
-bool pinned_take(struct client *c, uint16_t node)
+bool pinned_take(struct client *c, uint16_t node, uint32_t db)
 {
     struct worker *worker = c->worker;
     struct server *server = worker->server;
@@ -131,18 +131,23 @@ bool pinned_take(struct client *c, uint16_t node)
         atomic_fetch_sub_explicit(&server->pinned, 1, memory_order_relaxed);
         return false;
     }
-    struct pinned *p = find_idle(worker, node, c->db, c->resp3);
+    struct pinned *p = find_idle(worker, node, db, c->resp3);
     if (p != NULL) {
         unlink_from(&worker->pinned_idle, p);
         worker->npinned_idle--;
     } else {
-        p = create(worker, node, c->db, c->resp3);
+        p = create(worker, node, db, c->resp3);
     }
     p->client = c;
     p->multi = p->watching = false;
     push(&worker->pinned_busy, p);
     c->pinned = p;
     return true;
+}
+
+bool pinned_is_at_home(const struct client *c)
+{
+    return c->pinned->db == c->db || c->any_db;
 }
 
 struct conn *pinned_conn(struct client *c)

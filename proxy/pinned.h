@@ -15,8 +15,11 @@
 
 struct pinned;
 
-/* Gives the client a connection to the node, in its db and protocol. False: upstream.max_pinned are in use. */
-MUST_CHECK bool pinned_take(struct client *c, uint16_t node);
+/* Gives the client a connection to the node, in its protocol and this db. False: upstream.max_pinned are
+ * in use. */
+MUST_CHECK bool pinned_take(struct client *c, uint16_t node, uint32_t db);
+/* Is it in the client's db? */
+bool pinned_is_at_home(const struct client *c);
 /* The connection; conn_accepts tells whether it takes commands. */
 struct conn *pinned_conn(struct client *c);
 /* Something was submitted: flushed at the end of the turn. */

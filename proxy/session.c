@@ -152,6 +152,13 @@ static bool prepare(struct client *c, struct request *request, const struct cmd 
     return dispatch_collect_keys(request, cmd, view);
 }
 
+/* What ends a script, or a pause, must get through when SELECT is refused or waits. */
+static bool needs_no_db(const struct cmd *cmd)
+{
+    return is_named(cmd, "script|kill") || is_named(cmd, "function|kill") ||
+           is_named(cmd, "shutdown") || is_named(cmd, "client|unpause");
+}
+
 /* Has the client a connection for it? False: *result says what to do instead. */
 static bool get_ready(struct client *c, const struct cmd *cmd, enum cmd_class class,
                       enum dispatch *result)
@@ -166,12 +173,12 @@ static bool get_ready(struct client *c, const struct cmd *cmd, enum cmd_class cl
         bool over = !c->expects_multi && !c->expects_watch && class != CMD_PINNED &&
                     !pinned_is_streaming(c) && !c->any_db;
         bool full = conn_queued_bytes(pinned_conn(c)) > PINNED_FULL;
-        return c->pending == 0 || (!over && !full);
+        return c->pending == 0 || (!over && !full && pinned_is_at_home(c));
     }
     if (c->pending > 0) {
         return false;
     }
-    if (!pinned_take(c, 0)) {
+    if (!pinned_take(c, 0, needs_no_db(cmd) ? 0 : c->db)) {
         client_reply_error(c, "ERR too many clients need a connection of their own "
                               "(upstream.max_pinned)");
         c->multi_refused = is_named(cmd, "multi");
@@ -192,7 +199,7 @@ static bool is_ignored_monitor(const struct client *c, const struct request_view
 static void answer_after_refusal(struct client *c, const struct cmd *cmd)
 {
     if (is_named(cmd, "exec")) {
-        client_reply_error(c, "EXECABORT Transaction discarded because MULTI was refused");
+        client_reply_error(c, "EXECABORT Transaction discarded because of previous errors.");
         c->multi_refused = false;
     } else {
         client_reply_error(c, "ERR MULTI was refused: '%s' is not executed", cmd->name);

@@ -37,6 +37,11 @@ static inline bool slice_eq(struct slice a, struct slice b)
     return a.n == b.n && memcmp(a.p, b.p, a.n) == 0;
 }
 
+static inline bool slice_starts(struct slice s, struct slice start)
+{
+    return s.n >= start.n && memcmp(s.p, start.p, start.n) == 0;
+}
+
 /* Case-insensitive in ASCII, as Redis compares command and option names. */
 static inline bool slice_eq_nocase(struct slice a, struct slice b)
 {

@@ -18,6 +18,7 @@
 #define NODE_IS_DEAD "the node is dead: it owes replies and says nothing"
 #define STALL_MS     1000 /* so long without a tick: the process stood still */
 #define SUSPECT_PART 4    /* of dead_after: silent for so long, a node is suspect */
+#define SILENT_MS    50   /* so long without an answer to anybody: occupied, it may be */
 
 /* ---- Submitting ---------------------------------------------------------------------------- */
 
@@ -129,6 +130,13 @@ static bool is_node_dead(const struct conn *conn, int64_t now)
     return silence > limit;
 }
 
+/* It owes, and says nothing to anybody: it may be at something that takes long. */
+static bool is_node_silent(const struct conn *conn, int64_t now)
+{
+    int64_t here = later(conn->last_alive, conn->quiet_since);
+    return now - later(here, node_last_heard(conn->options.node)) >= SILENT_MS;
+}
+
 int64_t conn_moved(const struct conn *conn)
 {
     return later(conn->last_alive, conn->quiet_since);
@@ -166,6 +174,8 @@ static void tick_up(struct conn *conn, int64_t now)
         conn->quiet_since = now;
     } else if (is_node_dead(conn, now)) {
         conn_give_up(conn, NODE_IS_DEAD);
+    } else if (is_node_silent(conn, now)) {
+        node_note_occupied(conn->options.node, now);
     } else if (is_cut_off(conn, now)) {
         conn_give_up(conn, "half a reply came, and no more");
     }

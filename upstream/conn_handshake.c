@@ -273,14 +273,9 @@ static void identify(struct handshake *h)
  * needs the PONG (C2). */
 static bool is_occupied(const struct handshake *h, struct slice error)
 {
-    static const char *const codes[] = {"-BUSY ", "-LOADING ", "-MASTERDOWN ", "-NOPERM "};
-    for (size_t i = 0; i < ARRAY_LEN(codes); i++) {
-        size_t n = strlen(codes[i]);
-        if (error.n > n && memcmp(error.p, codes[i], n) == 0) {
-            return h->steps[h->at] == STEP_PING && !h->tracking;
-        }
-    }
-    return false;
+    struct slice text = error.n == 0 ? error : slice_of(error.p + 1, error.n - 1);
+    return (node_text_is_occupied(text) || slice_starts(text, SLICE("NOPERM "))) &&
+           h->steps[h->at] == STEP_PING && !h->tracking;
 }
 
 /* The last piece of a reply that was as it should be. */

@@ -121,6 +121,10 @@ static void on_piece(void *ctx, const struct reply_piece *piece)
     if (conn->given_up) {
         return;
     }
+    if (unlikely(piece->type == '-') && piece->first && piece->bytes.n > 1 &&
+        node_text_is_occupied(slice_of(piece->bytes.p + 1, piece->bytes.n - 1))) {
+        node_note_occupied(conn->options.node, conn->last_alive);
+    }
     if (conn->state == CONN_HANDSHAKE) {
         conn_handshake_piece(conn, piece);
         return;

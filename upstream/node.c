@@ -34,6 +34,7 @@
 #define UNRESOLVED_MAX     128
 #define RESOLVE_EVERY_MS   1000
 #define STATE_LOG_EVERY_MS 1000
+#define OCCUPIED_MS        500
 
 struct node {
     struct node_options options; /* its strings are copies */
@@ -61,6 +62,7 @@ struct node {
     _Atomic bool mute;
     char apart[128];
     _Atomic int64_t last_heard; /* relaxed: a hint for deadlines of seconds */
+    _Atomic int64_t occupied;   /* ms: when that was last noted; 0: never */
 };
 
 static void find_addresses(struct node *node);
@@ -358,6 +360,23 @@ void node_heard(struct node *node, int64_t now)
            !atomic_compare_exchange_weak_explicit(&node->last_heard, &known, now,
                                                   memory_order_relaxed, memory_order_relaxed)) {
     }
+}
+
+bool node_text_is_occupied(struct slice text)
+{
+    return slice_starts(text, SLICE("BUSY ")) || slice_starts(text, SLICE("LOADING ")) ||
+           slice_starts(text, SLICE("MASTERDOWN "));
+}
+
+void node_note_occupied(struct node *node, int64_t now)
+{
+    atomic_store_explicit(&node->occupied, now, memory_order_relaxed);
+}
+
+bool node_is_occupied(const struct node *node, int64_t now)
+{
+    int64_t noted = atomic_load_explicit(&node->occupied, memory_order_relaxed);
+    return noted != 0 && now - noted < OCCUPIED_MS;
 }
 
 int64_t node_last_heard(const struct node *node)

@@ -84,6 +84,14 @@ void node_heard(struct node *node, int64_t now);
 /* 0 before anything was heard. */
 int64_t node_last_heard(const struct node *node);
 
+/* Is the text an error (without its '-') that says what a server is occupied with: BUSY, LOADING,
+ * MASTERDOWN? */
+bool node_text_is_occupied(struct slice text);
+/* It said so, or owes something and says nothing, at `now` ms. */
+void node_note_occupied(struct node *node, int64_t now);
+/* Was that noted within the last half second? Then only the node itself knows how it is. Any thread. */
+bool node_is_occupied(const struct node *node, int64_t now);
+
 /* ---- Health (health.h): what connections have met, any thread --------------------------------- */
 
 /* A connect failed, after a wait or at once, or a link was lost. */

@@ -60,6 +60,33 @@ SCENARIO(slow, a_busy_script_is_reported_and_can_be_killed)
     await_reply(other, "+OK", 5000, "SET k v");
 }
 
+/* There SELECT is refused too: no connection of its own can be had. */
+SCENARIO(slow, a_busy_script_is_reported_and_can_be_killed_in_any_database)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *busy = nearside_connect(n);
+    struct client *other = nearside_connect(n);
+
+    expect(other, "+OK", "CONFIG SET busy-reply-threshold 50");
+    for (int db = 0; db < 10; db += 9) {
+        expect(busy, "+OK", "SELECT %d", db);
+        expect(other, "+OK", "SELECT %d", db);
+        cr_assert(client_command(busy, "EVAL 'while true do end' 0"));
+        await_reply(r->direct, "-BUSY ...", 10000, "GET k");
+        await_reply(other, "-BUSY ...", 2000, "PING");
+        expect(other, "-BUSY ...", "ECHO hello");
+        expect(other, "-BUSY ...", "SET k v");
+        expect(other, "-BUSY ...", "BLPOP list 0");
+        expect(other, "+OK", "SCRIPT KILL");
+        expect_next(busy, "-ERR ...");
+        expect(other, "+PONG", "PING");
+        await_reply(other, "+OK", 5000, "SET k v");
+    }
+    expect(r->direct, "+OK", "SELECT 9");
+    expect(r->direct, "$v", "GET k");
+}
+
 /* What keeps the others waiting is left where it is: asked again it would only be refused, or keep them
  * waiting on the next connection too. */
 SCENARIO(slow, a_read_that_takes_long_gets_its_own_answer_and_is_not_asked_again)
