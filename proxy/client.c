@@ -30,6 +30,8 @@
 #include <unistd.h>
 
 #define MAX_IOV 64
+/* Written to one client in one turn; the rest when the loop has looked at the others. */
+#define WRITE_SHARE ((size_t)256 * 1024)
 /* Below this, a client that had produced much output goes on. */
 #define OUTPUT_RESUME ((size_t)512 * 1024)
 /* Above this, the connection its messages come from is not read for a while (D15). Replies are never
@@ -226,6 +228,58 @@ void client_mark_runnable(struct client *c)
     }
 }
 
+void client_mark_later(struct client *c)
+{
+    if (!c->is_runnable) {
+        c->is_runnable = true;
+        c->next_runnable = c->worker->later.head;
+        c->worker->later.head = c;
+    }
+}
+
+/* The first bytes of the output, at most `most`; *n is how many. Returns the entries used. */
+static int offer(const struct client *c, struct iovec iov[MAX_IOV], size_t most, size_t *n)
+{
+    int used = chain_iov(&c->out, iov, MAX_IOV);
+    *n = 0;
+    for (int i = 0; i < used; i++) {
+        if (iov[i].iov_len >= most - *n) {
+            iov[i].iov_len = most - *n;
+            *n = most;
+            return i + 1;
+        }
+        *n += iov[i].iov_len;
+    }
+    return used;
+}
+
+/* Writes as much as the socket takes, at most `most`. False: the client is closed. */
+static bool write_out(struct client *c, size_t most)
+{
+    while (c->out.bytes > 0 && most > 0) {
+        struct iovec iov[MAX_IOV];
+        size_t offered;
+        int n = offer(c, iov, most, &offered);
+        ssize_t sent = writev(c->fd, iov, n);
+        if (sent < 0 && errno == EINTR) {
+            continue;
+        }
+        if (sent < 0) {
+            if (errno != EAGAIN) {
+                client_close(c);
+            }
+            return errno == EAGAIN;
+        }
+        chain_consume(&c->out, (size_t)sent);
+        c->drained = c->worker->now;
+        if ((size_t)sent < offered) {
+            return true; /* full */
+        }
+        most -= offered;
+    }
+    return true;
+}
+
 /* More unread output than allowed? The reply that is arriving, of which `own` bytes are here, does not
  * count up to the size of the largest value: one such reply passes, as on a direct connection. */
 static __attribute__((noinline)) bool output_is_really_over(struct client *c, size_t own)
@@ -234,7 +288,8 @@ static __attribute__((noinline)) bool output_is_really_over(struct client *c, si
     size_t queued = c->out.bytes + c->held;
     size_t spared = own < (size_t)FRAME_BULK_MAX ? own : (size_t)FRAME_BULK_MAX;
     if (queued > limit && queued - limit > spared) {
-        client_flush(c); /* what was gathered in this turn is not the client's fault */
+        (void)write_out(c, SIZE_MAX); /* what was gathered in this turn is not the client's fault */
+        client_mark_dirty(c);
         queued = c->out.bytes + c->held;
     }
     if (c->state == CLIENT_CLOSED) {
@@ -319,22 +374,8 @@ void client_flush(struct client *c)
     if (c->state == CLIENT_CLOSED) {
         return;
     }
-    while (c->out.bytes > 0) {
-        struct iovec iov[MAX_IOV];
-        int n = chain_iov(&c->out, iov, MAX_IOV);
-        ssize_t sent = writev(c->fd, iov, n);
-        if (sent < 0) {
-            if (errno == EINTR) {
-                continue;
-            }
-            if (errno == EAGAIN) {
-                break;
-            }
-            client_close(c);
-            return;
-        }
-        chain_consume(&c->out, (size_t)sent);
-        c->drained = c->worker->now;
+    if (!write_out(c, WRITE_SHARE)) {
+        return;
     }
     bool wants = c->out.bytes > 0;
     if (wants != c->wants_write) {
@@ -343,7 +384,7 @@ void client_flush(struct client *c)
     }
     client_charge(c);
     if (c->stalled_output && c->out.bytes < OUTPUT_RESUME) {
-        client_mark_runnable(c);
+        client_mark_later(c);
     }
     if (c->pinned != NULL && c->out.bytes < OUTPUT_RESUME) {
         pinned_hold(c, false);

@@ -39,6 +39,7 @@ struct client {
     bool replies_off, skips_next, skips_this; /* CLIENT REPLY; this: the request being served */
     bool no_evict, no_touch;                  /* said by it, shown to it, without effect */
     bool stalled_output; /* or it has produced much output, and is to take some of it first */
+    bool shared;         /* or it has had its share of this turn */
     bool reads;          /* the watcher waits for input, */
     bool wants_write;    /* for room to write */
     bool is_dirty, is_runnable; /* in the worker's queue of that name */
@@ -133,8 +134,10 @@ void client_move_road(struct client *c, struct request *request, enum road road)
 
 /* Output was appended: written at the end of the turn. */
 void client_mark_dirty(struct client *c);
-/* Looks at the input again at the end of the turn. */
+/* Looks at the input again at the end of the turn, */
 void client_mark_runnable(struct client *c);
+/* or of the next one, when others have been served. */
+void client_mark_later(struct client *c);
 
 /* No more input; closed when everything has been answered and written. */
 void client_end(struct client *c);

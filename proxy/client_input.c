@@ -10,7 +10,7 @@
  * A client that may not go on (window full, order, lane full) is `stalled`: its rest is not looked at
  * until something was answered (client_run), nor is its socket read, unless it waits for a blocked command. So is one that produced much
  * output in one go, until most of that has been written, or until the next tick: one that reads nothing
- * before it has sent everything must get on too.
+ * before it has sent everything must get on too. After REQUEST_SHARE requests others get their turn.
  */
 #include "client.h"
 
@@ -29,6 +29,9 @@
 #define LARGE_REQUEST ((size_t)64 * 1024)
 /* Output produced in one go. Then others get their turn, and the client some time to take it. */
 #define OUTPUT_SHARE ((size_t)2 * 1024 * 1024)
+
+/* Requests served in one go. */
+#define REQUEST_SHARE 512u
 
 /* What a client that has not authenticated may send, as in Redis: so much memory it gets, no more. */
 #define UNKNOWN_ARGS ((int64_t)10)
@@ -75,7 +78,8 @@ static size_t serve_requests(struct client *c, struct parser *parser, struct sli
 {
     size_t used = 0;
     size_t before = c->out.bytes;
-    c->stalled = c->stalled_large = c->stalled_output = false;
+    unsigned share = REQUEST_SHARE;
+    c->stalled = c->stalled_large = c->stalled_output = c->shared = false;
     while (used < in.n && c->state == CLIENT_OPEN) {
         if (c->queued >= c->worker->server->conf->proxy_window) {
             c->stalled = true;
@@ -87,14 +91,21 @@ static size_t serve_requests(struct client *c, struct parser *parser, struct sli
             client_mark_dirty(c);
             break;
         }
+        if (share == 0) {
+            c->stalled = c->shared = true;
+            COUNT(c->worker, turns_shared, 1);
+            client_mark_later(c);
+            break;
+        }
         size_t hits = 0;
         if (dispatch_may_hit(c) && parser_is_idle(parser)) {
-            hits = dispatch_hits(c, slice_of(in.p + used, in.n - used));
+            hits = dispatch_hits(c, slice_of(in.p + used, in.n - used), &share);
         }
         if (hits > 0 || c->state != CLIENT_OPEN) { /* it may have been closed over a limit */
             used += hits;
             continue;
         }
+        share--;
         struct request_view view;
         const char *fault = NULL;
         switch (parse_request(parser, slice_of(in.p + used, in.n - used), &view)) {

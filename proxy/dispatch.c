@@ -392,7 +392,7 @@ static bool is_plain(const struct client *c)
            !c->replies_off && !c->skips_next;
 }
 
-size_t dispatch_hits(struct client *c, struct slice in)
+size_t dispatch_hits(struct client *c, struct slice in, unsigned *share)
 {
     struct worker *worker = c->worker;
     struct l1 *l1 = worker->server->l1;
@@ -418,12 +418,13 @@ size_t dispatch_hits(struct client *c, struct slice in)
         }
         used += n;
         n = parse_get(slice_of(in.p + used, in.n - used), &query.key);
-    } while (n > 0 && query.out->bytes < enough);
+    } while (n > 0 && query.out->bytes < enough && hits + nulls < *share);
     if (used == 0) {
         client_reply_cancel(c);
         return 0;
     }
     client_reply_end(c);
+    *share -= (unsigned)(hits + nulls);
     COUNT(worker, l1_hits, hits);
     COUNT(worker, l1_negative_hits, nulls);
     COUNT(worker, commands_processed, hits + nulls);

@@ -23,9 +23,9 @@ static inline bool dispatch_may_hit(const struct client *c)
 }
 
 /* The common case in one go: serves GETs at the start of the input as long as L1 has them. Returns how
- * many bytes they took, 0 if there is none or the client is not in a state for it; what follows is for
+ * many bytes they took (at most *share requests, which is counted down), 0 if there is none or the client is not in a state for it; what follows is for
  * dispatch_request. No request may be half parsed, and dispatch_may_hit has to be true. */
-size_t dispatch_hits(struct client *c, struct slice in);
+size_t dispatch_hits(struct client *c, struct slice in, unsigned *share);
 
 /* Sends the request on a lane, as of class `class` (not GET, MGET or local). */
 MUST_CHECK enum dispatch dispatch_forward(struct client *c, const struct cmd *cmd,

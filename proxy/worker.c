@@ -197,6 +197,19 @@ static void check_memory(struct worker *worker)
 
 /* ---- A turn ---------------------------------------------------------------------------------- */
 
+/* Those who let others go first come after them. */
+static void bring_later(struct worker *worker)
+{
+    struct client *c = worker->later.head;
+    worker->later.head = NULL;
+    while (c != NULL) {
+        struct client *next = c->next_runnable;
+        c->next_runnable = worker->runnable.head;
+        worker->runnable.head = c;
+        c = next;
+    }
+}
+
 static void run_clients(struct worker *worker)
 {
     struct client *c = worker->runnable.head;
@@ -227,7 +240,12 @@ static void free_dead(struct worker *worker)
     worker->dead.head = NULL;
     while (c != NULL) {
         struct client *next = c->next_dead;
-        client_free(c);
+        if (c->is_runnable) { /* in `later`: not yet */
+            c->next_dead = worker->dead.head;
+            worker->dead.head = c;
+        } else {
+            client_free(c);
+        }
         c = next;
     }
 }
@@ -276,6 +294,7 @@ static void on_turn_end(struct ev_loop *loop, struct ev_prepare *prepare, int ev
     (void)events;
     struct worker *worker = container_of(prepare, struct worker, turn_end);
     worker_read_clock(worker); /* stalled input is served by it (D17) */
+    bring_later(worker);
     bool more = true;
     for (int round = 0; more && round < TURN_ROUNDS; round++) {
         run_mailbox(worker);
@@ -295,11 +314,13 @@ static void on_turn_end(struct ev_loop *loop, struct ev_prepare *prepare, int ev
     if (worker->draining) {
         finish_drain(worker);
     }
-    if (has_more_to_do(worker)) {
-        ev_async_send(loop, &worker->wakeup); /* not done: poll without waiting */
-    } else {
+    bool done = !has_more_to_do(worker);
+    if (done) {
         pinned_reap(worker);
         free_dead(worker);
+    }
+    if (!done || worker->later.head != NULL) {
+        ev_async_send(loop, &worker->wakeup); /* poll without waiting */
     }
 }
 
@@ -477,6 +498,8 @@ static void *run(void *arg)
     }
     ev_run(worker->loop, 0);
     pinned_fini(worker);
+    bring_later(worker); /* all are closed */
+    run_clients(worker);
     free_dead(worker);
     upstream_destroy(worker->upstream);
     nodes_stop(worker); /* feeds are freed later: other workers' INFO still asks for their stats */

@@ -90,6 +90,7 @@ struct worker {
     struct client_queue clients;  /* all */
     struct client_queue dirty;    /* with output to be written at the end of this turn */
     struct client_queue runnable; /* whose stalled input may go on */
+    struct client_queue later;    /* the same, behind the next poll */
     struct client_queue dead;     /* closed, to be freed at the end of this turn */
     struct client *sweep_at;      /* where the next look at deadlines goes on */
     struct pinned *pinned_busy, *pinned_idle, *pinned_retired, *pinned_dirty; /* pinned.c */

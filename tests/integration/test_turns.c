@@ -147,3 +147,26 @@ SCENARIO(turns, a_get_that_had_to_wait_is_not_answered_by_the_clock_of_its_arriv
     }
     cr_assert(nearside_info(n, "order_stalls") >= stalls + ROUNDS, "nothing had to wait");
 }
+
+/* A pipeline of any length is served in shares, between which others come. */
+SCENARIO(turns, a_long_pipeline_lets_others_go_first_and_is_served_in_order)
+{
+    enum { COUNT = 20000, SHARE = 512 };
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, "proxy.workers=1", NULL);
+    struct client *c = nearside_connect(n);
+    size_t size;
+
+    expect(c, "+OK", "SET k v");
+    expect(c, "$v", "GET k");
+    expect(c, "$v", "GET k");
+    char *gets = command_repeated("GET k", COUNT, &size);
+    long long before = nearside_info(n, "turns_shared");
+    cr_assert(client_send(c, gets, size) && client_send(c, "PING\r\n", 6));
+    for (int i = 0; i < COUNT; i++) {
+        expect_next(c, "$v");
+    }
+    expect_next(c, "+PONG");
+    long long shared = nearside_info(n, "turns_shared") - before;
+    cr_assert(shared >= 3 && shared <= COUNT / SHARE, "others could go first %lld times", shared);
+}
