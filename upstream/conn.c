@@ -101,7 +101,7 @@ void conn_flush(struct conn *conn)
         return;
     }
     if (!conn_is_current(conn)) {
-        conn_give_up(conn, CONN_ANOTHER_SERVER);
+        conn_give_up(conn, conn_why_not_current(conn));
         return;
     }
     if (conn->out.bytes > 0 && !conn->mute && !ev_is_active(&conn->writable)) {
@@ -167,7 +167,7 @@ static bool is_cut_off(struct conn *conn, int64_t now)
 static void tick_up(struct conn *conn, int64_t now)
 {
     if (!conn_is_current(conn)) {
-        conn_give_up(conn, CONN_ANOTHER_SERVER);
+        conn_give_up(conn, conn_why_not_current(conn));
     } else if (is_to_be_closed(conn)) {
         conn_give_up(conn, NODE_IS_DEAD);
     } else if (conn->pending == 0 || conn->held) {
@@ -190,6 +190,16 @@ static bool may_be_busy(const struct conn *conn, int64_t now)
            now - node_last_heard(conn->options.node) < limit;
 }
 
+/* What was begun towards where the node is no longer: at once towards where it is. */
+static void follow(struct conn *conn)
+{
+    if (conn->state == CONN_BACKOFF) {
+        conn_try_early(conn);
+    } else {
+        conn_give_up(conn, conn_why_not_current(conn));
+    }
+}
+
 void conn_tick(struct conn *conn, int64_t now)
 {
     if (conn->last_tick != 0 && now - conn->last_tick > STALL_MS) {
@@ -201,6 +211,8 @@ void conn_tick(struct conn *conn, int64_t now)
     conn->last_tick = now;
     if (conn->state == CONN_UP) {
         tick_up(conn, now);
+    } else if (conn->state != CONN_IDLE && !conn_is_there(conn)) {
+        follow(conn);
     } else if (conn->state == CONN_BACKOFF && conn_may_try_early(conn) &&
                node_last_heard(conn->options.node) > conn->attempt_failed) {
         conn_try_early(conn); /* it has answered somebody since */

@@ -32,8 +32,6 @@
 #define LOST_LOG_EVERY_MS 1000
 #define RESOLVING_MS      10 /* between first looks whether the host name is resolved */
 
-const char CONN_ANOTHER_SERVER[] = "another server process answers at this address";
-
 static void try_addresses(struct conn *conn, const char *why);
 
 void conn_set_state(struct conn *conn, enum conn_state state)
@@ -56,6 +54,13 @@ static uint64_t next_random(struct conn *conn)
     conn->random ^= conn->random >> 7;
     conn->random ^= conn->random << 17;
     return conn->random;
+}
+
+const char *conn_why_not_current(const struct conn *conn)
+{
+    return conn_is_there(conn)
+               ? "another server process answers at this address, or in another role"
+               : "the server is at another address now";
 }
 
 static void keep_text(char out[ERR_MAX], const char *text)
@@ -192,6 +197,7 @@ void conn_start_attempt(struct conn *conn)
 {
     struct node *node = conn->options.node;
     conn->attempt_began = conn->options.now();
+    conn->era = node_era(node);
     conn->refused = NULL;
     if (node_address_count(node) == 0) {
         node_resolve(node, conn->attempt_began);
@@ -218,7 +224,7 @@ static void lose_attempt(struct conn *conn, const char *why, int64_t now)
     conn->hopeful = false;
     conn->slow_ms = 0;
     conn->attempt_failed = now;
-    if (refused == NULL) {
+    if (refused == NULL && conn_is_there(conn)) {
         node_resolve(conn->options.node, now);
         node_trouble(conn->options.node, conn->error, now - conn->attempt_began >= EARLY_MS, now);
     }
@@ -401,8 +407,8 @@ static void come_up(struct conn *conn)
 {
     int64_t now = conn->options.now();
     conn->generation = handshake_generation(conn->handshake);
-    if (!conn_is_current(conn)) {
-        conn_give_up(conn, CONN_ANOTHER_SERVER);
+    if (!conn_is_current(conn) || !conn_is_there(conn)) {
+        conn_give_up(conn, conn_why_not_current(conn));
         return;
     }
     conn->peer_id = handshake_peer_id(conn->handshake);

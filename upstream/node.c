@@ -36,17 +36,26 @@
 #define STATE_LOG_EVERY_MS 1000
 #define OCCUPIED_MS        500
 
+/* Names and addresses are given out as plain strings: they are kept, even when they are old. */
+struct text {
+    struct text *next;
+    char p[];
+};
+
 struct node {
     struct node_options options; /* its strings are copies */
-    char *name;
+    struct text *texts;
+    _Atomic(const char *) name; /* release and acquire */
+    _Atomic uint64_t era;       /* stored behind the addresses it stands for; release and acquire */
 
-    pthread_mutex_t lock; /* everything down to version */
+    pthread_mutex_t lock; /* everything down to version, and options.host and options.port */
     struct address addresses[ADDRESSES_MAX];
     unsigned naddresses;
-    bool is_name;   /* to be looked up again; set once */
-    bool resolving; /* the resolver has been asked */
+    bool is_name;   /* to be looked up again */
+    bool resolving; /* the resolver has been asked, in: */
+    uint64_t asked_era;
     int64_t resolved_at;
-    char unresolved[UNRESOLVED_MAX]; /* why the last lookup found nothing, or "" */
+    char unresolved[UNRESOLVED_MAX]; /* why there is no address, or "" */
     char run_id[RUN_ID_MAX];
     char version[VERSION_MAX];
 
@@ -65,7 +74,7 @@ struct node {
     _Atomic int64_t occupied;   /* ms: when that was last noted; 0: never */
 };
 
-static void find_addresses(struct node *node);
+static void find_address(struct node *node);
 
 static char *copy_or_null(const char *s)
 {
@@ -77,40 +86,64 @@ static bool is_unix(const struct node_options *options)
     return options->host[0] == '/';
 }
 
-static char *make_name(const struct node_options *options)
+/* n bytes that live as long as the node. */
+static char *keep(struct node *node, size_t n)
 {
-    const char *host = options->host;
-    size_t size = strlen(host) + strlen(options->port) + sizeof("unix:[]:");
-    char *name = mem_alloc(size);
-    if (is_unix(options)) {
-        (void)snprintf(name, size, "unix:%s", host);
-    } else {
-        /* An IPv6 address needs its brackets, or nobody can tell where the port begins. */
-        bool brackets = strchr(host, ':') != NULL;
-        (void)snprintf(name, size, brackets ? "[%s]:%s" : "%s:%s", host, options->port);
+    struct text *text = mem_alloc(sizeof(*text) + n);
+    text->next = node->texts;
+    node->texts = text;
+    return text->p;
+}
+
+static const char *keep_copy(struct node *node, const char *s)
+{
+    size_t n = strlen(s) + 1;
+    return memcpy(keep(node, n), s, n);
+}
+
+/* With `lock` held, or before anybody knows the node. host NULL: not known. */
+static void set_host(struct node *node, const char *host, const char *port)
+{
+    struct node_options *o = &node->options;
+    const char *name = o->label;
+    o->host = host == NULL ? NULL : keep_copy(node, host);
+    o->port = host == NULL ? NULL : keep_copy(node, port);
+    if (host != NULL) {
+        size_t size = strlen(host) + strlen(port) + sizeof("unix:[]:");
+        char *made = keep(node, size);
+        if (is_unix(o)) {
+            (void)snprintf(made, size, "unix:%s", host);
+        } else {
+            /* An IPv6 address needs its brackets, or nobody can tell where the port begins. */
+            bool brackets = strchr(host, ':') != NULL;
+            (void)snprintf(made, size, brackets ? "[%s]:%s" : "%s:%s", host, port);
+        }
+        name = made;
     }
-    return name;
+    atomic_store_explicit(&node->name, name, memory_order_release);
 }
 
 struct node *node_create(const struct node_options *options)
 {
     struct node *node = mem_zalloc(sizeof(*node));
+    bug_on(options->host == NULL && options->label == NULL);
     node->options = *options;
-    node->options.host = mem_strdup(options->host);
-    node->options.port = mem_strdup(options->port);
+    node->options.label = options->label == NULL ? NULL : keep_copy(node, options->label);
     node->options.user = copy_or_null(options->user);
     node->options.password = copy_or_null(options->password);
     node->options.password_file = copy_or_null(options->password_file);
-    node->name = make_name(&node->options);
     pthread_mutex_init(&node->lock, NULL);
     pthread_mutex_init(&node->identify_lock, NULL);
+    atomic_init(&node->era, 1);
     atomic_init(&node->generation, 1);
     atomic_init(&node->last_heard, 0);
     atomic_init(&node->state, NODE_CONNECTING);
     atomic_init(&node->mute, false);
     node->options.limits.failures += options->limits.failures == 0;
     node->options.limits.recoveries += options->limits.recoveries == 0;
-    find_addresses(node);
+    set_host(node, options->host, options->port);
+    find_address(node);
+    node_resolve(node, 0);
     return node;
 }
 
@@ -125,18 +158,20 @@ void node_destroy(struct node *node)
     if (node == NULL) {
         return;
     }
-    if (node->is_name) {
+    if (node->options.resolver != NULL) {
         resolver_forget(node->options.resolver, node);
     }
     if (node->options.password != NULL) {
         explicit_bzero((void *)(uintptr_t)node->options.password, strlen(node->options.password));
     }
-    free_string(node->options.host);
-    free_string(node->options.port);
+    while (node->texts != NULL) {
+        struct text *next = node->texts->next;
+        mem_free(node->texts);
+        node->texts = next;
+    }
     free_string(node->options.user);
     free_string(node->options.password);
     free_string(node->options.password_file);
-    mem_free(node->name);
     pthread_mutex_destroy(&node->lock);
     pthread_mutex_destroy(&node->identify_lock);
     mem_free(node);
@@ -144,7 +179,7 @@ void node_destroy(struct node *node)
 
 const char *node_name(const struct node *node)
 {
-    return node->name;
+    return atomic_load_explicit(&node->name, memory_order_acquire);
 }
 
 const struct node_options *node_options(const struct node *node)
@@ -167,6 +202,10 @@ static void on_found(void *ctx, const struct addresses *found)
 {
     struct node *node = ctx;
     pthread_mutex_lock(&node->lock);
+    if (node->asked_era != node_era(node)) { /* the server has moved meanwhile */
+        pthread_mutex_unlock(&node->lock);
+        return;
+    }
     node->resolving = false;
     (void)snprintf(node->unresolved, sizeof(node->unresolved), "%.*s", UNRESOLVED_MAX - 1,
                    found->error);
@@ -190,45 +229,113 @@ static void find_path(const char *path, struct addresses *found)
     found->n = 1;
 }
 
-/* The first time: what is no name is known at once. */
-static void find_addresses(struct node *node)
+/* With `lock` held: what is no name is known at once. */
+static void find_address(struct node *node)
 {
     const struct node_options *o = &node->options;
     struct addresses found = {0};
+    node->is_name = false;
+    node->naddresses = 0;
+    node->resolving = false;
+    if (o->host == NULL) {
+        return;
+    }
     if (is_unix(o)) {
         find_path(o->host, &found);
     } else if (!resolver_is_address(o->host, o->port, &found)) {
         node->is_name = o->resolver != NULL;
+        found.error[0] = node->is_name ? '\0' : found.error[0];
     }
-    if (node->is_name) {
-        node->resolving = true;
-        resolver_ask(o->resolver, o->host, o->port, on_found, node);
-    } else {
-        on_found(node, &found);
-    }
+    (void)snprintf(node->unresolved, sizeof(node->unresolved), "%.*s", UNRESOLVED_MAX - 1,
+                   found.error);
+    keep_addresses(node, &found);
 }
 
 void node_resolve(struct node *node, int64_t now)
 {
+    const char *host = NULL;
+    const char *port = NULL;
     pthread_mutex_lock(&node->lock);
-    bool asks = node->is_name && !node->resolving && now - node->resolved_at >= RESOLVE_EVERY_MS;
-    if (asks) {
+    bool first = node->resolved_at == 0;
+    if (node->is_name && !node->resolving &&
+        (first || now - node->resolved_at >= RESOLVE_EVERY_MS)) {
         node->resolving = true;
         node->resolved_at = now;
+        node->asked_era = node_era(node);
+        host = node->options.host;
+        port = node->options.port;
     }
     pthread_mutex_unlock(&node->lock);
-    if (asks) {
-        resolver_ask(node->options.resolver, node->options.host, node->options.port, on_found,
-                     node);
+    if (host != NULL) {
+        resolver_ask(node->options.resolver, host, port, on_found, node);
     }
+}
+
+/* With identify_lock held. Raised first: from here on nothing new is sent to the old server, so that
+ * whatever L1 takes in after `changed` emptied it comes from the new one. */
+static void raise_generation(struct node *node)
+{
+    atomic_fetch_add_explicit(&node->generation, 1, memory_order_release);
+    if (node->options.changed != NULL) {
+        node->options.changed(node->options.ctx);
+    }
+}
+
+static void move(struct node *node, const char *host, const char *port, const char *why)
+{
+    pthread_mutex_lock(&node->identify_lock);
+    pthread_mutex_lock(&node->lock);
+    set_host(node, host, port);
+    find_address(node);
+    if (host == NULL) {
+        (void)snprintf(node->unresolved, sizeof(node->unresolved), "%s", why);
+    }
+    node->resolved_at = 0;
+    node->run_id[0] = '\0';
+    node->health = (struct health){0};
+    atomic_store_explicit(&node->state, NODE_CONNECTING, memory_order_relaxed);
+    atomic_store_explicit(&node->mute, false, memory_order_relaxed);
+    atomic_fetch_add_explicit(&node->era, 1, memory_order_release);
+    pthread_mutex_unlock(&node->lock);
+    raise_generation(node);
+    pthread_mutex_unlock(&node->identify_lock);
+    node_resolve(node, 0);
+}
+
+void node_set_address(struct node *node, const char *host, const char *port)
+{
+    move(node, host, port, "");
+}
+
+void node_lose_address(struct node *node, const char *why)
+{
+    move(node, NULL, NULL, why);
+}
+
+void node_renounce(struct node *node)
+{
+    pthread_mutex_lock(&node->identify_lock);
+    raise_generation(node);
+    pthread_mutex_unlock(&node->identify_lock);
+}
+
+uint64_t node_era(const struct node *node)
+{
+    return atomic_load_explicit(&node->era, memory_order_acquire);
 }
 
 bool node_is_resolving(struct node *node, char why[ERR_MAX])
 {
     pthread_mutex_lock(&node->lock);
     bool resolving = node->resolving;
-    (void)snprintf(why, ERR_MAX, "the host name is not resolved%s%s",
-                   node->unresolved[0] == '\0' ? "" : ": ", node->unresolved);
+    if (node->options.host == NULL) {
+        (void)snprintf(why, ERR_MAX, "%s",
+                       node->unresolved[0] == '\0' ? "its address is not known yet"
+                                                   : node->unresolved);
+    } else {
+        (void)snprintf(why, ERR_MAX, "the host name is not resolved%s%s",
+                       node->unresolved[0] == '\0' ? "" : ": ", node->unresolved);
+    }
     pthread_mutex_unlock(&node->lock);
     return resolving;
 }
@@ -316,12 +423,7 @@ uint64_t node_identify(struct node *node, struct slice run_id, struct slice vers
 {
     pthread_mutex_lock(&node->identify_lock);
     if (note_identity(node, run_id, version) && !MUTANT(C3)) {
-        /* Raised first: from here on nothing new is sent to the old server, so that whatever L1
-         * takes in after `changed` emptied it comes from the new one. */
-        atomic_fetch_add_explicit(&node->generation, 1, memory_order_release);
-        if (node->options.changed != NULL) {
-            node->options.changed(node->options.ctx);
-        }
+        raise_generation(node);
     }
     uint64_t generation = atomic_load_explicit(&node->generation, memory_order_relaxed);
     pthread_mutex_unlock(&node->identify_lock);
@@ -399,18 +501,18 @@ static void log_state(struct node *node, const struct health *before, int64_t no
     switch (h->state) {
     case NODE_SUSPECT:
         if (before->state == NODE_UP) {
-            log_event(LOG_WARN, "%s is suspect: %s; commands go on", node->name, h->why);
+            log_event(LOG_WARN, "%s is suspect: %s; commands go on", node_name(node), h->why);
         } else {
-            log_event(LOG_INFO, "%s answers again, after %" PRId64 " ms down", node->name,
+            log_event(LOG_INFO, "%s answers again, after %" PRId64 " ms down", node_name(node),
                       now - before->since);
         }
         break;
     case NODE_DOWN:
-        log_event(LOG_WARN, "%s is down: %s; commands fail at once until it answers", node->name,
-                  h->why);
+        log_event(LOG_WARN, "%s is down: %s; commands fail at once until it answers",
+                  node_name(node), h->why);
         break;
     case NODE_UP:
-        log_event(LOG_INFO, "%s is up again", node->name);
+        log_event(LOG_INFO, "%s is up again", node_name(node));
         break;
     case NODE_CONNECTING:
         break;

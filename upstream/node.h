@@ -6,6 +6,10 @@
  * Generation (C3): all connections to a node must lead to the same server process. Every bring-up
  * tells node_identify the run_id it saw; a new one raises the generation, and connections of an
  * older generation may not be used any more (conn.c checks before every submit and closes them).
+ *
+ * With sentinels the address itself changes (node_set_address), or is not known (node_lose_address).
+ * Each time the era rises, and the generation with it: a link that was begun in an older era never
+ * comes up.
  */
 #pragma once
 
@@ -18,8 +22,10 @@ struct node;
 struct resolver;
 
 struct node_options {
-    const char *host; /* name or address; what begins with '/' is the path of a Unix socket */
-    const char *port; /* "" then */
+    const char *host;  /* name or address; what begins with '/' is the path of a Unix socket; NULL:
+                         not known yet */
+    const char *label; /* what the node is called while its address is not known; NULL otherwise */
+    const char *port;  /* "" then */
     struct resolver *resolver; /* for names; NULL: none is known. Must outlive the node */
     const char *user;          /* NULL: none */
     const char *password;      /* NULL: none */
@@ -45,7 +51,8 @@ struct node *node_create(const struct node_options *options);
 /* Accepts NULL. No connection may use it any more. */
 void node_destroy(struct node *node);
 
-/* "host:port" or "unix:/path", for logs, INFO and error replies. Lives as long as the node. */
+/* "host:port", "unix:/path" or the label, for logs, INFO and error replies. Lives as long as the
+ * node, even when it is called something else by then. */
 const char *node_name(const struct node *node);
 const struct node_options *node_options(const struct node *node);
 
@@ -58,6 +65,15 @@ bool node_is_resolving(struct node *node, char why[ERR_MAX]);
  * through all addresses of the name. */
 bool node_address(struct node *node, unsigned attempt, struct sockaddr_storage *addr,
                   socklen_t *len);
+/* The server is at another address from now on. `changed` is called as by node_identify; with it
+ * returned, nothing is sent to the old address any more. Any thread but the resolver's. */
+void node_set_address(struct node *node, const char *host, const char *port);
+/* Nobody knows where the server is; `why` is what node_is_resolving then says. As above. */
+void node_lose_address(struct node *node, const char *why);
+/* What answers there is not what it was (its role changed): the same consequences, same address. */
+void node_renounce(struct node *node);
+/* Asked before node_address: in which era an address is valid. */
+uint64_t node_era(const struct node *node);
 /* How many addresses there are to walk through; 0 when the name has never been resolved. */
 unsigned node_address_count(struct node *node);
 

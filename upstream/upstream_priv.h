@@ -82,6 +82,7 @@ struct conn {
     struct call *tail;
     size_t pending;
 
+    uint64_t era;            /* node_era when this attempt began */
     uint64_t generation;     /* of the node, as this link saw it (C3) */
     int64_t peer_id;         /* conn_peer_id */
     unsigned address;        /* which of the node's addresses: kept while it works */
@@ -119,7 +120,14 @@ static inline bool conn_is_current(const struct conn *conn)
     return conn->generation == node_generation(conn->options.node);
 }
 
-extern const char CONN_ANOTHER_SERVER[];
+/* Does this attempt lead to where the node is now? */
+static inline bool conn_is_there(const struct conn *conn)
+{
+    return conn->era == node_era(conn->options.node);
+}
+
+/* Why it is not current. */
+const char *conn_why_not_current(const struct conn *conn);
 
 /* The calls of a link that is no more. */
 struct lost_calls {

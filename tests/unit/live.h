@@ -37,7 +37,7 @@
 static struct ev_loop *live_loop;
 static void (*live_turn)(void); /* what a worker does once per turn: flush, tick */
 static ev_timer live_pulse;
-static char live_buffer[64 * 1024];
+static char live_buffer[64 * 1024] __attribute__((unused));
 
 LIVE int64_t live_now(void)
 {

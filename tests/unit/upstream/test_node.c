@@ -17,6 +17,9 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+static int changes;
+static struct node *make_counted(void);
+
 static struct node *make(struct node_options options)
 {
     options.host = options.host != NULL ? options.host : "127.0.0.1";
@@ -229,6 +232,59 @@ Test(node, nobody_waits_for_a_name_service_that_does_not_answer)
     cr_assert_eq(atomic_load(&lookups), 1);
 }
 
+Test(node, address_that_is_set_counts_in_a_new_era_and_generation)
+{
+    changes = 0;
+    struct node *node = make_counted();
+    uint64_t era = node_era(node);
+    uint64_t generation = node_generation(node);
+    const char *old = node_name(node);
+    (void)node_identify(node, SLICE("aaa"), SLICE("7.0.15"));
+    node_set_address(node, "127.0.0.2", "7002");
+    cr_assert_str_eq(node_name(node), "127.0.0.2:7002");
+    cr_assert_str_eq(old, "127.0.0.1:6379", "whoever has the old name may still read it");
+    cr_assert_eq(port_of(node), 7002);
+    cr_assert_eq(node_era(node), era + 1);
+    cr_assert_eq(node_generation(node), generation + 1);
+    cr_assert_eq(changes, 1);
+    (void)node_identify(node, SLICE("bbb"), SLICE("7.0.15"));
+    cr_assert_eq(changes, 1, "the new server is the first to answer at the new address");
+    node_destroy(node);
+}
+
+Test(node, without_an_address_it_has_its_label_and_says_why)
+{
+    char why[ERR_MAX];
+    struct sockaddr_storage addr;
+    socklen_t len;
+    struct node *node = node_create(&(struct node_options){.label = "sentinel m"});
+    cr_assert_str_eq(node_name(node), "sentinel m");
+    cr_assert_not(node_address(node, 0, &addr, &len));
+    cr_assert_not(node_is_resolving(node, why));
+    cr_assert_str_eq(why, "its address is not known yet");
+    node_set_address(node, "127.0.0.1", "7003");
+    cr_assert(node_address(node, 0, &addr, &len));
+    node_lose_address(node, "nobody knows");
+    cr_assert_not(node_address(node, 0, &addr, &len));
+    cr_assert_not(node_is_resolving(node, why));
+    cr_assert_str_eq(why, "nobody knows");
+    cr_assert_str_eq(node_name(node), "sentinel m");
+    node_destroy(node);
+}
+
+Test(node, renouncing_is_another_generation_at_the_same_address)
+{
+    changes = 0;
+    struct node *node = make_counted();
+    uint64_t generation = node_generation(node);
+    uint64_t era = node_era(node);
+    node_renounce(node);
+    cr_assert_eq(node_generation(node), generation + 1);
+    cr_assert_eq(node_era(node), era);
+    cr_assert_eq(changes, 1);
+    node_destroy(node);
+}
+
 /* ---- Credentials --------------------------------------------------------------------------- */
 
 static char path[] = "/tmp/nearside-test-XXXXXX";
@@ -339,8 +395,6 @@ Test(node, missing_password_file_is_named)
 }
 
 /* ---- Identity ------------------------------------------------------------------------------ */
-
-static int changes;
 
 static void count_change(void *ctx)
 {
