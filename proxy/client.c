@@ -180,6 +180,7 @@ void client_free(struct client *c)
 {
     request_destroy(c->opening);
     blob_unref(c->in);
+    blob_unref(c->log);
     c->in = NULL;
     mem_free(c->parser);
     c->parser = NULL;
@@ -531,6 +532,8 @@ void client_enqueue(struct client *c, struct request *request)
     }
     c->tail = request;
     c->queued++;
+    c->scattered = c->pending > 0 && (c->scattered || c->node != request->node);
+    c->node = request->node;
     c->pending++;
     request->retired = upstream_retired(c->worker->upstream);
     c->on_road[road_index(request->road)]++;

@@ -71,11 +71,19 @@ struct client {
     /* the session as the requests so far will leave it (session.c) */
     bool expects_multi, expects_watch, multi_flushes, multi_selects;
     bool multi_refused; /* an error was the answer to MULTI, and EXEC has not come yet */
+    bool multi_held;    /* MULTI was answered here, and is sent when it is known where to */
+    bool anchored;      /* a key has decided on which node c->pinned is */
+    uint8_t nlog;       /* commands in: */
+    struct blob *log;   /* what is queued in its MULTI, as long as none of it names a key */
     bool any_db;        /* SELECT was queued: c->db is not known until the next one */
     uint32_t nqueued;   /* commands in its MULTI */
     uint32_t nblocked;  /* unanswered requests that may wait for ever */
 
     struct place place; /* of the request being served; node 0 unless in a cluster */
+    uint64_t barrier;   /* what comes waits for the requests before this seq (redirect.h) */
+    uint64_t topology;  /* topology_version when the newest was served */
+    uint16_t node;      /* of those unanswered, if not `scattered` */
+    bool scattered;     /* they may be on several nodes */
 
     const struct cmd *last_cmd; /* for CLIENT LIST; NULL before the first */
     struct client_profile *profile;

@@ -23,6 +23,7 @@
 #include "forward.h"
 #include "local.h"
 #include "pinned.h"
+#include "redirect.h"
 #include "session.h"
 #include "../resp/write.h"
 
@@ -68,14 +69,17 @@ static struct earlier roads_of(const struct client *c, const uint64_t *hashes, s
     if (what == NEW_L1_READ) {
         earlier.roads &= ~(unsigned)ROAD_FILL; /* fetches of other keys hold no read up (R6b) */
     }
+    unsigned lanes = (unsigned)ROAD_LANE | (unsigned)ROAD_BULK;
+    if (earlier.roads != 0 && (c->scattered || c->node != c->place.node)) {
+        earlier.roads |= lanes; /* not all on the node where this one goes: wait */
+    }
     for (size_t i = 0; i < n; i++) {
         struct request *last = order_find(&c->worker->order, c, hashes[i], before);
         if (last != NULL) {
-            earlier.roads |= (unsigned)last->road;
+            earlier.roads |= (unsigned)last->road | (last->node == c->place.node ? 0 : lanes);
             earlier.last = last;
         }
     }
-    unsigned lanes = (unsigned)ROAD_LANE | (unsigned)ROAD_BULK;
     if ((earlier.roads & lanes) != 0 && c->head->retired != upstream_retired(c->worker->upstream)) {
         earlier.roads |= lanes; /* it may be on a lane that was retired since: wait */
     }
@@ -183,7 +187,7 @@ static __attribute__((noinline)) void begin_wide(struct request *request, const 
 static void send_on_lane(struct client *c, struct request *request, const struct cmd *cmd,
                          const struct request_view *view, struct blob *owner)
 {
-    bool again = request->readonly || MUTANT(W2);
+    bool again = request->readonly || c->worker->server->is_cluster || MUTANT(W2);
     if (again && !request_keep_raw(request, view->raw, owner)) {
         request->readonly = false; /* it will not be sent again, that is all */
     }
@@ -388,8 +392,8 @@ static enum dispatch get(struct client *c, const struct cmd *cmd, const struct r
 /* Does a GET of this client mean nothing but "what is the value"? */
 static bool is_plain(const struct client *c)
 {
-    return c->pinned == NULL && c->authenticated && !c->switching && !c->multi_refused &&
-           !c->replies_off && !c->skips_next;
+    return c->pinned == NULL && c->authenticated && !c->switching && !c->expects_multi &&
+           !c->multi_refused && !c->replies_off && !c->skips_next;
 }
 
 size_t dispatch_hits(struct client *c, struct slice in, unsigned *share)
@@ -453,6 +457,7 @@ static bool mget_hits(struct client *c, const struct request_view *view, struct 
             .key = key,
             .hash = request->hashes[i],
             .db = c->db,
+            .slot = c->place.slot,
             .cover = L1_NO_COVER,
         };
     }
@@ -531,6 +536,16 @@ static enum dispatch mget(struct client *c, const struct cmd *cmd, const struct 
     return result;
 }
 
+static enum dispatch misplaced(struct client *c)
+{
+    const char *why = c->place.route == ROUTE_CROSSES ? CROSSSLOT
+                      : c->place.route == ROUTE_UNSERVED
+                          ? "CLUSTERDOWN Hash slot not served"
+                          : "UPSTREAM no node of the cluster is known";
+    client_reply_error(c, "%s", why);
+    return DISPATCH_DONE;
+}
+
 /* ---- All of them ----------------------------------------------------------------------------- */
 
 /* SELECT and HELLO change the road: what was asked before is answered first, what comes later waits
@@ -601,7 +616,7 @@ static enum dispatch reset(struct client *c)
         return DISPATCH_STALL; /* it changes the road, and ends the session */
     }
     pinned_drop(c);
-    c->multi_refused = false;
+    session_reset(c);
     local_reset(c);
     return DISPATCH_DONE;
 }
@@ -619,6 +634,9 @@ static enum dispatch local(struct client *c, const struct cmd *cmd, const struct
     switch (cmd->local) {
     case LOCAL_INFO:
         if (!local_info_is_ours(view)) {
+            if (c->place.route != ROUTE_OK) {
+                return misplaced(c);
+            }
             return dispatch_forward(c, cmd, CMD_NONE, view, owner);
         }
         break;
@@ -631,8 +649,14 @@ static enum dispatch local(struct client *c, const struct cmd *cmd, const struct
     case LOCAL_RESET:
         return reset(c);
     case LOCAL_SELECT:
+        if (c->place.route != ROUTE_OK) {
+            return misplaced(c);
+        }
         return select_db(c, cmd, view);
     case LOCAL_HELLO:
+        if (c->place.route != ROUTE_OK) {
+            return misplaced(c);
+        }
         return hello(c, cmd, view);
     default:
         break;
@@ -689,6 +713,47 @@ static enum dispatch route(struct client *c, const struct cmd *cmd, enum cmd_cla
     return DISPATCH_DONE;
 }
 
+/* ---- In a cluster ---------------------------------------------------------------------------- */
+
+static bool asks_a_server(const struct cmd *cmd)
+{
+    return cmd->class != CMD_LOCAL || cmd->local == LOCAL_SELECT || cmd->local == LOCAL_HELLO;
+}
+
+/* Where the request goes. False: it has to wait, for earlier ones or for the first map. */
+static bool find_place(struct client *c, const struct cmd *cmd, const struct request_view *view)
+{
+    const struct worker *worker = c->worker;
+    if (redirect_waits(c)) {
+        return false;
+    }
+    c->place = route_command(worker->server, cmd, view, (uint32_t)c->id);
+    return c->place.route != ROUTE_NOWHERE || !asks_a_server(cmd) || !route_waits(worker);
+}
+
+/* The client has a connection of its own to one node, but this one's key may be another's, and needs
+ * no such connection. Never from L1 (R8). */
+static bool is_beside_session(const struct client *c, enum cmd_class class)
+{
+    return c->worker->server->is_cluster && c->pinned != NULL && !c->expects_multi &&
+           !c->multi_refused && c->place.slot != SLOT_NONE && !pinned_is_subscriber(c) &&
+           (class != CMD_PINNED || c->place.node != pinned_node(c));
+}
+
+static enum dispatch beside_session(struct client *c, const struct cmd *cmd, enum cmd_class class,
+                                    const struct request_view *view, struct blob *owner)
+{
+    if (c->pending > 0) {
+        return DISPATCH_STALL;
+    }
+    if (class == CMD_PINNED) {
+        client_reply_error(c, CROSSSLOT);
+        return DISPATCH_DONE;
+    }
+    return dispatch_forward(c, cmd, class == CMD_GET || class == CMD_MGET ? CMD_READ : class, view,
+                            owner);
+}
+
 enum dispatch dispatch_request(struct client *c, const struct request_view *view,
                                struct blob *owner)
 {
@@ -698,12 +763,20 @@ enum dispatch dispatch_request(struct client *c, const struct request_view *view
     if (c->switching || c->nblocked > 0 || (c->pinned != NULL && pinned_is_inside(c))) {
         return DISPATCH_STALL; /* Redis, too, looks at nothing behind a blocked command */
     }
+    if (c->worker->server->is_cluster && !find_place(c, cmd, view)) {
+        return DISPATCH_STALL;
+    }
     bool skips = c->skips_next;
     c->skips_this = skips;
     c->skips_next = false;
     bool session = class == CMD_PINNED || c->pinned != NULL || c->expects_multi || c->multi_refused;
     if (unlikely(!c->authenticated)) {
         result = before_login(c, cmd, view, owner);
+    } else if (unlikely(c->place.route != ROUTE_OK) && !c->expects_multi && !c->multi_refused &&
+               class != CMD_LOCAL && class != CMD_REFUSED) {
+        result = misplaced(c);
+    } else if (unlikely(session) && is_beside_session(c, class)) {
+        result = beside_session(c, cmd, class, view, owner);
     } else if (unlikely(session) && session_takes(c, cmd, class, view)) {
         result = session_request(c, cmd, class, view, owner);
     } else {
@@ -734,6 +807,28 @@ static void again_on_lane(struct request *request, struct earlier earlier, uint6
     forward_request(request, request->raw, request->raw_blob);
 }
 
+/* The slot of a request that looks again may have another owner by now. Behind an earlier one for its
+ * key it goes where that went. False: nobody owns it, and it is answered. */
+static bool place_again(struct request *request, const struct request_view *view, uint64_t hash)
+{
+    struct client *c = request->client;
+    const struct server *server = c->worker->server;
+    if (!server->is_cluster) {
+        return true;
+    }
+    c->place = route_key(server, view->argv[1]);
+    const struct request *earlier = order_find(&c->worker->order, c, hash, request->seq);
+    if (earlier != NULL) {
+        c->place.node = earlier->node;
+    } else if (c->place.route != ROUTE_OK) {
+        forward_refuse(request, "CLUSTERDOWN Hash slot not served");
+        return false;
+    }
+    c->scattered = c->scattered || request->node != c->place.node;
+    request->node = c->place.node;
+    return true;
+}
+
 void dispatch_again(struct request *request)
 {
     struct client *c = request->client;
@@ -745,6 +840,9 @@ void dispatch_again(struct request *request)
     }
     bug_on(!request_reparse(request, &view) || view.nargv < 2);
     uint64_t hash = request->hashes[0];
+    if (!place_again(request, &view, hash)) {
+        return;
+    }
     struct earlier earlier = roads_of(c, &hash, 1, NEW_L1_READ, request->seq);
     request->attempts++;
     if (request->attempts > 1 || is_large(worker, hash) ||
@@ -783,6 +881,9 @@ void dispatch_mget_again(struct request *request, bool may_fetch)
     request->kind = REQUEST_HELD;
     if (request->attempts++ > 0 || !request_reparse(request, &view)) {
         forward_fail(request, "the fill connection was lost");
+        return;
+    }
+    if (!place_again(request, &view, request->hashes[0])) {
         return;
     }
     if (may_fetch && can_fetch(worker, request->node) && fetch_mget(request, &view)) {

@@ -15,6 +15,7 @@
 #include "fetch.h"
 
 #include "dispatch.h"
+#include "redirect.h"
 #include "../resp/write.h"
 
 #include "../conf/mem.h"
@@ -80,7 +81,7 @@ static int64_t ttl_of(const struct worker *worker, uint16_t node, bool is_null, 
     const struct conf *conf = worker->server->conf;
     int64_t limit = feed_ttl_limit(worker_feed(worker, node));
     if (is_null) {
-        return pttl == -2 || MUTANT(T2) ? lesser(conf->l1_negative_ttl, limit) : 0;
+        return pttl == -2 || MUTANT(T2) ? lesser(worker->server->negative_ttl, limit) : 0;
     }
     if (pttl == -1 || MUTANT(T1p) || (MUTANT(T2v) && pttl == -2)) {
         return lesser(conf->l1_ttl, limit);
@@ -217,8 +218,9 @@ static void begin_value(struct flight *flight, const struct reply_piece *piece)
     flight->is_error = piece->type == '-';
     bool is_value = piece->type == '$' || piece->type == '_' || piece->type == '-';
     bool fits = piece->size >= 0 && (size_t)piece->size <= worker->server->conf->l1_max_item_size;
-    if (flight->trip.refused) {
-        fits = is_value = false;
+    bool elsewhere = flight->is_error && redirect_notes(worker, flight->node, piece->bytes);
+    if (flight->trip.refused || elsewhere) {
+        fits = is_value = false; /* its waiters look again */
     }
     if (is_value && fits) {
         flight->size = (size_t)piece->size;
@@ -533,6 +535,14 @@ static void observe_unleased(struct request *request)
     }
 }
 
+/* Was the whole of it refused, because the slot or its keys are another node's? */
+static bool is_elsewhere(const struct request *request)
+{
+    const struct mget *mget = request->mget;
+    return !mget->is_array && mget->reply_n > 0 && mget->reply[0] == '-' &&
+           redirect_notes(request->worker, request->node, slice_of(mget->reply, mget->reply_n));
+}
+
 static void finish_mget(struct request *request)
 {
     struct client *c = request->client;
@@ -540,7 +550,7 @@ static void finish_mget(struct request *request)
         request_destroy(request);
         return;
     }
-    if (request->mget->trip.refused) {
+    if (request->mget->trip.refused || is_elsewhere(request)) {
         fetch_mget_destroy(request->mget);
         request->mget = NULL;
         dispatch_mget_again(request, false);
@@ -619,6 +629,8 @@ static char *lease_keys(struct request *request, const struct request_view *view
             .key = key,
             .hash = request->hashes[i],
             .db = request->db,
+            .slot = request->slot,
+            .slot_generation = request->client->place.generation,
             .cover = feed_cover(worker_feed(worker, request->node), key),
             .fetcher = (uint16_t)worker->index,
         };

@@ -18,6 +18,7 @@
 #include "fence.h"
 #include "info.h"
 #include "pinned.h"
+#include "redirect.h"
 #include "../resp/write.h"
 
 #include "../conf/mem.h"
@@ -196,6 +197,7 @@ static inline void settle(struct request *request, const struct reply_piece *pie
         return;
     }
     request->settled = true;
+    request->begun = false;
     if (unlikely(request->relearns)) {
         learn_again();
     }
@@ -204,8 +206,17 @@ static inline void settle(struct request *request, const struct reply_piece *pie
     }
 }
 
+void forward_drop(struct request *request)
+{
+    settle(request, NULL);
+}
+
 static void begin(struct request *request)
 {
+    if (request->begun) {
+        return; /* it was refused and is sent again */
+    }
+    request->begun = true;
     request->settled = false;
     bool begins = request_writes(request) && !request->wide && !request->unbegun;
     if (begins && request->nkeys > 0 && request->worker->server->caching) {
@@ -296,8 +307,12 @@ static void answer_refused(struct request *request)
 {
     struct client *c = request->client;
     request->kind = REQUEST_HELD;
-    if (resp_errorf(&request->reply, "ERR '%s' is not available inside MULTI through Nearside",
-                    request->cmd->name)) {
+    bool ok = request->crosses
+                  ? resp_error(&request->reply, CROSSSLOT)
+                  : resp_errorf(&request->reply,
+                                "ERR '%s' is not available inside MULTI through Nearside",
+                                request->cmd->name);
+    if (ok) {
         client_finish(c, request);
     } else {
         client_close(c);
@@ -311,6 +326,9 @@ static __attribute__((noinline)) void on_other_reply(struct request *request,
     if (request->preface > 0) {
         request->preface -= piece->last;
         return;
+    }
+    if (piece->type == '-' && piece->first && redirect_takes(request, piece)) {
+        return; /* it was not executed */
     }
     if (piece->first) {
         settle(request, piece);
@@ -366,7 +384,7 @@ static __attribute__((noinline)) void on_other_reply(struct request *request,
 static void on_reply(struct call *call, const struct reply_piece *piece)
 {
     struct request *request = container_of(call, struct request, call);
-    if (unlikely(!request->plain || !piece->first || !piece->last)) {
+    if (unlikely(!request->plain || !piece->first || !piece->last || piece->type == '-')) {
         on_other_reply(request, piece);
         return;
     }
@@ -379,7 +397,7 @@ static void on_reply(struct call *call, const struct reply_piece *piece)
 
 /* ---- Losses ---------------------------------------------------------------------------------- */
 
-static void answer_error(struct request *request, const char *text)
+void forward_refuse(struct request *request, const char *text)
 {
     struct client *c = request->client;
     COUNT(request->worker, upstream_errors, 1);
@@ -423,7 +441,7 @@ static bool fail_occupied(struct request *request, const struct conn *lane)
         return false;
     }
     note_refused_multi(request);
-    answer_error(request, error);
+    forward_refuse(request, error);
     return true;
 }
 
@@ -434,10 +452,11 @@ void forward_fail(struct request *request, const char *why)
         fail_switch(request);
         return;
     }
+    topology_suspect(request->worker->server->topology);
     note_refused_multi(request);
     char text[ERR_MAX];
     snprintf(text, sizeof(text), "UPSTREAM %s: %s", name_of_node(request), why);
-    answer_error(request, text);
+    forward_refuse(request, text);
 }
 
 void forward_fenced(struct request *request)
@@ -503,6 +522,7 @@ static void on_lost(struct call *call, enum call_loss loss)
         request->road != ROAD_PINNED && !has_later_write(request) &&
         conn_accepts(lane_of(request))) {
         request->attempts++;
+        request->preface = 0;
         COUNT(request->worker, resends, 1);
         forward_request(request, request->raw, request->raw_blob);
         return;
@@ -635,6 +655,10 @@ static __attribute__((noinline)) void fail_submit(struct request *request, struc
                                                   enum conn_status status)
 {
     settle(request, NULL);
+    if (request->client == NULL) {
+        request_destroy(request); /* a ghost that was redirected */
+        return;
+    }
     if (status != CONN_NO_MEMORY) {
         fail_unconnected(request, lane);
         return;

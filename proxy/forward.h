@@ -22,8 +22,13 @@ void forward_request(struct request *request, struct slice raw, struct blob *own
  * nothing of their client keeps them in their place. */
 void forward_retired(struct worker *worker, struct conn *lane);
 
+/* It will not be sent (again), and was never executed: its effect on L1 ends. */
+void forward_drop(struct request *request);
+
 /* The fence that held the request's reply is through. */
 void forward_fenced(struct request *request);
 
-/* Answers the request, which is in its client's queue, with -UPSTREAM and why. */
+/* Answers the request, which is in its client's queue, with this error. */
+void forward_refuse(struct request *request, const char *text);
+/* The same with -UPSTREAM and why. */
 void forward_fail(struct request *request, const char *why);

@@ -149,10 +149,14 @@ bool nodes_create(struct server *server, char err[ERR_MAX])
     const struct conf *conf = server->conf;
     uint32_t covers = feeds_covers(server->nworkers);
     uint32_t room = (L1_NO_COVER - 1) / covers;
-    server->is_cluster = false;
+    server->is_cluster = conf->upstream_mode == CONF_MODE_CLUSTER;
     server->max_nodes = server->is_cluster ? TOPOLOGY_NODES_MAX : 1;
     server->covered = room < server->max_nodes ? (uint16_t)room : server->max_nodes;
     server->caching = conf->invalidation_mode != CONF_INVALIDATION_OFF;
+    server->negative_ttl = conf->l1_negative_ttl;
+    if (server->is_cluster && conf->upstream_topology_refresh < server->negative_ttl) {
+        server->negative_ttl = conf->upstream_topology_refresh;
+    }
     server->announces = server->caching && nodes_mode(conf) == FEED_CHANNEL;
     pthread_mutex_init(&server->feeds_lock, NULL);
     server->l1 = l1_create(&(struct l1_options){.max_memory = conf->l1_max_memory,

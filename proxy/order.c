@@ -144,7 +144,7 @@ struct request *order_find(const struct order *order, const struct client *clien
     return NULL;
 }
 
-bool order_has_later_write(const struct order *order, const struct request *request)
+static bool has_later(const struct order *order, const struct request *request, bool writes)
 {
     for (uint32_t i = 0; i < request->nkeys; i++) {
         uint64_t hash = request->keys[i].hash;
@@ -152,10 +152,20 @@ bool order_has_later_write(const struct order *order, const struct request *requ
         for (; link != NULL; link = link->next) {
             const struct request *other = link->request;
             if (link->hash == hash && other->client == request->client &&
-                other->seq > request->seq && request_writes(other)) {
+                other->seq > request->seq && (!writes || request_writes(other))) {
                 return true;
             }
         }
     }
     return false;
+}
+
+bool order_has_later(const struct order *order, const struct request *request)
+{
+    return has_later(order, request, false);
+}
+
+bool order_has_later_write(const struct order *order, const struct request *request)
+{
+    return has_later(order, request, true);
 }

@@ -49,5 +49,7 @@ void order_remove(struct order *order, struct request *request);
 struct request *order_find(const struct order *order, const struct client *client, uint64_t hash,
                            uint64_t before);
 
-/* Does an unanswered request of the client behind `request` change one of its keys? */
+/* Does an unanswered request of the client behind `request` name one of its keys? */
+bool order_has_later(const struct order *order, const struct request *request);
+/* Does one change it? */
 bool order_has_later_write(const struct order *order, const struct request *request);

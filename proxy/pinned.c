@@ -11,6 +11,7 @@
  */
 #include "pinned.h"
 
+#include "session.h"
 #include "stream.h"
 
 #include "../conf/mem.h"
@@ -122,15 +123,9 @@ static struct pinned *find_idle(struct worker *worker, uint16_t node, uint32_t d
     return p;
 }
 
-bool pinned_take(struct client *c, uint16_t node, uint32_t db)
+static void give(struct client *c, uint16_t node, uint32_t db)
 {
     struct worker *worker = c->worker;
-    struct server *server = worker->server;
-    if (atomic_fetch_add_explicit(&server->pinned, 1, memory_order_relaxed) >=
-        server->conf->upstream_max_pinned) {
-        atomic_fetch_sub_explicit(&server->pinned, 1, memory_order_relaxed);
-        return false;
-    }
     struct pinned *p = find_idle(worker, node, db, c->resp3);
     if (p != NULL) {
         unlink_from(&worker->pinned_idle, p);
@@ -142,12 +137,44 @@ bool pinned_take(struct client *c, uint16_t node, uint32_t db)
     p->multi = p->watching = false;
     push(&worker->pinned_busy, p);
     c->pinned = p;
+}
+
+bool pinned_take(struct client *c, uint16_t node, uint32_t db)
+{
+    struct worker *worker = c->worker;
+    struct server *server = worker->server;
+    if (atomic_fetch_add_explicit(&server->pinned, 1, memory_order_relaxed) >=
+        server->conf->upstream_max_pinned) {
+        atomic_fetch_sub_explicit(&server->pinned, 1, memory_order_relaxed);
+        return false;
+    }
+    give(c, node, db);
     return true;
 }
 
 bool pinned_is_at_home(const struct client *c)
 {
     return c->pinned->db == c->db || c->any_db;
+}
+
+uint16_t pinned_node(const struct client *c)
+{
+    return c->pinned->node;
+}
+
+void pinned_move(struct client *c, uint16_t node)
+{
+    struct pinned *old = c->pinned;
+    unlink_from(&old->worker->pinned_busy, old);
+    old->client = NULL;
+    push(&old->worker->pinned_retired, old);
+    give(c, node, old->db);
+    c->pinned->tainted = old->tainted;
+}
+
+void pinned_expect_multi(struct client *c)
+{
+    c->pinned->multi = true;
 }
 
 struct conn *pinned_conn(struct client *c)
@@ -275,8 +302,9 @@ static struct pinned *detach(struct client *c)
     p->client = NULL;
     c->pinned = NULL;
     c->expects_multi = c->expects_watch = c->multi_flushes = c->multi_selects = false;
-    c->any_db = false;
+    c->any_db = c->anchored = false;
     c->nqueued = 0;
+    session_forget_log(c);
     atomic_fetch_sub_explicit(&p->worker->server->pinned, 1, memory_order_relaxed);
     return p;
 }

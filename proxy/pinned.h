@@ -22,6 +22,13 @@ MUST_CHECK bool pinned_take(struct client *c, uint16_t node, uint32_t db);
 bool pinned_is_at_home(const struct client *c);
 /* The connection; conn_accepts tells whether it takes commands. */
 struct conn *pinned_conn(struct client *c);
+/* The node it leads to. */
+uint16_t pinned_node(const struct client *c);
+/* The client goes on on a connection to that node; nothing is unanswered on the one it had, and nothing
+ * subscribed to. */
+void pinned_move(struct client *c, uint16_t node);
+/* MULTI is sent ahead of what comes, and its reply will not be seen. */
+void pinned_expect_multi(struct client *c);
 /* Something was submitted: flushed at the end of the turn. */
 void pinned_mark_dirty(struct client *c);
 

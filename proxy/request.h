@@ -58,14 +58,16 @@ struct request {
     bool queued_flush;     /* a command of class F among them */
     bool blocks;           /* may wait for other clients */
     bool queued;           /* inside MULTI: the reply should be QUEUED */
-    bool unbegun;    /* a blocking write: no write-begin, its keys are dropped when it answers */
-    bool refused;    /* answered with an error whatever the server says (session.c) */
-    bool selects;    /* a SELECT: its client is in request->db once the reply says so */
-    bool greets;     /* a HELLO: its client speaks request->resp3 once the reply says so */
-    bool streams;    /* SUBSCRIBE, MONITOR and the like (stream.c) */
-    bool debugs;     /* SCRIPT DEBUG, but for NO: its connection is a debugger's */
-    bool holds;      /* what follows waits for its reply */
-    bool any_db;     /* on a connection whose db is not known: its keys may be in L1's */
+    bool unbegun; /* a blocking write: no write-begin, its keys are dropped when it answers */
+    bool refused; /* answered with an error whatever the server says (session.c) */
+    bool crosses; /* and that is because its keys are another node's */
+    bool anchors; /* its key decides on which node the session is: it may move there (redirect.h) */
+    bool selects; /* a SELECT: its client is in request->db once the reply says so */
+    bool greets;  /* a HELLO: its client speaks request->resp3 once the reply says so */
+    bool streams; /* SUBSCRIBE, MONITOR and the like (stream.c) */
+    bool debugs;  /* SCRIPT DEBUG, but for NO: its connection is a debugger's */
+    bool holds;   /* what follows waits for its reply */
+    bool any_db;  /* on a connection whose db is not known: its keys may be in L1's */
     uint8_t preface; /* replies to be swallowed first: of what was sent ahead of it */
     bool readonly;   /* may be sent once more if its connection dies (D16) */
     bool answered;   /* the reply is complete */
@@ -79,6 +81,13 @@ struct request {
     bool complete;       /* fencing, and all of the reply is here */
     bool wide;           /* more than L1_WRITE_KEYS keys: counted as unknown for order */
     uint8_t attempts;
+    bool begun;        /* its write-begin has not ended yet */
+    bool redirecting;  /* refused by a node, not sent again yet (redirect.h) */
+    bool asking;       /* behind ASKING */
+    uint8_t redirects; /* so far */
+    int64_t due;       /* ms: when it is to be sent again */
+    int64_t try_until; /* ms: so long after TRYAGAIN; 0: there was none */
+    struct request *next_redirected;
 
     size_t arrived; /* bytes of the reply in all, also those that left */
     size_t held;    /* reply.memory and extra, as charged to the client */

@@ -9,6 +9,7 @@
 #include "worker.h"
 
 #define SLOT_NONE UINT16_MAX
+#define CROSSSLOT "CROSSSLOT Keys in request don't hash to the same slot"
 
 enum route {
     ROUTE_OK,

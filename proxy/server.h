@@ -55,6 +55,9 @@ struct server {
     uint16_t max_nodes; /* 1, or TOPOLOGY_NODES_MAX */
     uint16_t covered;   /* nodes for which L1 has covers: the first */
     bool caching;       /* invalidation.mode is not off */
+    int64_t
+        negative_ttl;   /* ms; in a cluster bounded by the refresh of the map: a key that appears at
+                             another owner of its slot is announced by nobody */
     bool announces;     /* it is channel: what is written here is told to others */
     bool asks_password; /* clients have to authenticate with this: */
     char password[SERVER_PASSWORD_MAX];

@@ -178,7 +178,7 @@ static bool get_ready(struct client *c, const struct cmd *cmd, enum cmd_class cl
     if (c->pending > 0) {
         return false;
     }
-    if (!pinned_take(c, 0, needs_no_db(cmd) ? 0 : c->db)) {
+    if (!pinned_take(c, c->place.node, needs_no_db(cmd) ? 0 : c->db)) {
         client_reply_error(c, "ERR too many clients need a connection of their own "
                               "(upstream.max_pinned)");
         c->multi_refused = is_named(cmd, "multi");
@@ -209,28 +209,170 @@ static void answer_after_refusal(struct client *c, const struct cmd *cmd)
 
 /* WAIT asks about what was written on its own connection. The PING before it makes that connection's
  * position the server's, which covers all this client has been told was written. */
-static void send_wait(struct request *request, struct slice raw)
+static const struct slice ping = {"*1\r\n$4\r\nPING\r\n", 14};
+
+/* `ahead` and `log` go first; `replies` to them are swallowed. */
+static void send_behind(struct request *request, struct slice ahead, struct slice log,
+                        uint8_t replies, struct slice raw)
 {
-    static const struct slice ping = {"*1\r\n$4\r\nPING\r\n", 14};
-    struct blob *both = blob_try(ping.n + raw.n);
-    if (both == NULL) {
+    struct blob *all = blob_try(ahead.n + log.n + raw.n);
+    if (all == NULL) {
         client_close(request->client);
         return;
     }
-    memcpy(both->p, ping.p, ping.n);
-    memcpy(both->p + ping.n, raw.p, raw.n);
-    request->preface = 1;
-    forward_request(request, slice_of(both->p, ping.n + raw.n), both);
-    blob_unref(both);
+    memcpy(all->p, ahead.p, ahead.n);
+    memcpy(all->p + ahead.n, log.p, log.n);
+    memcpy(all->p + ahead.n + log.n, raw.p, raw.n);
+    request->preface = replies;
+    forward_request(request, slice_of(all->p, all->n), all);
+    blob_unref(all);
 }
+
+/* ---- In a cluster ---------------------------------------------------------------------------- */
+
+/* MULTI names no key, and where the transaction is to be depends on the first that does. It is answered
+ * here, and sent ahead of what comes next. If that names no key either, it is queued at any node and
+ * kept in c->log: a key of another node then takes all of it there. The command whose key decides is the
+ * anchor: what follows waits for its reply, so that if it is MOVED, nothing else is under way. */
+
+#define LOG_MAX      ((size_t)64 * 1024)
+#define LOG_COMMANDS 100
+
+static const struct slice multi = {"*1\r\n$5\r\nMULTI\r\n", 15};
+
+void session_forget_log(struct client *c)
+{
+    blob_unref(c->log);
+    c->log = NULL;
+    c->nlog = 0;
+}
+
+void session_reset(struct client *c)
+{
+    c->multi_refused = c->multi_held = c->expects_multi = false;
+    session_forget_log(c);
+}
+
+/* With too much in it the transaction stays where it is. */
+static void keep_in_log(struct client *c, struct slice raw)
+{
+    size_t old = c->log == NULL ? 0 : c->log->n;
+    struct blob *log =
+        c->nlog < LOG_COMMANDS && raw.n < LOG_MAX - old ? blob_try(old + raw.n) : NULL;
+    if (log == NULL) {
+        c->anchored = true;
+        session_forget_log(c);
+        return;
+    }
+    memcpy(log->p, old == 0 ? "" : c->log->p, old);
+    memcpy(log->p + old, raw.p, raw.n);
+    blob_unref(c->log);
+    c->log = log;
+    c->nlog++;
+}
+
+static bool is_elsewhere(const struct client *c)
+{
+    return c->place.slot != SLOT_NONE &&
+           (c->place.route != ROUTE_OK || (c->pinned != NULL && c->place.node != pinned_node(c)));
+}
+
+/* MULTI, and what ends it before anything was queued. True: answered. */
+static bool answer_held(struct client *c, const struct cmd *cmd, const struct request_view *view)
+{
+    struct chain *out;
+    bool begins = is_named(cmd, "multi") && view->argc == 1 && !c->multi_held;
+    bool ends = c->multi_held && ends_multi(cmd, view) && view->argc == 1;
+    if ((!begins && !ends) || (out = client_reply_begin(c)) == NULL) {
+        return begins || ends;
+    }
+    c->expects_multi = c->multi_held = begins;
+    c->multi_refused = false;
+    c->nqueued = 0;
+    client_reply_finish(
+        c, chain_append(out, is_named(cmd, "exec") ? SLICE("*0\r\n") : SLICE("+OK\r\n")));
+    return true;
+}
+
+/* The client has its connection, and the request may be what decides where that is. False: it has to
+ * wait. *crosses: it is another node's, and too late. */
+static bool anchor(struct client *c, struct request *request, bool *crosses)
+{
+    bool fits =
+        c->place.route == ROUTE_OK && !c->anchored && !c->expects_watch && !pinned_is_streaming(c);
+    *crosses = false;
+    if (is_elsewhere(c)) {
+        if (fits && c->pending > 0) {
+            return false;
+        }
+        *crosses = !fits;
+        if (fits) {
+            pinned_move(c, c->place.node);
+            c->multi_held = c->expects_multi; /* to be begun there */
+        }
+    }
+    request->anchors = fits && c->place.slot != SLOT_NONE;
+    return true;
+}
+
+void session_send_again(struct client *c, struct request *request, struct slice ahead)
+{
+    struct slice log = c->log == NULL ? SLICE("") : slice_of(c->log->p, c->log->n);
+    struct request_view view;
+    pinned_move(c, request->node);
+    if (request->streams && request_reparse(request, &view)) {
+        pinned_stream(c, request, view.argc);
+    }
+    if (c->expects_multi) {
+        pinned_expect_multi(c);
+        send_behind(request, multi, log, (uint8_t)(c->nlog + 1), request->raw);
+    } else {
+        send_behind(request, ahead, SLICE(""), ahead.n > 0, request->raw);
+    }
+}
+
+/* What goes ahead of it in a transaction that was answered here. */
+static void send_held(struct client *c, struct request *request, struct slice raw)
+{
+    struct slice log = c->log == NULL ? SLICE("") : slice_of(c->log->p, c->log->n);
+    c->multi_held = false;
+    pinned_expect_multi(c);
+    send_behind(request, multi, log, (uint8_t)(c->nlog + 1), raw);
+}
+
+/* Before it is enqueued. False: memory is out, or it has to wait (*result). */
+static bool settle_place(struct client *c, struct request *request, const struct request_view *view,
+                         bool *poisons)
+{
+    bool crosses = false;
+    if (!anchor(c, request, &crosses)) {
+        return false;
+    }
+    if (crosses) {
+        *poisons = request->crosses = true;
+    }
+    c->place.node = pinned_node(c);
+    c->anchored = c->anchored || request->anchors;
+    if (request->anchors) {
+        request->holds = !request->blocks;
+        request->anchors = request_keep_raw(request, view->raw, NULL);
+    }
+    return true;
+}
+
+/* ---- All of them ----------------------------------------------------------------------------- */
 
 enum dispatch session_request(struct client *c, const struct cmd *cmd, enum cmd_class class,
                               const struct request_view *view, struct blob *owner)
 {
     enum dispatch result;
     bool poisons = c->expects_multi && !can_queue(cmd, class);
+    bool cluster = c->worker->server->is_cluster;
     if (c->multi_refused && !is_named(cmd, "multi")) {
         answer_after_refusal(c, cmd);
+        return DISPATCH_DONE;
+    }
+    if (cluster && c->pinned == NULL && answer_held(c, cmd, view)) {
         return DISPATCH_DONE;
     }
     if (c->pinned == NULL &&
@@ -253,6 +395,10 @@ enum dispatch session_request(struct client *c, const struct cmd *cmd, enum cmd_
         client_close(c);
         return DISPATCH_DONE;
     }
+    if (cluster && !settle_place(c, request, view, &poisons)) {
+        request_destroy(request);
+        return DISPATCH_STALL;
+    }
     request->refused = poisons;
     if (!poisons) {
         foresee(c, cmd, class, view);
@@ -265,10 +411,17 @@ enum dispatch session_request(struct client *c, const struct cmd *cmd, enum cmd_
     if (request->streams && !request->queued && !poisons) {
         pinned_stream(c, request, view->argc);
     }
+    struct slice raw = poisons ? poison : view->raw;
+    bool logs = cluster && request->queued && !c->anchored;
     if (is_wait(cmd) && !request->queued) {
-        send_wait(request, view->raw);
+        send_behind(request, ping, SLICE(""), 1, raw);
+    } else if (c->multi_held) {
+        send_held(c, request, raw);
     } else {
-        forward_request(request, poisons ? poison : view->raw, poisons ? NULL : owner);
+        forward_request(request, raw, poisons ? NULL : owner);
+    }
+    if (logs && c->pinned != NULL) {
+        keep_in_log(c, raw);
     }
     return DISPATCH_DONE;
 }

@@ -12,6 +12,13 @@
 bool session_takes(const struct client *c, const struct cmd *cmd, enum cmd_class class,
                    const struct request_view *view);
 
+/* It was refused by the node that the client's connection leads to: it goes to request->node, with the
+ * session as far as it has come, or behind `ahead` and its one reply (redirect.h). */
+void session_send_again(struct client *c, struct request *request, struct slice ahead);
+/* RESET: there is no transaction any more. */
+void session_reset(struct client *c);
+void session_forget_log(struct client *c);
+
 /* Sends it there, pinning the client first if need be. */
 MUST_CHECK enum dispatch session_request(struct client *c, const struct cmd *cmd,
                                          enum cmd_class class, const struct request_view *view,

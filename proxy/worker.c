@@ -21,6 +21,7 @@
 #include "nodes.h"
 #include "outwait.h"
 #include "pinned.h"
+#include "redirect.h"
 
 #include "../conf/log.h"
 #include "../conf/mem.h"
@@ -303,6 +304,7 @@ static void on_turn_end(struct ev_loop *loop, struct ev_prepare *prepare, int ev
         if (worker->own_head != NULL) {
             run_mailbox(worker); /* our own part of the fence */
         }
+        redirect_flush(worker);
         flush_upstream(worker);
         flush_clients(worker);
         more = has_more_to_do(worker);
@@ -502,6 +504,7 @@ static void *run(void *arg)
     run_clients(worker);
     free_dead(worker);
     upstream_destroy(worker->upstream);
+    redirect_fini(worker);
     nodes_stop(worker); /* feeds are freed later: other workers' INFO still asks for their stats */
     fence_start(worker);
     return NULL;

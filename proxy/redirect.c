@@ -1,0 +1,371 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * redirect.c: from a refusal to the node that will have the command.
+ *
+ *   on_reply (forward.c) ─► redirect_takes ─► worker->redirected ─► end of turn: redirect_flush ─► lane
+ *      MOVED: the owner changes for all      │                        of the other node, or the client's
+ *      ASK: this once, behind ASKING         │                        own connection, moved there
+ *      TRYAGAIN: the owner, a little later   └─ or not, and the error is the reply
+ *
+ * Order: requests of one client that were refused one after the other are sent again one after the
+ * other. One that names a key of an earlier request which is still out on another road waits in the
+ * list until that is answered; newer ones of its client wait at the barrier (redirect_waits).
+ *
+ * A script can make any error it likes. What may have been said by one is followed to nodes that are
+ * known, and never makes us connect, and log in, to others.
+ */
+#include "redirect.h"
+
+#include "forward.h"
+#include "session.h"
+
+#include <stdio.h>
+
+#define REDIRECTS_MAX 5
+#define RETRY_MS      50   /* between two attempts */
+#define TRYAGAIN_MS   1000 /* all of them */
+
+static const struct slice asking = {"*1\r\n$6\r\nASKING\r\n", 16};
+
+/* ---- What was said -------------------------------------------------------------------------- */
+
+enum refusal { REFUSAL_NONE, REFUSAL_MOVED, REFUSAL_ASK, REFUSAL_TRYAGAIN };
+
+struct said {
+    enum refusal refusal;
+    uint16_t slot;
+    struct slice host, port; /* host may be empty: that of who said it */
+};
+
+static bool starts(struct slice text, struct slice start)
+{
+    return text.n >= start.n && memcmp(text.p, start.p, start.n) == 0;
+}
+
+/* " 3999 127.0.0.1:6381\r\n" */
+static bool parse_target(struct slice rest, struct said *said)
+{
+    int64_t slot = 0;
+    const char *end = memchr(rest.p, ' ', rest.n);
+    if (end == NULL || !slice_to_int64(slice_of(rest.p, (size_t)(end - rest.p)), &slot) ||
+        slot < 0 || slot >= TOPOLOGY_SLOTS) {
+        return false;
+    }
+    struct slice address = slice_of(end + 1, rest.n - (size_t)(end + 1 - rest.p));
+    while (address.n > 0 &&
+           (address.p[address.n - 1] == '\r' || address.p[address.n - 1] == '\n')) {
+        address.n--;
+    }
+    const char *colon = memrchr(address.p, ':', address.n);
+    if (colon == NULL) {
+        return false;
+    }
+    said->slot = (uint16_t)slot;
+    said->host = slice_of(address.p, (size_t)(colon - address.p));
+    said->port = slice_of(colon + 1, address.n - said->host.n - 1);
+    if (slice_eq(said->host, SLICE("?"))) {
+        said->host.n = 0;
+    }
+    return true;
+}
+
+static struct said listen_to(struct slice text)
+{
+    struct said said = {.refusal = REFUSAL_NONE};
+    if (starts(text, SLICE("-MOVED ")) && parse_target(slice_of(text.p + 7, text.n - 7), &said)) {
+        said.refusal = REFUSAL_MOVED;
+    } else if (starts(text, SLICE("-ASK ")) &&
+               parse_target(slice_of(text.p + 5, text.n - 5), &said)) {
+        said.refusal = REFUSAL_ASK;
+    } else if (starts(text, SLICE("-TRYAGAIN "))) {
+        said.refusal = REFUSAL_TRYAGAIN;
+    }
+    return said;
+}
+
+/* Other words that make the map doubtful. */
+static bool is_doubtful(struct slice text)
+{
+    return starts(text, SLICE("-CLUSTERDOWN")) || starts(text, SLICE("-READONLY")) ||
+           starts(text, SLICE("-MASTERDOWN"));
+}
+
+/* The host part of "host:port". */
+static struct slice host_of(const struct worker *worker, uint16_t node)
+{
+    const char *name = node_name(topology_node(worker->server->topology, node));
+    const char *colon = strrchr(name, ':');
+    size_t n = colon == NULL ? 0 : (size_t)(colon - name);
+    return n > 2 && name[0] == '[' ? slice_of(name + 1, n - 2) : slice_of(name, n);
+}
+
+static bool is_known(const struct topology *topology, struct slice host, struct slice port)
+{
+    char name[ERR_MAX];
+    bool v6 = memchr(host.p, ':', host.n) != NULL;
+    int n = snprintf(name, sizeof(name), v6 ? "[%.*s]:%.*s" : "%.*s:%.*s", (int)host.n, host.p,
+                     (int)port.n, port.p);
+    for (uint16_t i = 0; n > 0 && i < topology_count(topology); i++) {
+        if (strcmp(node_name(topology_node(topology, i)), name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Where ASK leads. */
+static uint16_t target_of_ask(struct worker *worker, uint16_t from, struct said said)
+{
+    struct server *server = worker->server;
+    struct slice host = said.host.n > 0 ? said.host : host_of(worker, from);
+    l1_drop_slot(server->l1, said.slot); /* what is created there is announced there */
+    return topology_find(server->topology, host, said.port);
+}
+
+bool redirect_notes(struct worker *worker, uint16_t node, struct slice text)
+{
+    struct topology *topology = worker->server->topology;
+    if (!worker->server->is_cluster) {
+        return false;
+    }
+    struct said said = listen_to(text);
+    switch (said.refusal) {
+    case REFUSAL_MOVED:
+        COUNT(worker, redirects_moved, 1);
+        (void)topology_moved(topology, said.slot, node, said.host, said.port);
+        return true;
+    case REFUSAL_ASK:
+        COUNT(worker, redirects_ask, 1);
+        l1_drop_slot(worker->server->l1, said.slot);
+        return true;
+    case REFUSAL_TRYAGAIN:
+        return true;
+    case REFUSAL_NONE:
+        break;
+    }
+    if (is_doubtful(text)) {
+        topology_suspect(topology);
+    }
+    return false;
+}
+
+/* ---- The list ------------------------------------------------------------------------------- */
+
+static void append(struct worker *worker, struct request *request)
+{
+    struct request **link = &worker->redirected;
+    while (*link != NULL) {
+        link = &(*link)->next_redirected;
+    }
+    request->next_redirected = NULL;
+    *link = request;
+}
+
+static void take(struct request *request, uint16_t node, int64_t delay_ms)
+{
+    struct client *c = request->client;
+    request->redirecting = true;
+    request->node = node;
+    request->due = request->worker->now + delay_ms;
+    if (c != NULL) {
+        c->barrier = c->next_seq;
+        c->scattered = true;
+    }
+    append(request->worker, request);
+}
+
+/* Where it goes by the map; its old node if that has nobody. */
+static uint16_t owner_of(const struct request *request)
+{
+    uint16_t owner = request->slot == SLOT_NONE
+                         ? TOPOLOGY_NONE
+                         : topology_owner(request->worker->server->topology, request->slot);
+    return owner == TOPOLOGY_NONE ? request->node : owner;
+}
+
+/* The same node, or who owns the slot by then, in a moment; for so long at most. False: it has been
+ * tried for long enough, or a later request of its client has overtaken it already. */
+static bool try_later(struct request *request)
+{
+    struct worker *worker = request->worker;
+    if (request->client != NULL && order_has_later(&worker->order, request)) {
+        return false;
+    }
+    request->try_until = request->try_until == 0 ? worker->now + TRYAGAIN_MS : request->try_until;
+    if (worker->now >= request->try_until) {
+        return false;
+    }
+    request->asking = false;
+    take(request, owner_of(request), RETRY_MS);
+    return true;
+}
+
+static bool follow_moved(struct request *request, struct said said)
+{
+    struct worker *worker = request->worker;
+    struct topology *topology = worker->server->topology;
+    COUNT(worker, redirects_moved, 1);
+    uint16_t node = topology_moved(topology, said.slot, request->node, said.host, said.port);
+    if (node == TOPOLOGY_NONE) {
+        return false;
+    }
+    request->asking = false;
+    take(request, node, 0);
+    return true;
+}
+
+static bool follow_ask(struct request *request, struct said said)
+{
+    struct worker *worker = request->worker;
+    COUNT(worker, redirects_ask, 1);
+    if (request->road == ROAD_PINNED && !request->blocks) {
+        return try_later(request); /* ASKING cannot be said inside MULTI */
+    }
+    uint16_t node = target_of_ask(worker, request->node, said);
+    if (node == TOPOLOGY_NONE) {
+        return false;
+    }
+    request->asking = true;
+    take(request, node, 0);
+    return true;
+}
+
+/* Can it be sent again at all? On a connection of its client's own only what began the session. */
+static bool may_follow(const struct request *request)
+{
+    return request->raw.n > 0 && request->redirects < REDIRECTS_MAX &&
+           (request->road != ROAD_PINNED || request->anchors);
+}
+
+bool redirect_takes(struct request *request, const struct reply_piece *piece)
+{
+    struct worker *worker = request->worker;
+    struct topology *topology = worker->server->topology;
+    struct said said = {.refusal = REFUSAL_NONE};
+    if (worker->server->is_cluster && piece->last) {
+        said = listen_to(piece->bytes);
+    }
+    if (said.refusal == REFUSAL_NONE) {
+        if (is_doubtful(piece->bytes)) {
+            topology_suspect(topology);
+        }
+        return false;
+    }
+    bool other_slot = request->slot != SLOT_NONE && said.slot != request->slot;
+    bool by_script = request->class == CMD_UNKNOWN && said.host.n > 0 &&
+                     !is_known(topology, said.host, said.port);
+    if (!may_follow(request)) {
+        return false;
+    }
+    if (said.refusal == REFUSAL_TRYAGAIN) {
+        COUNT(worker, redirects_tryagain, 1);
+        return try_later(request);
+    }
+    if (other_slot) {
+        return false;
+    }
+    request->redirects++;
+    if (by_script) {
+        topology_suspect(topology);
+        return try_later(request);
+    }
+    return said.refusal == REFUSAL_MOVED ? follow_moved(request, said) : follow_ask(request, said);
+}
+
+/* ---- Sending again -------------------------------------------------------------------------- */
+
+/* An earlier request for one of its keys is out elsewhere, or waits here as well. */
+static bool has_to_wait(const struct request *request)
+{
+    const struct worker *worker = request->worker;
+    if (request->due > worker->now) {
+        return true;
+    }
+    for (uint32_t i = 0; request->client != NULL && i < request->nkeys; i++) {
+        const struct request *earlier =
+            order_find(&worker->order, request->client, request->hashes[i], request->seq);
+        if (earlier != NULL && (earlier->redirecting || earlier->node != request->node ||
+                                earlier->road != request->road)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void give_up(struct request *request, const char *why)
+{
+    forward_drop(request);
+    if (request->client == NULL) {
+        request_destroy(request);
+    } else {
+        forward_fail(request, why);
+    }
+}
+
+static void send_again(struct request *request)
+{
+    struct client *c = request->client;
+    struct slice raw = request->raw;
+    request->plain = false; /* there may be ASKING's reply first */
+    request->preface = 0;
+    if (request->road == ROAD_PINNED) {
+        if (c == NULL) {
+            give_up(request, "");
+        } else {
+            session_send_again(c, request, request->asking ? asking : SLICE(""));
+        }
+        return;
+    }
+    if (!request->asking) {
+        forward_request(request, raw, request->raw_blob);
+        return;
+    }
+    struct blob *both = blob_try(asking.n + raw.n);
+    if (both == NULL) {
+        give_up(request, "out of memory");
+        return;
+    }
+    memcpy(both->p, asking.p, asking.n);
+    memcpy(both->p + asking.n, raw.p, raw.n);
+    request->preface = 1;
+    forward_request(request, slice_of(both->p, asking.n + raw.n), both);
+    blob_unref(both);
+}
+
+void redirect_flush(struct worker *worker)
+{
+    struct request *request = worker->redirected;
+    worker->redirected = NULL;
+    while (request != NULL) {
+        struct request *next = request->next_redirected;
+        if (has_to_wait(request)) {
+            append(worker, request);
+        } else {
+            request->redirecting = false;
+            send_again(request);
+        }
+        request = next;
+    }
+}
+
+void redirect_fini(struct worker *worker)
+{
+    while (worker->redirected != NULL) {
+        struct request *request = worker->redirected;
+        worker->redirected = request->next_redirected;
+        request->redirecting = false;
+        give_up(request, "Nearside is stopping");
+    }
+}
+
+/* ---- The barrier ---------------------------------------------------------------------------- */
+
+bool redirect_waits(struct client *c)
+{
+    uint64_t version = topology_version(c->worker->server->topology);
+    if (version != c->topology) {
+        c->topology = version; /* before the owner of the next request's slot is looked up */
+        c->barrier = c->next_seq;
+    }
+    return c->head != NULL && c->head->seq < c->barrier;
+}

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * redirect.h: a node of a cluster did not execute a command, and says who would (MOVED, ASK) or that the
+ * keys are on their way (TRYAGAIN). The request goes there, transparently, in the order in which it and
+ * its like were refused; what its client sends next waits until everything before is answered (D14). Its
+ * write-begin stays open meanwhile. After five redirects, or a second of TRYAGAIN, the client gets the
+ * node's words. Worker's thread only.
+ */
+#pragma once
+
+#include "client.h"
+
+/* The first piece of the request's reply, an error: is it such a refusal, and the request taken care of?
+ * It is off its connection then, and nothing of the reply has been used. */
+MUST_CHECK bool redirect_takes(struct request *request, const struct reply_piece *piece);
+
+/* The same for a fetch on F: what the refusal says of the slot is noted, and the caller is to try
+ * elsewhere. `text` is the whole reply. */
+MUST_CHECK bool redirect_notes(struct worker *worker, uint16_t node, struct slice text);
+
+/* Once per turn, before anything is written: sends again what may be. */
+void redirect_flush(struct worker *worker);
+/* The worker ends: nothing is sent any more. */
+void redirect_fini(struct worker *worker);
+
+/* In a cluster: must the client's next request wait for what is unanswered, because a slot has another
+ * owner or a request is being redirected? */
+bool redirect_waits(struct client *c);
