@@ -47,7 +47,7 @@ struct earlier {
 static unsigned roads_in_use(const uint32_t count[ROADS])
 {
     return (count[0] ? (unsigned)ROAD_FILL : 0) | (count[1] ? (unsigned)ROAD_LANE : 0) |
-           (count[2] ? (unsigned)ROAD_BULK : 0);
+           (count[2] ? (unsigned)ROAD_BULK : 0) | (count[4] ? (unsigned)ROAD_REPLICA : 0);
 }
 
 /* What the new request is to the order rule. */
@@ -120,7 +120,9 @@ static enum road lane_road(unsigned conflicts, enum road wanted)
     if (conflicts == 0) {
         return wanted;
     }
-    return conflicts == ROAD_LANE || conflicts == ROAD_BULK ? (enum road)conflicts : ROAD_NONE;
+    return conflicts == ROAD_LANE || conflicts == ROAD_BULK || conflicts == (unsigned)wanted
+               ? (enum road)conflicts
+               : ROAD_NONE;
 }
 
 static inline bool add_key(struct request *request, struct slice key)
@@ -203,8 +205,9 @@ static void send_on_lane(struct client *c, struct request *request, const struct
 /* Can it go there whatever else of its client is unanswered? All of that is on that very road. */
 static bool is_only_road(const struct client *c, enum road road)
 {
-    return c->pending == 0 || (c->pending == c->on_road[__builtin_ctz(road)] &&
-                               c->head->retired == upstream_retired(c->worker->upstream));
+    return c->pending == 0 ||
+           (c->pending == c->on_road[__builtin_ctz(road)] && !c->scattered &&
+            c->node == c->place.node && c->head->retired == upstream_retired(c->worker->upstream));
 }
 
 /* The road of a request that goes on lanes only. ROAD_NONE: it has to wait. */
@@ -215,6 +218,35 @@ static enum road road_of(const struct client *c, const struct request *request, 
     }
     enum new_request what = request_is_unordered(request) ? NEW_UNKNOWN : NEW_KEYED;
     return lane_road(roads_of(c, request->hashes, request->nkeys, what, c->next_seq).roads, wanted);
+}
+
+/* read_from: a read whose value nobody keeps may go to a replica, if nothing earlier of its client holds
+ * it back there. ROAD_NONE: it may not; c->place is as it was. *refused: and to nobody else either. */
+static enum road road_to_replica(struct client *c, const struct request *request,
+                                 const struct cmd *cmd, bool *refused)
+{
+    struct worker *worker = c->worker;
+    const struct server *server = worker->server;
+    uint16_t owner = c->place.node;
+    if (!server->is_cluster || server->conf->upstream_read_from == CONF_READ_PRIMARY ||
+        request->class != CMD_READ || cmd->class != CMD_READ || c->place.slot == SLOT_NONE ||
+        c->pinned != NULL) {
+        return ROAD_NONE;
+    }
+    uint16_t replica = topology_replica(server->topology, c->place.slot, (uint32_t)c->id);
+    if (replica == TOPOLOGY_NONE) {
+        *refused = server->conf->upstream_read_from == CONF_READ_REPLICA;
+        return ROAD_NONE;
+    }
+    c->place.node = replica;
+    bool takes = server->conf->upstream_read_from == CONF_READ_REPLICA ||
+                 conn_accepts(forward_lane(worker, replica, c->db, c->resp3, ROAD_REPLICA));
+    enum road road = takes ? road_of(c, request, ROAD_REPLICA) : ROAD_NONE;
+    if (road != ROAD_REPLICA) {
+        c->place.node = owner; /* behind an earlier one of its key on its road */
+        return ROAD_NONE;
+    }
+    return road;
 }
 
 enum dispatch dispatch_forward(struct client *c, const struct cmd *cmd, enum cmd_class class,
@@ -232,8 +264,17 @@ enum dispatch dispatch_forward(struct client *c, const struct cmd *cmd, enum cmd
         client_close(c);
         return DISPATCH_DONE;
     }
-    enum road road = road_of(c, request, view->raw.n > BULK_REQUEST ? ROAD_BULK : ROAD_LANE);
+    bool refused = false;
+    enum road road = road_to_replica(c, request, cmd, &refused);
+    if (road == ROAD_NONE) {
+        road = road_of(c, request, view->raw.n > BULK_REQUEST ? ROAD_BULK : ROAD_LANE);
+    }
     request_take_spare(worker, request);
+    if (refused) {
+        request_destroy(request);
+        client_reply_error(c, "UPSTREAM no replica has the key (upstream.read_from = replica)");
+        return DISPATCH_DONE;
+    }
     if (road == ROAD_NONE || has_no_room(c, road)) {
         request_destroy(request);
         return DISPATCH_STALL;

@@ -37,7 +37,9 @@ static const struct call_ops lane_ops = {on_reply, on_lost};
 struct conn *forward_lane(struct worker *worker, uint16_t node, uint32_t db, bool resp3,
                           enum road road)
 {
-    enum lane_kind kind = road == ROAD_BULK ? LANE_BULK : LANE_NORMAL;
+    enum lane_kind kind = road == ROAD_BULK      ? LANE_BULK
+                          : road == ROAD_REPLICA ? LANE_REPLICA
+                                                 : LANE_NORMAL;
     return upstream_lane(worker->upstream,
                          (struct lane_id){.node = node, .resp3 = resp3, .kind = kind, .db = db});
 }
@@ -518,6 +520,10 @@ static void on_lost(struct call *call, enum call_loss loss)
         return;
     }
     chain_fini(&request->reply);
+    if (request->road == ROAD_REPLICA &&
+        request->worker->server->conf->upstream_read_from == CONF_READ_PREFER_REPLICA) {
+        redirect_to_owner(request); /* who has not lost what a replica has lost */
+    }
     if ((request->readonly || MUTANT(W2)) && request->attempts == 0 &&
         request->road != ROAD_PINNED && !has_later_write(request) &&
         conn_accepts(lane_of(request))) {

@@ -7,7 +7,7 @@
 
 #include "client.h"
 
-/* The lane for a node, a db, a protocol and a road (ROAD_LANE or ROAD_BULK). */
+/* The lane for a node, a db, a protocol and a road (ROAD_LANE, ROAD_BULK or ROAD_REPLICA). */
 struct conn *forward_lane(struct worker *worker, uint16_t node, uint32_t db, bool resp3,
                           enum road road);
 

@@ -20,8 +20,9 @@ enum road {
     ROAD_LANE = 2,
     ROAD_BULK = 4,
     ROAD_PINNED = 8,
+    ROAD_REPLICA = 16, /* a lane to a replica: reads that may lag behind (read_from) */
 };
-#define ROADS 4
+#define ROADS 5
 
 /* One key of one unanswered request; lives in the request. */
 struct order_link {

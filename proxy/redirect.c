@@ -161,9 +161,19 @@ static void append(struct worker *worker, struct request *request)
     *link = request;
 }
 
+static void leave_replica(struct request *request)
+{
+    if (request->road == ROAD_REPLICA && request->client != NULL) {
+        client_move_road(request->client, request, ROAD_LANE);
+    } else if (request->road == ROAD_REPLICA) {
+        request->road = ROAD_LANE;
+    }
+}
+
 static void take(struct request *request, uint16_t node, int64_t delay_ms)
 {
     struct client *c = request->client;
+    leave_replica(request);
     request->redirecting = true;
     request->node = node;
     request->due = request->worker->now + delay_ms;
@@ -181,6 +191,15 @@ static uint16_t owner_of(const struct request *request)
                          ? TOPOLOGY_NONE
                          : topology_owner(request->worker->server->topology, request->slot);
     return owner == TOPOLOGY_NONE ? request->node : owner;
+}
+
+void redirect_to_owner(struct request *request)
+{
+    leave_replica(request);
+    request->node = owner_of(request);
+    if (request->client != NULL) {
+        request->client->scattered = true;
+    }
 }
 
 /* The same node, or who owns the slot by then, in a moment; for so long at most. False: it has been

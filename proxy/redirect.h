@@ -14,6 +14,9 @@
  * It is off its connection then, and nothing of the reply has been used. */
 MUST_CHECK bool redirect_takes(struct request *request, const struct reply_piece *piece);
 
+/* The request is on nothing; it goes on to the primary that owns its slot, if that is known. */
+void redirect_to_owner(struct request *request);
+
 /* The same for a fetch on F: what the refusal says of the slot is noted, and the caller is to try
  * elsewhere. `text` is the whole reply. */
 MUST_CHECK bool redirect_notes(struct worker *worker, uint16_t node, struct slice text);
