@@ -4,6 +4,9 @@
  */
 #include "info.h"
 
+#include "follow.h"
+#include "../upstream/cluster.h"
+
 #include "../resp/learnt.h"
 
 #include "../conf/mem.h"
@@ -216,6 +219,18 @@ static void add_upstream(struct text *text, const struct server *server, uint16_
     add(text, "\r\n");
 }
 
+/* Of a cluster. */
+static void add_topology(struct text *text, const struct server *server)
+{
+    struct cluster_stats stats;
+    if (follow_cluster_stats(server->follow, &stats)) {
+        add_number(text, "topology_version", topology_version(server->topology));
+        add_number(text, "topology_refreshes", stats.refreshes);
+        add_number(text, "topology_failures", stats.failures);
+        add_number(text, "topology_slots_served", stats.slots_served);
+    }
+}
+
 char *info_section(struct worker *worker, size_t *length)
 {
     struct server *server = worker->server;
@@ -243,6 +258,7 @@ char *info_section(struct worker *worker, size_t *length)
 #undef COUNTER
     add_l1(&text, server, &sums);
     add_feed(&text, server, &sums);
+    add_topology(&text, server);
     for (uint16_t i = 0; i < nodes; i++) {
         add_upstream(&text, server, i, worker->now);
     }

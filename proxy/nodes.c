@@ -11,6 +11,8 @@
  */
 #include "nodes.h"
 
+#include "follow.h"
+
 #include "../resp/learnt.h"
 
 #include "../conf/mem.h"
@@ -54,6 +56,12 @@ static void on_changed(void *ctx)
             worker_post(worker, &worker->topology_post);
         }
     }
+}
+
+static void on_wants_refresh(void *ctx)
+{
+    const struct server *server = ctx;
+    follow_wake(server->follow);
 }
 
 /* ---- What the process shares ---------------------------------------------------------------- */
@@ -140,6 +148,7 @@ static void create_topology(struct server *server)
         .slot_changed = on_slot_changed,
         .changed = on_changed,
         .node_changed = on_other_server,
+        .wants_refresh = on_wants_refresh,
         .ctx = server,
     });
 }

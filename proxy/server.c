@@ -5,6 +5,7 @@
  */
 #include "server.h"
 
+#include "follow.h"
 #include "listen.h"
 #include "nodes.h"
 
@@ -225,6 +226,7 @@ static void destroy(struct running *running)
         worker_destroy(server->workers[i]);
     }
     mem_free(server->workers);
+    follow_destroy(server->follow);
     if (server->topology != NULL) {
         nodes_destroy(server);
     }
@@ -242,6 +244,7 @@ int server_run(const struct conf *conf)
         fit_descriptors(&running->server);
         running->listeners = listeners_open(&running->server, running->loop);
         if (running->listeners != NULL) {
+            running->server.follow = follow_create(&running->server, running->loop);
             create_workers(&running->server);
             serve(running);
             status = 0;

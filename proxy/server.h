@@ -51,10 +51,11 @@ struct server {
     struct l1 *l1;
     struct resolver *resolver;
     struct topology *topology;
-    bool is_cluster;    /* topology_is_cluster */
-    uint16_t max_nodes; /* 1, or TOPOLOGY_NODES_MAX */
-    uint16_t covered;   /* nodes for which L1 has covers: the first */
-    bool caching;       /* invalidation.mode is not off */
+    struct follow *follow; /* keeps it up to date (follow.h) */
+    bool is_cluster;       /* topology_is_cluster */
+    uint16_t max_nodes;    /* 1, or TOPOLOGY_NODES_MAX */
+    uint16_t covered;      /* nodes for which L1 has covers: the first */
+    bool caching;          /* invalidation.mode is not off */
     int64_t
         negative_ttl;   /* ms; in a cluster bounded by the refresh of the map: a key that appears at
                              another owner of its slot is announced by nobody */
