@@ -13,14 +13,12 @@
  * at, counted in bytes evicted from S; older than nine tenths of the budget means forgotten. It is
  * advice: a false match or a wrapped age puts an entry into the wrong queue, nothing worse.
  *
- * Invariants: an entry is in the table exactly when it is in one queue, and is charged then; the
- * shard never uses more than its budget. An entry that was allocated but not admitted yet is not
- * counted, nor is one that was evicted and not yet freed: both are held by a call in progress.
  * One call gives no more than SECOND_CHANCES second chances, so that a shard full of hot entries
  * does not turn both queues over for one insert. The dead get none; what is only late (C6) is not
  * dead, its next PONG makes it servable again.
  *
- * Everything wants the shard's lock. Never touches leases or unanswered writes.
+ * Everything wants the shard's lock. Decides who goes; when is room.c's. Never touches leases or
+ * unanswered writes.
  */
 #include "l1_priv.h"
 
@@ -28,7 +26,7 @@
 
 #define SMALL_PART          10 /* S has budget / SMALL_PART */
 #define GHOST_WAYS          4
-#define GHOST_BYTES_PER_SET 768 /* of budget: a fingerprint for every 192 bytes */
+#define GHOST_BYTES_PER_SET 512 /* of budget: a fingerprint for every 128 bytes */
 #define GHOST_AGES_LOG2     10  /* the budget is about so many ages long */
 #define SECOND_CHANCES      256 /* about 25 us when none of them is in the processor's caches */
 
@@ -39,41 +37,40 @@ static unsigned int log2_floor(size_t n)
     return 63U - (unsigned int)__builtin_clzll(n | 1);
 }
 
-bool evict_init(struct shard *s)
+static size_t ghost_sets(size_t budget)
+{
+    size_t sets = budget / GHOST_BYTES_PER_SET;
+    sets = sets < 1 ? 1 : sets;
+    return sets < UINT32_MAX ? sets : UINT32_MAX;
+}
+
+size_t evict_ghost_bytes(size_t budget)
+{
+    return ghost_sets(budget) * GHOST_WAYS * sizeof(uint32_t);
+}
+
+void evict_init(struct shard *s)
 {
     struct ghost *g = &s->ghost;
-    size_t sets = s->budget / GHOST_BYTES_PER_SET;
-    sets = sets < 1 ? 1 : sets;
-    sets = sets < UINT32_MAX ? sets : UINT32_MAX;
-    g->slots = mem_try_zero(sets * GHOST_WAYS * sizeof(*g->slots));
-    if (g->slots == NULL) {
-        return false;
-    }
-    s->used += mem_usable(g->slots);
-    g->sets = (uint32_t)sets;
+    g->sets = (uint32_t)ghost_sets(s->budget);
+    s->used += evict_ghost_bytes(s->budget);
     unsigned int bits = log2_floor(s->budget);
     g->age_shift = bits > GHOST_AGES_LOG2 ? bits - GHOST_AGES_LOG2 : 0;
     g->memory = (uint32_t)((s->budget - s->budget / SMALL_PART) >> g->age_shift);
     s->small_target = s->budget / SMALL_PART;
-    return true;
 }
 
-void evict_fini(struct shard *s)
+/* By the high bits of the hash; the fingerprint is the low ones. */
+static uint32_t *ghost_set(const struct ghost *g, uint32_t hash)
 {
-    mem_free(s->ghost.slots);
-    s->ghost.slots = NULL;
-}
-
-static uint32_t *ghost_set(const struct ghost *g, uint64_t hash)
-{
-    uint64_t set = ((hash >> 16 & UINT32_MAX) * g->sets) >> 32;
+    uint64_t set = ((uint64_t)hash * g->sets) >> 32;
     return &g->slots[set * GHOST_WAYS];
 }
 
 /* Never 0, which is the empty slot's. */
-static uint32_t ghost_print(uint64_t hash)
+static uint32_t ghost_print(uint32_t hash)
 {
-    return ((uint32_t)hash & UINT16_MAX) | 1;
+    return (hash & UINT16_MAX) | 1;
 }
 
 static uint32_t ghost_age(const struct ghost *g, uint32_t slot)
@@ -81,7 +78,7 @@ static uint32_t ghost_age(const struct ghost *g, uint32_t slot)
     return ((uint32_t)(g->evicted >> g->age_shift) - slot) & UINT16_MAX;
 }
 
-static void ghost_add(struct ghost *g, uint64_t hash, size_t bytes)
+static void ghost_add(struct ghost *g, uint32_t hash, size_t bytes)
 {
     uint32_t *set = ghost_set(g, hash);
     uint32_t *victim = &set[0];
@@ -98,9 +95,13 @@ static void ghost_add(struct ghost *g, uint64_t hash, size_t bytes)
     *victim = ghost_print(hash) << 16 | ((uint32_t)(g->evicted >> g->age_shift) & UINT16_MAX);
 }
 
-/* Whether the key left S lately; forgets it. */
-static bool ghost_take(struct ghost *g, uint64_t hash)
+/* Whether the key left S lately; forgets it. Memory that was never written is not even read: some
+ * kernels charge for that as well. */
+static bool ghost_take(struct ghost *g, uint32_t hash)
 {
+    if (g->evicted == 0) {
+        return false;
+    }
     uint32_t *set = ghost_set(g, hash);
     for (int i = 0; i < GHOST_WAYS; i++) {
         if (set[i] >> 16 == ghost_print(hash)) {
@@ -114,126 +115,104 @@ static bool ghost_take(struct ghost *g, uint64_t hash)
 
 /* ---- Queues -------------------------------------------------------------------------------- */
 
-size_t entry_charge(const struct entry *e)
+size_t entry_charge(const struct shard *s, const struct entry *e)
 {
-    return mem_usable(e) + mem_usable(e->blob);
+    size_t slot = s->slab.classes->size[slab_class_at(s, ref_of(s, e))];
+    return slot + (flags_of(e) & FLAG_BLOB ? mem_usable(entry_blob(e)) : 0);
 }
 
-static void queue_push(struct queue *q, struct entry *e, size_t charge)
+static struct queue *queue_of(struct shard *s, const struct entry *e)
 {
-    e->newer = NULL;
+    return flags_of(e) & FLAG_MAIN ? &s->main : &s->small;
+}
+
+static void queue_push(struct shard *s, struct queue *q, struct entry *e, size_t charge)
+{
+    uint32_t ref = ref_of(s, e);
+    e->newer = 0;
     e->older = q->newest;
-    if (q->newest == NULL) {
-        q->oldest = e;
+    if (q->newest == 0) {
+        q->oldest = ref;
     } else {
-        q->newest->newer = e;
+        entry_at(s, q->newest)->newer = ref;
     }
-    q->newest = e;
+    q->newest = ref;
     q->bytes += charge;
 }
 
-static void queue_remove(struct queue *q, struct entry *e, size_t charge)
+/* What stands on both sides of e in its queue has `older` and `newer` for neighbours now. */
+static void queue_relink(struct shard *s, const struct entry *e, uint32_t older, uint32_t newer)
 {
-    if (e->older == NULL) {
-        q->oldest = e->newer;
+    struct queue *q = queue_of(s, e);
+    if (e->older == 0) {
+        q->oldest = newer;
     } else {
-        e->older->newer = e->newer;
+        entry_at(s, e->older)->newer = newer;
     }
-    if (e->newer == NULL) {
-        q->newest = e->older;
+    if (e->newer == 0) {
+        q->newest = older;
     } else {
-        e->newer->older = e->older;
+        entry_at(s, e->newer)->older = older;
     }
-    q->bytes -= charge;
 }
 
 void evict_admit(struct shard *s, struct entry *e)
 {
-    size_t charge = entry_charge(e);
-    e->in_main = ghost_take(&s->ghost, e->hash);
-    queue_push(e->in_main ? &s->main : &s->small, e, charge);
-    s->used += charge;
+    bool in_main = ghost_take(&s->ghost, e->hash);
+    flags_set(e, flags_of(e) | FLAG_LIVE | (in_main ? FLAG_MAIN : 0));
+    queue_push(s, queue_of(s, e), e, entry_charge(s, e));
 }
 
 void evict_release(struct shard *s, struct entry *e)
 {
-    size_t charge = entry_charge(e);
-    queue_remove(e->in_main ? &s->main : &s->small, e, charge);
-    s->used -= charge;
+    queue_relink(s, e, e->older, e->newer);
+    queue_of(s, e)->bytes -= entry_charge(s, e);
+}
+
+void evict_replace(struct shard *s, const struct entry *e, struct entry *copy)
+{
+    copy->older = e->older;
+    copy->newer = e->newer;
+    queue_relink(s, e, ref_of(s, copy), ref_of(s, copy));
+}
+
+static unsigned int freq_of(const struct entry *e)
+{
+    return atomic_load_explicit(&e->freq, memory_order_relaxed);
 }
 
 /* From S to M with its hits spent, or once more through M for one hit. */
 static void second_chance(struct shard *s, struct entry *e)
 {
-    size_t charge = entry_charge(e);
-    queue_remove(e->in_main ? &s->main : &s->small, e, charge);
-    e->freq = e->in_main ? (uint8_t)(e->freq - 1) : 0;
-    e->in_main = true;
-    queue_push(&s->main, e, charge);
+    size_t charge = entry_charge(s, e);
+    unsigned int freq = flags_of(e) & FLAG_MAIN ? freq_of(e) - 1 : 0;
+    evict_release(s, e);
+    atomic_store_explicit(&e->freq, (uint8_t)freq, memory_order_relaxed);
+    flags_set(e, flags_of(e) | FLAG_MAIN);
+    queue_push(s, &s->main, e, charge);
 }
 
-/* Looks at the one whose turn it is; there is one. */
-static void evict_step(struct l1 *l1, struct shard *s, int64_t now, int *chances,
-                       struct entry **dead)
+bool evict_step(struct l1 *l1, struct shard *s, struct work *work)
 {
-    bool from_small = s->small.bytes > s->small_target || s->main.oldest == NULL;
-    struct entry *e = from_small ? s->small.oldest : s->main.oldest;
-    enum fate fate = entry_fate(l1, e, now);
-    if (fate == FATE_VOID || fate == FATE_EXPIRED) {
-        entry_bury(s, e, fate, dead);
-        return;
-    }
-    if (e->freq > 0 && *chances > 0) {
-        (*chances)--;
-        second_chance(s, e);
-        return;
-    }
-    if (from_small) {
-        ghost_add(&s->ghost, e->hash, entry_charge(e));
-    }
-    s->counted.evictions++;
-    entry_drop(s, e, dead);
-}
-
-bool evict_room(struct l1 *l1, struct shard *s, size_t need, int64_t now, struct entry **dead)
-{
-    size_t evictable = s->small.bytes + s->main.bytes;
-    if (need > s->budget - (s->used - evictable)) {
+    bool from_small = s->small.bytes > s->small_target || s->main.oldest == 0;
+    struct entry *e = entry_at(s, from_small ? s->small.oldest : s->main.oldest);
+    if (e == NULL) {
         return false;
     }
-    int chances = SECOND_CHANCES;
-    while (need > s->budget - s->used) {
-        evict_step(l1, s, now, &chances, dead);
+    enum fate fate = entry_fate(l1, e, work->now);
+    if (fate == FATE_VOID || fate == FATE_EXPIRED) {
+        entry_bury(s, e, fate);
+        return true;
     }
+    if (freq_of(e) > 0 && work->chances < SECOND_CHANCES) {
+        work->chances++;
+        second_chance(s, e);
+        return true;
+    }
+    if (from_small) {
+        ghost_add(&s->ghost, e->hash, entry_charge(s, e));
+    }
+    s->counted.evictions++;
+    entry_drop(s, e);
     return true;
-}
-
-void entry_drop(struct shard *s, struct entry *e, struct entry **dead)
-{
-    table_remove(&s->table, e);
-    evict_release(s, e);
-    e->chain = *dead;
-    *dead = e;
-}
-
-void entry_bury(struct shard *s, struct entry *e, enum fate fate, struct entry **dead)
-{
-    if (fate == FATE_VOID) {
-        s->counted.voids++;
-    } else if (fate == FATE_EXPIRED) {
-        s->counted.expirations++;
-    } else {
-        s->counted.lapses++;
-    }
-    entry_drop(s, e, dead);
-}
-
-void entries_free(struct entry *dead)
-{
-    while (dead != NULL) {
-        struct entry *next = dead->chain;
-        blob_unref(dead->blob);
-        mem_free(dead);
-        dead = next;
-    }
 }

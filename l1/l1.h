@@ -4,8 +4,8 @@
  * leases and time; nothing of sockets. Rule numbers (R1, C4, W1 ...) are those of the consistency
  * protocol, see ARCHITECTURE.md.
  *
- * Thread-safe: a call locks one shard at a time and holds no lock when it returns or wakes
- * somebody. Nothing here blocks or does I/O. Time is passed in: ms of CLOCK_BOOTTIME, read after
+ * Thread-safe: a call locks one shard at a time, a hit none if its thread has a reader, and holds no
+ * lock when it returns or wakes somebody. Nothing here blocks or does I/O. Time is passed in: ms of CLOCK_BOOTTIME, read after
  * the last socket read that brought requests.
  *
  * The promise of this file: no call returns a value that is older than an l1_invalidate,
@@ -14,8 +14,9 @@
  *
  * Identity: an entry is (key, db). The hash is over the key alone; invalidation, writes and R7 go
  * by the 64-bit hash and so reach the key in every db with one probe (a collision costs a miss,
- * never a stale value). A value is kept as the RESP bulk that is sent to clients ("$3\r\nfoo\r\n",
- * the same in RESP2 and RESP3); a null is an entry without a value.
+ * never a stale value). A value is the RESP bulk that is sent to clients ("$3\r\nfoo\r\n", the same
+ * in RESP2 and RESP3; kept without what follows from its length); a null is an entry without a
+ * value.
  */
 #pragma once
 
@@ -28,14 +29,18 @@ struct l1_lease;
 
 struct l1_options {
     /* Bytes: keys, values, index, queues, ghosts, leases: everything, but for an item that a call
-     * in progress brings in or takes out. */
+     * in progress brings in or takes out. Memory, not a count: pages are charged when they get their
+     * first entry. */
     size_t max_memory;
     /* Largest key + encoded value that is kept; at most max_memory / 4 and 1 GiB. */
     size_t max_item_size;
     /* How many covers there are, numbered from 0; less than L1_NO_COVER. */
     uint32_t covers;
-    /* How many slots there are, numbered from 0, at most 16384: in a cluster. 0: keys have none. */
+    /* How many slots there are, numbered from 0, at most 16384: in a cluster, which has only db 0.
+     * 0: keys have none. */
     uint32_t slots;
+    /* How many threads look up without a lock: see l1_reader. */
+    uint32_t readers;
 };
 
 /* NULL with *err filled when the options contradict each other or memory is out. */
@@ -76,6 +81,18 @@ void l1_drop_all(struct l1 *l1);
  * before it as well, so that nothing old is left by then). */
 void l1_drop_slot(struct l1 *l1, uint16_t slot);
 uint32_t l1_slot_generation(const struct l1 *l1, uint16_t slot);
+
+/* ---- Readers ------------------------------------------------------------------------------- */
+
+/* A thread that gives its reader with a query takes no lock for a hit and writes nothing that others
+ * read. In return it says when it rests: until then the memory of what it may have seen is not used
+ * again, so it must rest before it waits for anything, and every few milliseconds. A query without
+ * reader is answered all the same, under the lock. */
+struct l1_reader;
+/* The i-th of l1_options.readers, to be used by one thread; lives as long as L1. */
+struct l1_reader *l1_reader(struct l1 *l1, uint32_t i);
+/* Between lookups, by the reader's thread. The next lookup ends the rest. */
+void l1_reader_rest(struct l1_reader *r);
 
 /* ---- Reads --------------------------------------------------------------------------------- */
 
@@ -124,6 +141,7 @@ struct l1_query {
                                  which node owns the slot; 0 when keys have none */
     uint16_t cover;           /* the asking worker's; L1_NO_COVER: hit or join, no new lease */
     uint16_t fetcher;         /* the asking worker: who would fetch it (l1_outwait) */
+    struct l1_reader *reader; /* the thread's; NULL: look under the lock */
     struct chain *out;
     struct l1_waiter *waiter;     /* parked on L1_OWNER and L1_JOINED */
     const struct l1_waiter *with; /* R6b: when set, no hit and no new lease; L1_JOINED only if this
@@ -137,7 +155,7 @@ struct l1_query {
 MUST_CHECK enum l1_result l1_get(struct l1 *l1, struct l1_query *q, int64_t now);
 
 /* Like l1_get, but answers L1_HIT, L1_HIT_NULL or L1_PASS and leaves no trace of a miss: for a run of
- * pipelined GETs, most of which hit. `cover`, `waiter` and `with` are not looked at. */
+ * pipelined GETs, most of which hit. Without the lock it may overlook an entry that is being moved. `cover`, `waiter` and `with` are not looked at. */
 MUST_CHECK enum l1_result l1_hit(struct l1 *l1, const struct l1_query *q, int64_t now);
 
 /* All or nothing, for MGET: every value (or `null`) is appended to `out` in order, or nothing is

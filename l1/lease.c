@@ -84,15 +84,14 @@ bool lease_is_current(const struct l1 *l1, const struct shard *s, const struct l
                       int64_t now)
 {
     return lease->open && lease->generation == s->generation &&
-           slot_is_same(l1, lease->slot, lease->slot_generation) &&
+           slot_generation(l1, lease->slot) == lease->slot_generation &&
            cover_fate(l1, lease->cover, lease->incarnation, now) == FATE_LIVE;
 }
 
-bool lease_fits(struct l1 *l1, struct shard *s, const struct l1_lease *lease, int64_t now,
-                struct entry **dead)
+bool lease_fits(struct l1 *l1, struct shard *s, const struct l1_lease *lease, struct work *work)
 {
     return s->leases < LEASES_MAX && lease->charge <= s->lease_bytes_max - s->lease_bytes &&
-           evict_room(l1, s, lease->charge, now, dead);
+           room_for_bytes(l1, s, lease->charge, work) == ROOM_IS_THERE;
 }
 
 void lease_open(struct shard *s, struct l1_lease *lease, uint32_t incarnation, int64_t now)
@@ -229,7 +228,7 @@ struct ending {
     struct l1_waiter *waiters;
     enum l1_wake how;
     struct l1_reply reply;
-    struct entry *dead;
+    struct work work;
 };
 
 struct blob *l1_reply_blob(struct l1_reply *reply)
@@ -266,20 +265,20 @@ static void finish(struct ending *end, struct l1_lease *lease)
         w = next;
     }
     blob_unref(end->reply.blob);
-    entries_free(end->dead);
+    work_end(&end->work);
     mem_free(lease);
 }
 
 /* R5b (a). */
-static void share_entry(struct entry *e, struct ending *end)
+static void share_entry(const struct entry *e, struct ending *end)
 {
     end->reply = (struct l1_reply){0};
-    if (e->is_null) {
+    if (flags_of(e) & FLAG_NULL) {
         end->how = L1_WAKE_NULL;
         return;
     }
     /* The entry may be gone before the last waiter is awake. */
-    struct blob *b = e->blob != NULL ? blob_ref(e->blob) : blob_try_copy(entry_value(e));
+    struct blob *b = entry_copy(e);
     if (b == NULL) {
         end->how = L1_WAKE_RETRY;
         return;
@@ -294,8 +293,9 @@ static void share_entry(struct entry *e, struct ending *end)
  * value, after it has passed R7 like any read that went beside L1.
  * The owner of a bare lease has the value for himself already: for that only (c) is left. */
 static void settle_detached(struct l1 *l1, struct shard *s, struct l1_lease *lease,
-                            const struct l1_value *value, int64_t now, struct ending *end)
+                            const struct l1_value *value, struct ending *end)
 {
+    int64_t now = end->work.now;
     struct slice key = l1_lease_key(lease);
     if (MUTANT(R5b)) {
         return;
@@ -304,14 +304,14 @@ static void settle_detached(struct l1 *l1, struct shard *s, struct l1_lease *lea
         if (lease->first == NULL) {
             return;
         }
-        struct entry *e = table_find(&s->table, lease->hash, key, lease->db);
+        struct entry *e = table_find(l1, s, lease->hash, key, lease->db);
         enum fate fate = e == NULL ? FATE_VOID : entry_fate(l1, e, now);
         if (fate == FATE_LIVE) {
             share_entry(e, end);
             return;
         }
         if (e != NULL) {
-            entry_bury(s, e, fate, &end->dead);
+            entry_bury(s, e, fate);
         }
         struct l1_lease *newer = lease_find(s, lease->hash, key, lease->db);
         if (newer != NULL && !lease->carried && lease_is_current(l1, s, newer, now)) {
@@ -324,70 +324,82 @@ static void settle_detached(struct l1 *l1, struct shard *s, struct l1_lease *lea
     if (!value->is_null) {
         seen = value->encoded;
     }
-    shard_observe(s, lease->hash, lease->db, seen, &end->dead);
+    shard_observe(l1, s, lease->hash, lease->db, seen);
 }
 
 /* ---- Filling ------------------------------------------------------------------------------- */
 
-/* The entry that a value would be, or NULL when it is not to be kept or memory is out. */
-static struct entry *entry_try(const struct l1 *l1, const struct l1_lease *lease,
-                               const struct l1_value *value)
+/* How often a fill asks for more room; the lock is free in between. */
+#define ROOM_ROUNDS 100000
+
+static int64_t deadline_of(const struct l1_lease *lease, const struct l1_value *value)
 {
-    size_t n = value->is_null ? 0 : value->encoded.n;
-    if (value->ttl_ms <= 0 || lease->key_len > l1->max_item_size ||
-        n > l1->max_item_size - lease->key_len) {
-        return NULL;
-    }
-    bool large = n >= CHAIN_REF_MIN;
-    size_t size = offsetof(struct entry, bytes) + lease->key_len + (large ? 0 : n);
-    struct entry *e = mem_try(size > sizeof(*e) ? size : sizeof(*e));
-    if (e == NULL) {
-        return NULL;
-    }
-    *e = (struct entry){
-        .hash = lease->hash,
-        .incarnation = lease->incarnation,
-        .db = lease->db,
-        .key_len = (uint32_t)lease->key_len,
-        .value_len = large ? 0 : (uint32_t)n,
-        .slot_generation = lease->slot_generation,
-        .slot = lease->slot,
-        .cover = lease->cover,
-        .is_null = value->is_null,
-    };
-    if (__builtin_add_overflow(lease->t_send, value->ttl_ms, &e->deadline)) {
-        e->deadline = INT64_MAX;
-    }
-    memcpy(e->bytes, lease->key, lease->key_len);
-    if (large) {
-        e->blob = blob_try_copy(value->encoded);
-        if (e->blob == NULL) {
-            mem_free(e);
-            return NULL;
-        }
-    } else if (n > 0) {
-        memcpy(e->bytes + lease->key_len, value->encoded.p, n);
-    }
-    return e;
+    return lease->t_send + (value->ttl_ms < DEADLINE_MAX ? value->ttl_ms : DEADLINE_MAX);
 }
 
-/* R2, for a lease that is current. Takes *fresh if it is installed. */
-static bool install(struct l1 *l1, struct shard *s, struct entry **fresh, int64_t now,
-                    struct ending *end)
+/* Whether the value may be kept (R2, for a lease that is current) and there is room for it. */
+static enum room may_install(struct l1 *l1, struct shard *s, const struct l1_lease *lease,
+                             const struct entry_plan *plan, int64_t deadline, struct work *work)
 {
-    struct entry *e = *fresh;
-    if (e == NULL || (writes_block(s, e->hash) && !MUTANT(R2)) || now >= e->deadline ||
-        !evict_room(l1, s, entry_charge(e), now, &end->dead)) {
-        return false;
+    if ((writes_block(s, lease->hash) && !MUTANT(R2)) || work->now >= deadline) {
+        return ROOM_NEVER;
     }
-    *fresh = NULL;
-    debug_assert(table_find(&s->table, e->hash, slice_of(e->bytes, e->key_len), e->db) == NULL);
-    table_insert(&s->table, e);
+    size_t outside = mem_usable(plan->blob);
+    if (outside == 0) {
+        return room_for_slot(l1, s, plan->class, work);
+    }
+    /* And a page, should there be no slot. */
+    enum room room = room_for_bytes(l1, s, outside + l1->classes.page_size, work);
+    debug_assert(room != ROOM_IS_THERE || slab_has_room(s, plan->class));
+    return room;
+}
+
+/* There is room. Takes the plan's blob. */
+static void install(struct l1 *l1, struct shard *s, const struct l1_lease *lease,
+                    struct entry_plan *plan, int64_t deadline, struct ending *end)
+{
+    struct entry *e = slab_alloc(s, plan->class);
+    bug_on(e == NULL);
+    debug_assert(table_find(l1, s, lease->hash, plan->key, lease->db) == NULL);
+    if (plan->blob != NULL) {
+        s->used += mem_usable(plan->blob);
+        end->reply.blob = blob_ref(plan->blob);
+    }
+    entry_write(e, plan, lease, (uint32_t)deadline);
     evict_admit(s, e);
-    if (e->blob != NULL) {
-        end->reply.blob = blob_ref(e->blob);
+    table_insert(s, e);
+    s->counted.fills++;
+    table_grow(l1, s, &end->work);
+    room_ahead(l1, s, &end->work);
+}
+
+/* False: there is not enough room yet, but it gets more. That is asked for bit by bit, because many
+ * entries may have to go for a large value, and nobody is to wait so long for the lock. Meanwhile
+ * anything may happen to the lease. */
+static bool try_fill(struct l1 *l1, struct shard *s, struct l1_lease *lease,
+                     const struct l1_value *value, struct entry_plan *plan, struct ending *end)
+{
+    int64_t now = end->work.now;
+    if (lease_is_current(l1, s, lease, now) || (MUTANT(R2c) && lease->open)) {
+        int64_t deadline = deadline_of(lease, value) + (MUTANT(T1) ? now - lease->t_send : 0);
+        enum room room =
+            plan == NULL ? ROOM_NEVER : may_install(l1, s, lease, plan, deadline, &end->work);
+        if (room == ROOM_MORE_STEPS) {
+            return false;
+        }
+        if (room == ROOM_IS_THERE) {
+            install(l1, s, lease, plan, deadline, end);
+        } else {
+            s->counted.refusals++;
+        }
+    } else {
+        if (lease->open) {
+            lease_detach(s, lease);
+        }
+        settle_detached(l1, s, lease, value, end);
+        s->counted.refusals++;
     }
-    table_grow(l1, s, now, &end->dead);
+    end_lease(s, lease, end);
     return true;
 }
 
@@ -399,29 +411,20 @@ void l1_fill(struct l1 *l1, struct l1_lease **lease, const struct l1_value *valu
     struct ending end = {
         .how = value->is_null ? L1_WAKE_NULL : L1_WAKE_REPLY,
         .reply = {.encoded = value->encoded},
+        .work = {.now = now},
     };
-    /* Allocated and copied before the lock is taken, for the rare price of doing it in vain. */
-    struct entry *fresh = entry_try(l1, ended, value);
-    bool installed = false;
-    lock_take(&s->lock);
-    if (likely(lease_is_current(l1, s, ended, now)) || (MUTANT(R2c) && ended->open)) {
-        if (MUTANT(T1) && fresh != NULL) {
-            fresh->deadline += now - ended->t_send;
-        }
-        installed = install(l1, s, &fresh, now, &end);
-    } else {
-        if (ended->open) {
-            lease_detach(s, ended);
-        }
-        settle_detached(l1, s, ended, value, now, &end);
+    /* A large value is copied before the lock is taken, for the rare price of doing it in vain. */
+    struct entry_plan plan;
+    bool keeps = entry_plan_init(&plan, l1, ended, value);
+    bool done = false;
+    for (int round = 0; !done; round++) {
+        lock_take(&s->lock);
+        done = try_fill(l1, s, ended, value, keeps && round < ROOM_ROUNDS ? &plan : NULL, &end);
+        lock_give(&s->lock);
+        work_end(&end.work);
     }
-    s->counted.fills += installed;
-    s->counted.refusals += !installed;
-    end_lease(s, ended, &end);
-    lock_give(&s->lock);
-    if (fresh != NULL) {
-        fresh->chain = end.dead;
-        end.dead = fresh;
+    if (keeps) {
+        entry_plan_fini(&plan);
     }
     finish(&end, ended);
 }

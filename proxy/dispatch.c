@@ -310,6 +310,7 @@ static struct l1_query query_for(const struct client *c, struct slice key, uint6
         .slot_generation = c->place.generation,
         .cover = feed == NULL ? L1_NO_COVER : feed_cover(feed, key),
         .fetcher = (uint16_t)c->worker->index,
+        .reader = c->worker->reader,
         .out = out,
         .waiter = &request->waiter,
         .with = earlier->roads == 0 || MUTANT(R6b) ? NULL : &earlier->last->waiter,
@@ -441,7 +442,7 @@ size_t dispatch_hits(struct client *c, struct slice in, unsigned *share)
 {
     struct worker *worker = c->worker;
     struct l1 *l1 = worker->server->l1;
-    struct l1_query query = {.db = c->db};
+    struct l1_query query = {.db = c->db, .reader = worker->reader};
     size_t used = 0;
     uint64_t hits = 0;
     uint64_t nulls = 0;
@@ -500,6 +501,7 @@ static bool mget_hits(struct client *c, const struct request_view *view, struct 
             .db = c->db,
             .slot = c->place.slot,
             .cover = L1_NO_COVER,
+            .reader = worker->reader,
         };
     }
     struct chain_mark mark = chain_mark(out);

@@ -171,7 +171,8 @@ bool nodes_create(struct server *server, char err[ERR_MAX])
     server->l1 = l1_create(&(struct l1_options){.max_memory = conf->l1_max_memory,
                                                 .max_item_size = conf->l1_max_item_size,
                                                 .covers = server->covered * covers,
-                                                .slots = server->is_cluster ? TOPOLOGY_SLOTS : 0},
+                                                .slots = server->is_cluster ? TOPOLOGY_SLOTS : 0,
+                                                .readers = server->nworkers},
                            err);
     if (server->l1 == NULL) {
         return false;

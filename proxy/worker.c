@@ -316,6 +316,7 @@ static void on_turn_end(struct ev_loop *loop, struct ev_prepare *prepare, int ev
     if (worker->draining) {
         finish_drain(worker);
     }
+    l1_reader_rest(worker->reader);
     bool done = !has_more_to_do(worker);
     if (done) {
         pinned_reap(worker);
@@ -470,6 +471,7 @@ struct worker *worker_create(struct server *server, unsigned index)
         exit(1);
     }
     worker->read_buffer = mem_alloc(WORKER_READ_SIZE);
+    worker->reader = l1_reader(server->l1, index);
     pthread_mutex_init(&worker->mailbox_lock, NULL);
     worker->mailbox_tail = &worker->mailbox_head;
     worker->own_tail = &worker->own_head;
@@ -507,6 +509,7 @@ static void *run(void *arg)
     redirect_fini(worker);
     nodes_stop(worker); /* feeds are freed later: other workers' INFO still asks for their stats */
     fence_start(worker);
+    l1_reader_rest(worker->reader);
     return NULL;
 }
 

@@ -73,7 +73,8 @@ struct worker {
     struct ev_loop *loop;
     pthread_t thread;
 
-    int64_t now; /* ms of CLOCK_BOOTTIME, read after the last socket read (D17) */
+    int64_t now;              /* ms of CLOCK_BOOTTIME, read after the last socket read (D17) */
+    struct l1_reader *reader; /* rests at the end of each turn */
     struct upstream *upstream;
     struct worker_node *nodes; /* server->max_nodes */
     uint16_t nnodes;           /* of these, followed */

@@ -81,6 +81,7 @@ struct thread {
     pthread_t id;
     struct world *world;
     unsigned int number;
+    struct l1_reader *reader; /* of all threads but the last, which looks under the lock */
     uint64_t random;
     struct chain out;
     struct fetch fetches[FETCHES];
@@ -188,6 +189,7 @@ static struct l1_query query(struct thread *t, uint32_t *key)
         .slot = slot_of(*key),
         .slot_generation = l1_slot_generation(t->world->l1, slot_of(*key)),
         .cover = (uint16_t)(t->number % COVERS),
+        .reader = t->reader,
         .out = &t->out,
     };
 }
@@ -556,14 +558,23 @@ static void step(struct thread *t)
     }
 }
 
+static void rest(struct thread *t)
+{
+    if (t->reader != NULL) {
+        l1_reader_rest(t->reader);
+    }
+}
+
 static void *run_thread(void *arg)
 {
     struct thread *t = arg;
     while (!atomic_load_explicit(&t->world->stop, memory_order_relaxed)) {
-        for (int i = 0; i < 100; i++) {
+        for (uint32_t i = 1 + pick(t, 100); i > 0; i--) {
             step(t);
         }
+        rest(t);
     }
+    rest(t);
     for (int i = 0; i < FETCHES; i++) {
         if (t->fetches[i].lease != NULL) {
             end_fetch(t, &t->fetches[i]);
@@ -578,7 +589,8 @@ static void world_init(struct world *w, size_t max_memory, bool only_pairs)
     struct l1_options o = {.max_memory = max_memory,
                            .max_item_size = LARGE_LEN + 16,
                            .covers = COVERS,
-                           .slots = SLOTS};
+                           .slots = SLOTS,
+                           .readers = THREADS};
     memset(w, 0, sizeof(*w));
     w->max_memory = max_memory;
     w->only_pairs = only_pairs;
@@ -605,6 +617,7 @@ static void thread_init(struct thread *t, struct world *w, unsigned int number)
     t->world = w;
     t->number = number;
     t->random = 0x9e3779b97f4a7c15U * (number + 1) ^ (uint64_t)time(NULL);
+    t->reader = number == THREADS - 1 ? NULL : l1_reader(w->l1, number);
     chain_init(&t->out);
     for (int i = 0; i < READERS; i++) {
         t->readers[i].waiter.wake = woken;

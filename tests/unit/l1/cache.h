@@ -16,6 +16,7 @@
 
 struct cache {
     struct l1 *l1;
+    struct l1_reader *reader; /* rests whenever no lookup is being made */
     struct chain out;
 };
 
@@ -34,9 +35,11 @@ struct reader {
 static inline struct cache cache_of(size_t max_memory, size_t max_item_size)
 {
     char err[ERR_MAX];
-    struct l1_options o = {.max_memory = max_memory, .max_item_size = max_item_size, .covers = 3};
+    struct l1_options o = {
+        .max_memory = max_memory, .max_item_size = max_item_size, .covers = 3, .readers = 1};
     struct cache c = {.l1 = l1_create(&o, err)};
     cr_assert(c.l1 != NULL, "%s", err);
+    c.reader = l1_reader(c.l1, 0);
     chain_init(&c.out);
     l1_cover_up(c.l1, 0, UNTIL);
     l1_cover_up(c.l1, 1, UNTIL);
@@ -88,8 +91,11 @@ static inline void reader_woken(struct l1_waiter *w, enum l1_wake how, struct l1
 static inline struct l1_query query_of(struct cache *c, struct reader *r, const char *key)
 {
     r->waiter.wake = reader_woken;
-    return (struct l1_query){
-        .key = slice_str(key), .hash = hash_of(c, key), .out = &c->out, .waiter = &r->waiter};
+    return (struct l1_query){.key = slice_str(key),
+                             .hash = hash_of(c, key),
+                             .reader = c->reader,
+                             .out = &c->out,
+                             .waiter = &r->waiter};
 }
 
 /* l1_get of a key in db 0 under a cover. */
@@ -101,6 +107,9 @@ static inline enum l1_result get_under(struct cache *c, struct reader *r, const 
     enum l1_result result = l1_get(c->l1, &q, now);
     if (result == L1_OWNER) {
         r->lease = q.lease;
+    }
+    if (c->reader != NULL) {
+        l1_reader_rest(c->reader);
     }
     return result;
 }
@@ -179,11 +188,22 @@ static inline size_t get_run(struct l1 *l1, struct l1_query *q, size_t n, struct
     return answered;
 }
 
+/* Whether l1_hit answers the key. */
+static inline bool hits(struct cache *c, const char *key, int64_t now)
+{
+    struct l1_query q = {
+        .key = slice_str(key), .hash = hash_of(c, key), .reader = c->reader, .out = &c->out};
+    bool hit = get_run(c->l1, &q, 1, NULL_REPLY, now) == 1;
+    if (c->reader != NULL) {
+        l1_reader_rest(c->reader);
+    }
+    return hit;
+}
+
 /* Whether the key is a hit, without taking a lease for it. */
 static inline bool holds(struct cache *c, const char *key, int64_t now)
 {
-    struct l1_query q = {.key = slice_str(key), .hash = hash_of(c, key), .out = &c->out};
-    bool hit = get_run(c->l1, &q, 1, NULL_REPLY, now) == 1;
+    bool hit = hits(c, key, now);
     empty_out(c);
     return hit;
 }
@@ -191,8 +211,7 @@ static inline bool holds(struct cache *c, const char *key, int64_t now)
 /* Whether the key is a hit with that text. */
 static inline bool holds_text(struct cache *c, const char *key, const char *text, int64_t now)
 {
-    struct l1_query q = {.key = slice_str(key), .hash = hash_of(c, key), .out = &c->out};
-    return get_run(c->l1, &q, 1, NULL_REPLY, now) == 1 && strcmp(taken(c), text) == 0;
+    return hits(c, key, now) && strcmp(taken(c), text) == 0;
 }
 
 static inline void invalidate(struct cache *c, const char *key)

@@ -26,7 +26,7 @@ static bool holds_number(struct cache *c, const char *prefix, unsigned int i, in
 /* More new keys than fit. */
 static void scan(struct cache *c, const char *prefix, int64_t now)
 {
-    for (unsigned int i = 0; i < 4000; i++) {
+    for (unsigned int i = 0; i < 10000; i++) {
         put_number(c, prefix, i, now);
     }
 }
@@ -138,40 +138,6 @@ Test(evict, scan_does_not_push_out_what_was_read_again)
     cache_close(&c);
 }
 
-/* Evicts all that nobody read twice, and little more: the cache holds about 2300 of these. */
-static void push_out(struct cache *c, const char *prefix, int64_t now)
-{
-    for (unsigned int i = 0; i < 3000; i++) {
-        put_number(c, prefix, i, now);
-    }
-}
-
-static unsigned int count_numbers(struct cache *c, const char *prefix, unsigned int n, int64_t now)
-{
-    unsigned int count = 0;
-    for (unsigned int i = 0; i < n; i++) {
-        count += holds_number(c, prefix, i, now);
-    }
-    return count;
-}
-
-Test(evict, key_that_comes_back_soon_is_kept_longer)
-{
-    struct cache c = cache_of(SMALL_CACHE, 4096);
-    for (unsigned int i = 0; i < 50; i++) {
-        put_number(&c, "k", i, 10);
-    }
-    push_out(&c, "between", 10);
-    cr_assert(count_numbers(&c, "k", 50, 11) == 0);
-    for (unsigned int i = 0; i < 50; i++) {
-        put_number(&c, "k", i, 12);
-    }
-    push_out(&c, "after", 12);
-    unsigned int kept = count_numbers(&c, "k", 50, 13);
-    cr_expect(kept >= 10, "%u", kept); /* the ghost is smaller than these many small items */
-    cache_close(&c);
-}
-
 /* A kilobyte each, so that few are evicted and the ghost has places to spare: only their age makes
  * them forgotten. The cache holds about 200. */
 static void put_kilobytes(struct cache *c, const char *prefix, unsigned int n, int64_t now)
@@ -197,6 +163,19 @@ static unsigned int count_held(struct cache *c, const char *prefix, unsigned int
     return count;
 }
 
+Test(evict, key_that_comes_back_soon_is_kept_longer)
+{
+    struct cache c = cache_of(SMALL_CACHE, 4096);
+    put_kilobytes(&c, "k", 40, 10);
+    put_kilobytes(&c, "between", 250, 10);
+    cr_assert(count_held(&c, "k", 40, 11) == 0);
+    put_kilobytes(&c, "k", 40, 12);
+    put_kilobytes(&c, "after", 250, 12);
+    unsigned int kept = count_held(&c, "k", 40, 13);
+    cr_expect(kept > 30, "%u", kept); /* fingerprints may collide */
+    cache_close(&c);
+}
+
 Test(evict, key_that_comes_back_late_is_not_remembered)
 {
     struct cache c = cache_of(SMALL_CACHE, 4096);
@@ -215,7 +194,7 @@ Test(evict, the_dead_get_no_second_chance_and_are_not_counted_as_evicted)
     struct cache c = cache_of(SMALL_CACHE, 4096);
     for (unsigned int i = 0; i < 200; i++) {
         put_number(&c, "dead", i, 10);
-        for (int hits = 0; hits < 5; hits++) {
+        for (int times = 0; times < 5; times++) {
             cr_assert(holds_number(&c, "dead", i, 11));
         }
     }
@@ -231,9 +210,9 @@ Test(evict, the_dead_get_no_second_chance_and_are_not_counted_as_evicted)
 Test(evict, cache_full_of_hot_entries_takes_new_ones)
 {
     struct cache c = cache_of(SMALL_CACHE, 4096);
-    for (unsigned int i = 0; i < 3000; i++) {
+    for (unsigned int i = 0; i < 8000; i++) {
         put_number(&c, "k", i, 10);
-        for (int hits = 0; hits < 5; hits++) {
+        for (int times = 0; times < 5; times++) {
             cr_assert(holds_number(&c, "k", i, 11));
         }
         cr_assert(stats_of(&c).bytes <= SMALL_CACHE);

@@ -528,7 +528,7 @@ Test(lease, blob_of_a_reply_is_null_when_memory_is_out)
     mem_fail_after(-1);
     cr_expect(was_told(&a, "value"));
     cr_expect(a.blob == NULL);
-    cr_expect(!holds(&c, "k", 20));
+    cr_expect(holds_text(&c, "k", "value", 20), "entries have memory of their own");
     cache_close(&c);
 }
 

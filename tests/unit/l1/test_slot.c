@@ -16,9 +16,11 @@ static struct cache slots_open(void)
     struct l1_options o = {.max_memory = (size_t)1 << 20,
                            .max_item_size = (size_t)64 << 10,
                            .covers = 1,
-                           .slots = SLOTS};
+                           .slots = SLOTS,
+                           .readers = 1};
     struct cache c = {.l1 = l1_create(&o, err)};
     cr_assert(c.l1 != NULL, "%s", err);
+    c.reader = l1_reader(c.l1, 0);
     chain_init(&c.out);
     l1_cover_up(c.l1, 0, UNTIL);
     return c;

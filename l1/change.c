@@ -1,0 +1,123 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * change.c: keys that changed: invalidations, writes of this process, reads that contradict. Each
+ * takes the shard's lock, removes the entry and detaches leases; what a fetch brings later is kept
+ * out by its lease (lease.c).
+ */
+#include "l1_priv.h"
+
+size_t shard_drop_hash(struct shard *s, uint64_t hash)
+{
+    size_t dropped = 0;
+    struct entry *e = table_next(s, hash, NULL);
+    while (e != NULL) {
+        struct entry *next = table_next(s, hash, e);
+        entry_drop(s, e);
+        dropped++;
+        e = next;
+    }
+    return dropped;
+}
+
+void shard_observe(const struct l1 *l1, struct shard *s, uint64_t hash, uint32_t db,
+                   struct slice encoded)
+{
+    struct entry *e = table_next(s, hash, NULL);
+    while (e != NULL) {
+        struct entry *next = table_next(s, hash, e);
+        bool is_null = (flags_of(e) & FLAG_NULL) != 0;
+        bool null = encoded.p == NULL;
+        bool same = is_null || null ? is_null && null : entry_is_value(e, encoded);
+        if (entry_db(l1, e) == db && !same) {
+            entry_drop(s, e);
+            s->counted.read_drops++;
+        }
+        e = next;
+    }
+    lease_detach_hash(s, hash, &db);
+}
+
+void l1_invalidate(struct l1 *l1, uint64_t hash)
+{
+    struct shard *s = shard_of(l1, hash);
+    lock_take(&s->lock);
+    size_t dropped = MUTANT(R3e) ? 0 : shard_drop_hash(s, hash);
+    bool detached = !MUTANT(R3) && lease_detach_hash(s, hash, NULL);
+    s->counted.invalidations += dropped > 0 || detached;
+    lock_give(&s->lock);
+}
+
+void l1_observe_value(struct l1 *l1, uint64_t hash, uint32_t db, struct slice encoded)
+{
+    struct shard *s = shard_of(l1, hash);
+    lock_take(&s->lock);
+    shard_observe(l1, s, hash, db, encoded);
+    lock_give(&s->lock);
+}
+
+void l1_observe(struct l1 *l1, uint64_t hash)
+{
+    struct shard *s = shard_of(l1, hash);
+    lock_take(&s->lock);
+    s->counted.read_drops += shard_drop_hash(s, hash);
+    lease_detach_hash(s, hash, NULL);
+    lock_give(&s->lock);
+}
+
+void l1_write_begin(struct l1 *l1, const uint64_t *hashes, size_t n)
+{
+    bug_on(n == 0 || n > L1_WRITE_KEYS);
+    for (size_t i = 0; i < n; i++) {
+        struct shard *s = shard_of(l1, hashes[i]);
+        lock_take(&s->lock);
+        writes_begin(s, hashes[i]);
+        s->counted.write_drops += MUTANT(W1) ? 0 : shard_drop_hash(s, hashes[i]);
+        lease_detach_hash(s, hashes[i], NULL);
+        lock_give(&s->lock);
+    }
+    if (n > 1) {
+        atomic_fetch_add_explicit(&l1->torn, 1, memory_order_acq_rel);
+    }
+}
+
+/* Detaches as well: a lease taken since the begin may have been sent before the write, and a reader
+ * who joins it from now on must not get that (R5). */
+void l1_write_end(struct l1 *l1, const uint64_t *hashes, size_t n)
+{
+    bug_on(n == 0 || n > L1_WRITE_KEYS);
+    for (size_t i = 0; i < n; i++) {
+        struct shard *s = shard_of(l1, hashes[i]);
+        lock_take(&s->lock);
+        writes_end(s, hashes[i]);
+        if (!MUTANT(R5)) {
+            lease_detach_hash(s, hashes[i], NULL);
+        }
+        lock_give(&s->lock);
+    }
+}
+
+void l1_write_begin_wide(struct l1 *l1)
+{
+    for (uint32_t i = 0; i < l1->shard_count; i++) {
+        struct shard *s = &l1->shards[i];
+        lock_take(&s->lock);
+        s->writes.wide++;
+        lock_give(&s->lock);
+    }
+}
+
+/* Its keys are not known here, so every lease is detached, by number: walking them all would take
+ * too long. `torn` moves here and not at the begin, because the caller drops the keys in
+ * between. */
+void l1_write_end_wide(struct l1 *l1)
+{
+    atomic_fetch_add_explicit(&l1->torn, 1, memory_order_acq_rel);
+    for (uint32_t i = 0; i < l1->shard_count; i++) {
+        struct shard *s = &l1->shards[i];
+        lock_take(&s->lock);
+        bug_on(s->writes.wide == 0);
+        s->writes.wide--;
+        s->generation++;
+        lock_give(&s->lock);
+    }
+}

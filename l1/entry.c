@@ -1,0 +1,196 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * entry.c: what an entry is made of, and what comes out of it again.
+ *
+ * A value arrives as the RESP bulk that clients get. "$n\r\n" and "\r\n" follow from its length, so
+ * they are not kept: that is 7 bytes of 126. Anything that is not exactly such a bulk is kept as it
+ * is. Values of CHAIN_REF_MIN and above, or too large for a slot, are blobs, framed, that clients'
+ * output shares.
+ *
+ * No locks are taken and none is wanted, but that the entry does not go meanwhile.
+ */
+#include "l1_priv.h"
+
+#include "../conf/mem.h"
+
+/* Of a value below CHAIN_REF_MIN. */
+#define LENGTH_DIGITS 5
+#define FRAME_MAX     (1 + LENGTH_DIGITS + 2 + 2)
+/* Values up to here are written in one piece, for which the output may have to begin a segment. */
+#define ONE_PIECE_MAX 512
+
+/* "$n\r\n" at p; how many bytes. */
+static size_t write_head(char *p, size_t n)
+{
+    char digits[LENGTH_DIGITS];
+    size_t count = 0;
+    do {
+        digits[count++] = (char)('0' + n % 10);
+        n /= 10;
+    } while (n > 0);
+    *p++ = '$';
+    for (size_t i = count; i > 0; i--) {
+        *p++ = digits[i - 1];
+    }
+    memcpy(p, "\r\n", 2);
+    return 1 + count + 2;
+}
+
+/* Whether s is a bulk as write_head would begin it; then *value is what is in it. */
+static bool is_framed(struct slice s, struct slice *value)
+{
+    char head[FRAME_MAX];
+    if (s.n < sizeof("$0\r\n\r\n") - 1 || s.p[0] != '$' || s.n >= CHAIN_REF_MIN) {
+        return false;
+    }
+    /* The length that fits: the head is 4 bytes for one digit, and one more for each. */
+    for (size_t head_n = 4; head_n <= 3 + LENGTH_DIGITS && head_n + 2 <= s.n; head_n++) {
+        size_t n = s.n - head_n - 2;
+        if (s.p[head_n - 1] == '\n') {
+            if (write_head(head, n) != head_n || memcmp(s.p, head, head_n) != 0 ||
+                memcmp(s.p + head_n + n, "\r\n", 2) != 0) {
+                return false;
+            }
+            *value = slice_of(s.p + head_n, n);
+            return true;
+        }
+    }
+    return false;
+}
+
+bool append_framed(struct chain *out, struct slice value)
+{
+    if (likely(value.n <= ONE_PIECE_MAX)) {
+        char *p = chain_reserve(out, FRAME_MAX + value.n);
+        if (unlikely(p == NULL)) {
+            return false;
+        }
+        size_t head = write_head(p, value.n);
+        memcpy(p + head, value.p, value.n);
+        memcpy(p + head + value.n, "\r\n", 2);
+        chain_commit(out, head + value.n + 2);
+        return true;
+    }
+    char head[FRAME_MAX];
+    struct chain_mark mark = chain_mark(out);
+    if (chain_append(out, slice_of(head, write_head(head, value.n))) && chain_append(out, value) &&
+        chain_append(out, SLICE("\r\n"))) {
+        return true;
+    }
+    chain_rewind(out, mark);
+    return false;
+}
+
+bool entry_is_value(const struct entry *e, struct slice encoded)
+{
+    struct slice value = encoded;
+    if (flags_of(e) & FLAG_BLOB) {
+        const struct blob *b = entry_blob(e);
+        return slice_eq(slice_of(b->p, b->n), encoded);
+    }
+    bool same_form = is_framed(encoded, &value) == ((flags_of(e) & FLAG_FRAMED) != 0);
+    return same_form && slice_eq(entry_value(e), value);
+}
+
+struct blob *entry_copy(const struct entry *e)
+{
+    if (flags_of(e) & FLAG_BLOB) {
+        return blob_ref(entry_blob(e));
+    }
+    struct slice value = entry_value(e);
+    if (!(flags_of(e) & FLAG_FRAMED)) {
+        return blob_try_copy(value);
+    }
+    struct blob *b = blob_try(FRAME_MAX + value.n);
+    if (b != NULL) {
+        size_t head = write_head(b->p, value.n);
+        memcpy(b->p + head, value.p, value.n);
+        memcpy(b->p + head + value.n, "\r\n", 2);
+        b->n = head + value.n + 2;
+    }
+    return b;
+}
+
+/* ---- Making one ---------------------------------------------------------------------------- */
+
+static size_t largest_slot(const struct l1 *l1)
+{
+    return l1->classes.size[l1->classes.count - 1];
+}
+
+bool entry_fits_key(const struct l1 *l1, size_t key_len)
+{
+    size_t fixed = sizeof(struct entry) + sizeof(uint32_t) + sizeof(struct blob *);
+    return key_len < l1->max_item_size && key_len <= UINT16_MAX &&
+           key_len <= largest_slot(l1) - fixed;
+}
+
+bool entry_plan_init(struct entry_plan *plan, const struct l1 *l1, const struct l1_lease *lease,
+                     const struct l1_value *value)
+{
+    size_t n = value->is_null ? 0 : value->encoded.n;
+    if (value->ttl_ms <= 0 || n > l1->max_item_size - lease->key_len) {
+        return false;
+    }
+    *plan = (struct entry_plan){
+        .key = slice_of(lease->key, lease->key_len),
+        .place = l1->has_slots ? lease->slot : lease->db,
+    };
+    size_t size = sizeof(struct entry) + lease->key_len;
+    if (plan->place != 0) {
+        plan->flags |= FLAG_PLACE;
+        size += sizeof(plan->place);
+    }
+    if (value->is_null) {
+        plan->flags |= FLAG_NULL;
+    } else {
+        plan->value = value->encoded;
+        plan->flags |= is_framed(value->encoded, &plan->value) ? FLAG_FRAMED : 0;
+    }
+    if (plan->value.n >= CHAIN_REF_MIN || size + plan->value.n > largest_slot(l1)) {
+        plan->blob = blob_try_copy(value->encoded);
+        if (plan->blob == NULL) {
+            return false;
+        }
+        plan->flags = (plan->flags & ~FLAG_FRAMED) | FLAG_BLOB;
+        size += sizeof(plan->blob);
+    } else {
+        size += plan->value.n;
+    }
+    plan->class = class_of(&l1->classes, size);
+    plan->charge = l1->classes.size[plan->class] + mem_usable(plan->blob);
+    return true;
+}
+
+void entry_plan_fini(struct entry_plan *plan)
+{
+    blob_unref(plan->blob);
+    plan->blob = NULL;
+}
+
+void entry_write(struct entry *e, struct entry_plan *plan, const struct l1_lease *lease,
+                 uint32_t deadline)
+{
+    bool has_blob = plan->blob != NULL;
+    char *at = e->bytes;
+    e->hash = (uint32_t)lease->hash;
+    e->deadline = deadline;
+    e->stamp = lease->incarnation + lease->slot_generation;
+    e->cover = lease->cover;
+    e->key_len = (uint16_t)plan->key.n;
+    e->value_len = has_blob ? 0 : (uint16_t)plan->value.n;
+    atomic_store_explicit(&e->freq, 0, memory_order_relaxed);
+    flags_set(e, plan->flags);
+    if (plan->flags & FLAG_PLACE) {
+        memcpy(at, &plan->place, sizeof(plan->place));
+        at += sizeof(plan->place);
+    }
+    memcpy(at, plan->key.p, plan->key.n);
+    at += plan->key.n;
+    if (has_blob) {
+        memcpy(at, &plan->blob, sizeof(plan->blob));
+        plan->blob = NULL;
+    } else if (plan->value.n > 0) {
+        memcpy(at, plan->value.p, plan->value.n);
+    }
+}

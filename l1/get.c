@@ -1,0 +1,297 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * get.c: lookups. A hit takes no lock if the thread has a reader. Everything else looks again with
+ * the lock (l1_get once more if it must open a lease, which is allocated without it).
+ *
+ * Why nothing stale is served: a change takes the shard's lock and removes the entry, so a lookup
+ * that began behind it finds nothing, and one that overlaps with it may return what was current when
+ * it began. What a fetch brings later is kept out by its lease (lease.c). Covers are not under any
+ * lock. A lookup loads the moment and the incarnation when it has found the entry, and behind them
+ * whether the entry is still live. If it sees a moment that l1_cover_renew stored, it also sees the
+ * drops that the owner applied before (C11), hence that a dropped entry is not live any more. With
+ * the lock the same follows from the order of critical sections.
+ *
+ * Why l1_get_all never sees half a multi-key write: such a write moves `torn` after its last drop
+ * and before anything can be installed again. To return the old value of one key and the new one
+ * of another, l1_get_all must have read the first before its drop and the second after its install,
+ * hence `torn` moved between its two loads.
+ */
+#include "l1_priv.h"
+
+#include "../conf/mem.h"
+
+/* ---- Reads --------------------------------------------------------------------------------- */
+
+/* Hits beyond FREQ_MAX store nothing, so that a hot entry's line stays in every processor's cache.
+ * Readers who count at once lose a hit. */
+static inline void touch(struct entry *e)
+{
+    unsigned int freq = atomic_load_explicit(&e->freq, memory_order_relaxed);
+    if (unlikely(freq < FREQ_MAX)) {
+        atomic_store_explicit(&e->freq, (uint8_t)(freq + 1), memory_order_relaxed);
+    }
+}
+
+/* The servable entry of a key. One that is not is deleted: it might come back to life with the next
+ * PONG, after a newer value was read elsewhere (C7). */
+static struct entry *find_live(struct l1 *l1, struct shard *s, const struct l1_query *q,
+                               int64_t now)
+{
+    struct entry *e = table_find(l1, s, q->hash, q->key, q->db);
+    if (e == NULL) {
+        return NULL;
+    }
+    enum fate fate = entry_fate(l1, e, now);
+    if (unlikely(fate != FATE_LIVE)) {
+        if (!(MUTANT(C7) && fate == FATE_LAPSED)) {
+            entry_bury(s, e, fate);
+        }
+        return NULL;
+    }
+    touch(e);
+    return e;
+}
+
+static bool append_blob(const struct entry *e, struct chain *out)
+{
+    struct blob *b = entry_blob(e);
+    return b->n >= CHAIN_REF_MIN ? chain_append_blob(out, b, 0, b->n)
+                                 : chain_append(out, slice_of(b->p, b->n));
+}
+
+/* L1_PASS when memory is out: the reply can still be relayed piece by piece. */
+static inline enum l1_result serve(const struct entry *e, unsigned int flags, struct chain *out)
+{
+    if (unlikely(flags & FLAG_NULL)) {
+        return L1_HIT_NULL;
+    }
+    if (likely(flags & FLAG_FRAMED)) {
+        return likely(append_framed(out, entry_value(e))) ? L1_HIT : L1_PASS;
+    }
+    bool ok = flags & FLAG_BLOB ? append_blob(e, out) : chain_append(out, entry_value(e));
+    return likely(ok) ? L1_HIT : L1_PASS;
+}
+
+/* ---- Without the lock ---------------------------------------------------------------------- */
+
+enum peek { PEEK_HIT, PEEK_NULL, PEEK_NOTHING, PEEK_LOOK_AGAIN };
+
+/* PEEK_NOTHING: seems not to be there. PEEK_LOOK_AGAIN: there is something that takes the lock. */
+static inline enum peek peek(struct l1 *l1, const struct shard *s, const struct l1_query *q,
+                             int64_t now)
+{
+    struct entry *e = table_peek(l1, s, q->hash, q->key, q->db);
+    if (unlikely(e == NULL)) {
+        return PEEK_NOTHING;
+    }
+    enum fate fate = entry_fate(l1, e, now);
+    /* Behind the cover's moment, see the head of the file. */
+    unsigned int flags = flags_of(e);
+    if (unlikely(fate != FATE_LIVE || !(flags & FLAG_LIVE))) {
+        return PEEK_LOOK_AGAIN;
+    }
+    touch(e);
+    enum l1_result result = serve(e, flags, q->out);
+    return result == L1_HIT ? PEEK_HIT : result == L1_HIT_NULL ? PEEK_NULL : PEEK_LOOK_AGAIN;
+}
+
+/* ---- With it ------------------------------------------------------------------------------- */
+
+/* Whether a lease may be taken under the cover now, and its incarnation. */
+static bool cover_grants(const struct l1 *l1, uint16_t cover, int64_t now, uint32_t *incarnation)
+{
+    if (cover >= l1->cover_count) {
+        return false;
+    }
+    *incarnation = atomic_load_explicit(&l1->covers[cover].incarnation, memory_order_acquire);
+    return is_up(*incarnation) && cover_fate(l1, cover, *incarnation, now) == FATE_LIVE;
+}
+
+/* Opens *fresh for the key, which has neither entry nor lease; without one at hand L1_OWNER only
+ * says that it could. */
+static enum l1_result take_lease(struct l1 *l1, struct shard *s, struct l1_query *q, int64_t now,
+                                 struct l1_lease **fresh, struct work *work)
+{
+    uint32_t incarnation;
+    if (!entry_fits_key(l1, q->key.n) || (l1->has_slots && q->db != 0) ||
+        !cover_grants(l1, q->cover, now, &incarnation)) {
+        return L1_PASS;
+    }
+    if (fresh == NULL) {
+        return L1_OWNER;
+    }
+    if (!lease_fits(l1, s, *fresh, work)) {
+        return L1_PASS;
+    }
+    lease_open(s, *fresh, incarnation, now);
+    q->lease = *fresh;
+    *fresh = NULL;
+    return L1_OWNER;
+}
+
+/* The lease that may be joined. One that nobody may join any more makes way for a new one. */
+static struct l1_lease *find_current(struct l1 *l1, struct shard *s, const struct l1_query *q,
+                                     int64_t now)
+{
+    struct l1_lease *lease = lease_find(s, q->hash, q->key, q->db);
+    if (lease != NULL && (MUTANT(R5j) || !lease_is_current(l1, s, lease, now))) {
+        lease_detach(s, lease);
+        return NULL;
+    }
+    return lease;
+}
+
+static enum l1_result look(struct l1 *l1, struct shard *s, struct l1_query *q, int64_t now,
+                           struct l1_lease **fresh, struct work *work)
+{
+    const struct entry *e = find_live(l1, s, q, now);
+    if (likely(e != NULL)) {
+        return serve(e, flags_of(e), q->out);
+    }
+    struct l1_lease *lease = find_current(l1, s, q, now);
+    if (lease != NULL) {
+        lease_join(s, lease, q->waiter);
+        return L1_JOINED;
+    }
+    enum l1_result result = take_lease(l1, s, q, now, fresh, work);
+    if (result == L1_OWNER && fresh != NULL) {
+        lease_join(s, q->lease, q->waiter);
+    }
+    return result;
+}
+
+/* R6b. `with` is looked at only in its own shard, whose lock covers its lease. */
+static enum l1_result join_with(struct l1 *l1, struct shard *s, struct l1_query *q, int64_t now)
+{
+    if (q->with->hash != q->hash) {
+        return L1_PASS;
+    }
+    struct l1_lease *lease = find_current(l1, s, q, now);
+    if (lease == NULL || q->with->lease != lease) {
+        return L1_PASS;
+    }
+    lease_join(s, lease, q->waiter);
+    return L1_JOINED;
+}
+
+/* The second look of a miss, with a lease that was allocated without the lock. Anything may have
+ * happened since the first. */
+static enum l1_result look_again(struct l1 *l1, struct shard *s, struct l1_query *q, int64_t now,
+                                 struct work *work)
+{
+    struct l1_lease *fresh = lease_try(q);
+    if (fresh == NULL) {
+        return L1_PASS;
+    }
+    lock_take(&s->lock);
+    enum l1_result result = look(l1, s, q, now, &fresh, work);
+    lock_give(&s->lock);
+    mem_free(fresh);
+    return result;
+}
+
+/* Not inlined, so that a hit saves few registers. */
+static __attribute__((noinline)) enum l1_result get_locked(struct l1 *l1, struct shard *s,
+                                                           struct l1_query *q, int64_t now)
+{
+    struct work work = {.now = now};
+    lock_take(&s->lock);
+    enum l1_result result =
+        q->with != NULL ? join_with(l1, s, q, now) : look(l1, s, q, now, NULL, &work);
+    lock_give(&s->lock);
+    if (result == L1_OWNER) {
+        result = look_again(l1, s, q, now, &work);
+    }
+    work_end(&work);
+    return result;
+}
+
+enum l1_result l1_get(struct l1 *l1, struct l1_query *q, int64_t now)
+{
+    struct shard *s = shard_of(l1, q->hash);
+    if (likely(q->reader != NULL && q->with == NULL)) {
+        reader_begin(l1, q->reader);
+        enum peek seen = peek(l1, s, q, now);
+        if (likely(seen <= PEEK_NULL)) {
+            return seen == PEEK_HIT ? L1_HIT : L1_HIT_NULL;
+        }
+    }
+    return get_locked(l1, s, q, now);
+}
+
+static __attribute__((noinline)) enum l1_result hit_locked(struct l1 *l1, struct shard *s,
+                                                           const struct l1_query *q, int64_t now)
+{
+    lock_take(&s->lock);
+    const struct entry *e = find_live(l1, s, q, now);
+    enum l1_result result = e != NULL ? serve(e, flags_of(e), q->out) : L1_PASS;
+    lock_give(&s->lock);
+    return result;
+}
+
+enum l1_result l1_hit(struct l1 *l1, const struct l1_query *q, int64_t now)
+{
+    struct shard *s = shard_of(l1, q->hash);
+    if (likely(q->reader != NULL)) {
+        reader_begin(l1, q->reader);
+        enum peek seen = peek(l1, s, q, now);
+        if (likely(seen <= PEEK_NULL)) {
+            return seen == PEEK_HIT ? L1_HIT : L1_HIT_NULL;
+        }
+        if (seen == PEEK_NOTHING) {
+            return L1_PASS;
+        }
+    }
+    return hit_locked(l1, s, q, now);
+}
+
+/* Appends the key's value or null; false when it has neither, or memory is out. */
+static bool answer(struct l1 *l1, const struct l1_query *asked, struct chain *out,
+                   struct slice null, int64_t now)
+{
+    struct l1_query q = *asked;
+    q.out = out;
+    enum l1_result result = l1_hit(l1, &q, now);
+    return result == L1_HIT || (result == L1_HIT_NULL && chain_append(out, null));
+}
+
+bool l1_get_all(struct l1 *l1, const struct l1_query *q, size_t n, struct chain *out,
+                struct slice null, int64_t now)
+{
+    struct chain_mark mark = chain_mark(out);
+    /* Partners of both loads: the read-modify-writes of `torn`. Lookups load links with acquire, and
+     * the shards' locks order those against the drops and installs on either side. */
+    uint64_t torn = atomic_load_explicit(&l1->torn, memory_order_acquire);
+    bool whole = true;
+    for (size_t i = 0; i < n && whole; i++) {
+        whole = answer(l1, &q[i], out, null, now);
+    }
+    if (whole && atomic_load_explicit(&l1->torn, memory_order_acquire) == torn) {
+        return true;
+    }
+    chain_rewind(out, mark);
+    return false;
+}
+
+struct l1_lease *l1_lease_try(struct l1 *l1, const struct l1_query *asked, int64_t now)
+{
+    struct l1_query q = *asked;
+    struct shard *s = shard_of(l1, q.hash);
+    struct work work = {.now = now};
+    q.lease = NULL;
+    struct l1_lease *fresh = entry_fits_key(l1, q.key.n) ? lease_try(&q) : NULL;
+    if (fresh == NULL) {
+        return NULL;
+    }
+    fresh->bare = true;
+    lock_take(&s->lock);
+    if (find_live(l1, s, &q, now) == NULL && find_current(l1, s, &q, now) == NULL) {
+        enum l1_result result = take_lease(l1, s, &q, now, &fresh, &work);
+        debug_assert((result == L1_OWNER) == (q.lease != NULL));
+        (void)result;
+    }
+    lock_give(&s->lock);
+    mem_free(fresh);
+    work_end(&work);
+    return q.lease;
+}
