@@ -132,11 +132,12 @@ bool local_hello(struct client *c, const struct request_view *view, bool *resp3)
 
 /* ---- PING and ECHO of an occupied server ------------------------------------------------------ */
 
-/* A cluster as a whole never is. */
+/* A cluster as a whole never is. Behind a command of its own the client would not hear of it from Redis
+ * either: that looks at nothing before it has answered. */
 static bool may_be_occupied(const struct client *c)
 {
     const struct server *server = c->worker->server;
-    return server->max_nodes == 1 &&
+    return server->max_nodes == 1 && c->pending == 0 &&
            node_is_occupied(topology_node(server->topology, 0), c->worker->now) &&
            conn_accepts(forward_lane(c->worker, 0, 0, c->resp3, ROAD_BULK));
 }
