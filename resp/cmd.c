@@ -56,6 +56,17 @@ static const struct cmd rows[] = {
 static const struct cmd unknown_row = {
     .name = "unknown", .arity = -1, .class = CMD_UNKNOWN, .effect = CMD_UNKNOWN};
 
+static const struct {
+    const char *name;
+    enum cmd_spread spread;
+} spreads[] = {
+#define SPREAD(n, how) {(n), SPREAD_##how},
+#include "spread.def"
+#undef SPREAD
+};
+
+static uint8_t spread_of_row[ARRAY_LEN(rows)]; /* enum cmd_spread; cmd_init writes it */
+
 /* ---- the index ---- */
 
 #define INDEX_BITS    10
@@ -190,9 +201,35 @@ static void enter_name(const struct cmd *cmd, size_t skip, const struct cmd *con
                              .whole = n <= 8 && !cmd->has_sub};
 }
 
+static const struct cmd *row_named(const char *name)
+{
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        if (strcmp(rows[i].name, name) == 0) {
+            return &rows[i];
+        }
+    }
+    return NULL;
+}
+
+static void enter_spreads(void)
+{
+    for (size_t i = 0; i < ARRAY_LEN(spreads); i++) {
+        const struct cmd *row = row_named(spreads[i].name);
+        bug_on(row == NULL);
+        spread_of_row[row - rows] = (uint8_t)spreads[i].spread;
+    }
+}
+
+enum cmd_spread cmd_spread(const struct cmd *cmd)
+{
+    uintptr_t at = (uintptr_t)cmd - (uintptr_t)rows; /* beyond the rows: unknown, or learnt */
+    return at < sizeof(rows) ? (enum cmd_spread)spread_of_row[at / sizeof(rows[0])] : SPREAD_NO;
+}
+
 void cmd_init(void)
 {
     memset(name_index, 0, sizeof(name_index));
+    enter_spreads();
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         if (strchr(rows[i].name, '|') == NULL) {
             enter_name(&rows[i], 0, NULL);

@@ -55,6 +55,27 @@ enum cmd_keys {
                           argv[3] unless empty */
 };
 
+/* How a command is spread over the nodes of a cluster, and how one reply is made of theirs. An error of
+ * one is the error of the whole: the first, in the order of the parts. spread.h does it. */
+enum cmd_spread {
+    SPREAD_NO, /* one node */
+    /* By slot: */
+    SPREAD_GETS,  /* MGET: a GET for each key; their values in order */
+    SPREAD_SETS,  /* MSET: one for each slot */
+    SPREAD_COUNT, /* DEL and the like: one for each slot; the sum */
+    /* To every primary: */
+    SPREAD_FIRST,      /* the first one's reply: they say the same */
+    SPREAD_SUM,        /* of integers */
+    SPREAD_LEAST,      /* of integers */
+    SPREAD_LIST,       /* their elements one after another */
+    SPREAD_UNION,      /* their elements, each once */
+    SPREAD_EACH_LEAST, /* arrays of one length: the least integer in each place */
+    SPREAD_EACH_SUM,   /* the same, the sum; what is no integer is as the first one has it */
+    SPREAD_PICK,       /* one of those that are not null, by chance */
+    /* To one primary after the other: */
+    SPREAD_SCAN, /* the cursor says where it is */
+};
+
 struct cmd {
     const char *name; /* lower case; "config|get" for a subcommand */
     int arity; /* as Redis's: n = exactly n arguments, -n = at least n; the name counts. Where 7.0
@@ -84,6 +105,9 @@ const struct cmd *cmd_find(const struct request_view *v);
 
 /* Has commands.def a row for this command or container? */
 bool cmd_is_built_in(struct slice name);
+
+/* A row's line in spread.def; NO if it has none, and for what was learnt. */
+enum cmd_spread cmd_spread(const struct cmd *cmd);
 
 /* Does argc satisfy the row's arity? */
 bool cmd_arity_ok(const struct cmd *cmd, int64_t argc);

@@ -2,8 +2,8 @@
  *
  * learnt.c: reads a server's reply to COMMAND and keeps the rows.
  *
- * From top to bottom: a cursor over the reply; one command of it as a `spec`; what row a spec gets;
- * the names and their rows; the reply as a whole; the look-up.
+ * From top to bottom: one command of the reply as a `spec`; what row a spec gets; the names and their
+ * rows; the reply as a whole; the look-up.
  *
  * The reply is walked where it lies: no tree is built, nothing is recursive, and no number from it
  * is used before it was compared with the bytes that are left. It is walked once to see that it is
@@ -19,116 +19,11 @@
  */
 #include "learnt.h"
 
+#include "elements.h"
+
 #include "../conf/mem.h"
 
 #include <pthread.h>
-
-/* ---- the cursor ---- */
-
-struct cursor {
-    const char *p, *end;
-};
-
-struct element {
-    char type;
-    int64_t number;    /* of ':'; how many elements follow, for arrays and the like */
-    struct slice text; /* of everything else */
-};
-
-/* The shortest element: "_\r\n". */
-#define ELEMENT_MIN 3
-
-static bool read_bulk(struct cursor *c, struct element *e)
-{
-    int64_t left = c->end - c->p;
-    if (e->number == -1) {
-        e->text.n = 0;
-        return true;
-    }
-    if (e->number < 0 || left < 2 || e->number > left - 2 ||
-        memcmp(c->p + e->number, "\r\n", 2) != 0) {
-        return false;
-    }
-    e->text = slice_of(c->p, (size_t)e->number);
-    c->p += e->number + 2;
-    return true;
-}
-
-static bool read_count(const struct cursor *c, struct element *e)
-{
-    if (e->number == -1) {
-        e->number = 0;
-    }
-    if (e->number < 0 || e->number > (c->end - c->p) / ELEMENT_MIN) {
-        return false;
-    }
-    e->number *= e->type == '%' ? 2 : 1;
-    return true;
-}
-
-/* The next element; of an array its header. False: the bytes end within it, or it is no RESP. */
-static bool next_element(struct cursor *c, struct element *e)
-{
-    size_t left = (size_t)(c->end - c->p);
-    const char *lf = left > 0 ? memchr(c->p, '\n', left) : NULL;
-    if (lf == NULL || lf - c->p < 2 || lf[-1] != '\r') {
-        return false;
-    }
-    *e = (struct element){.type = *c->p, .text = slice_of(c->p + 1, (size_t)(lf - c->p) - 2)};
-    c->p = lf + 1;
-    switch (e->type) {
-    case '+':
-    case '-':
-    case '_':
-    case ',':
-    case '#':
-    case '(':
-        return true;
-    case ':':
-        return slice_to_int64(e->text, &e->number);
-    case '$':
-    case '=':
-        return slice_to_int64(e->text, &e->number) && read_bulk(c, e);
-    case '*':
-    case '~':
-    case '%':
-        return slice_to_int64(e->text, &e->number) && read_count(c, e);
-    default:
-        return false;
-    }
-}
-
-static bool is_list(const struct element *e)
-{
-    return e->type == '*' || e->type == '~' || e->type == '%';
-}
-
-static bool is_text(const struct element *e)
-{
-    return e->type == '$' || e->type == '+';
-}
-
-/* The next element with all that is in it. Ends, because each round takes bytes. */
-static bool skip(struct cursor *c)
-{
-    struct element e;
-    for (uint64_t left = 1; left > 0; left--) {
-        if (!next_element(c, &e)) {
-            return false;
-        }
-        left += is_list(&e) ? (uint64_t)e.number : 0;
-    }
-    return true;
-}
-
-/* The bytes of the next element; the cursor goes behind it. */
-static bool next_whole(struct cursor *c, struct cursor *whole)
-{
-    whole->p = c->p;
-    bool ok = skip(c);
-    whole->end = c->p;
-    return ok;
-}
 
 /* ---- one command ---- */
 
@@ -189,7 +84,7 @@ static bool is_name_of(const struct spec *spec, const struct spec *container)
 static bool read_name(struct cursor *c, const struct spec *container, struct spec *spec)
 {
     struct element e;
-    if (!next_element(c, &e) || !is_text(&e) || !copy_name(e.text, spec->name)) {
+    if (!element_next(c, &e) || !element_is_text(&e) || !copy_name(e.text, spec->name)) {
         return false;
     }
     spec->n = e.text.n;
@@ -199,7 +94,7 @@ static bool read_name(struct cursor *c, const struct spec *container, struct spe
 static bool read_number(struct cursor *c, int64_t *n)
 {
     struct element e;
-    if (!next_element(c, &e) || e.type != ':') {
+    if (!element_next(c, &e) || e.type != ':') {
         return false;
     }
     *n = e.number;
@@ -218,11 +113,11 @@ static bool read_flags(struct cursor *c, unsigned *flags)
         {{"noscript", 8}, NOSCRIPT}, {{"may_replicate", 13}, REPLICATES},
     };
     struct element e;
-    if (!next_element(c, &e) || !is_list(&e)) {
+    if (!element_next(c, &e) || !element_is_list(&e)) {
         return false;
     }
     for (int64_t left = e.number; left > 0; left--) {
-        if (!next_element(c, &e) || !is_text(&e)) {
+        if (!element_next(c, &e) || !element_is_text(&e)) {
             return false;
         }
         for (size_t i = 0; i < ARRAY_LEN(words); i++) {
@@ -238,13 +133,13 @@ static void read_key_specs(struct cursor *c, struct spec *spec)
 {
     struct cursor specs;
     struct element e;
-    if (!next_whole(c, &specs)) {
+    if (!element_whole(c, &specs)) {
         return;
     }
-    spec->has_specs = specs.p < specs.end && next_element(&specs, &e) && e.number > 0;
-    while (specs.p < specs.end && next_element(&specs, &e)) {
-        if (is_text(&e) && (slice_eq_nocase(e.text, SLICE("incomplete")) ||
-                            slice_eq_nocase(e.text, SLICE("unknown")))) {
+    spec->has_specs = specs.p < specs.end && element_next(&specs, &e) && e.number > 0;
+    while (specs.p < specs.end && element_next(&specs, &e)) {
+        if (element_is_text(&e) && (slice_eq_nocase(e.text, SLICE("incomplete")) ||
+                                    slice_eq_nocase(e.text, SLICE("unknown")))) {
             spec->flags |= MOVABLE;
         }
     }
@@ -256,7 +151,7 @@ static bool read_command(struct cursor c, const struct spec *container, struct s
 {
     struct element e;
     *spec = (struct spec){.flags = 0};
-    if (!next_element(&c, &e) || !is_list(&e) || e.number < 6) {
+    if (!element_next(&c, &e) || !element_is_list(&e) || e.number < 6) {
         return false;
     }
     int64_t more = e.number - 6;
@@ -268,9 +163,9 @@ static bool read_command(struct cursor c, const struct spec *container, struct s
     if (spec->arity == 0 || spec->arity < -INT16_MAX || spec->arity > INT16_MAX) {
         return false;
     }
-    if (more >= 3 && skip(&c) && skip(&c)) {
+    if (more >= 3 && element_skip(&c) && element_skip(&c)) {
         read_key_specs(&c, spec);
-        if (more >= 4 && next_element(&c, &e) && is_list(&e)) {
+        if (more >= 4 && element_next(&c, &e) && element_is_list(&e)) {
             spec->nsub = e.number;
             spec->sub = c;
         }
@@ -458,7 +353,7 @@ static bool enter_subcommands(const struct spec *container)
     struct cursor one;
     struct spec spec;
     bool room = true;
-    for (int64_t left = container->nsub; left > 0 && next_whole(&c, &one); left--) {
+    for (int64_t left = container->nsub; left > 0 && element_whole(&c, &one); left--) {
         if (read_command(one, container, &spec)) {
             room = enter(&spec) && room;
         }
@@ -471,7 +366,7 @@ static bool enter_commands(struct cursor c, int64_t n)
     struct cursor one;
     struct spec spec;
     bool room = true;
-    for (; n > 0 && next_whole(&c, &one); n--) {
+    for (; n > 0 && element_whole(&c, &one); n--) {
         if (read_command(one, NULL, &spec) && !cmd_is_built_in(slice_of(spec.name, spec.n))) {
             room = enter(&spec) && room;
             room = enter_subcommands(&spec) && room;
@@ -512,7 +407,8 @@ enum learnt_status learnt_read(struct slice reply, uint64_t asked)
     struct cursor all = {reply.p, reply.p + reply.n};
     struct cursor whole = all;
     struct element e;
-    if (!skip(&whole) || whole.p != whole.end || !next_element(&all, &e) || !is_list(&e)) {
+    if (!element_skip(&whole) || whole.p != whole.end || !element_next(&all, &e) ||
+        !element_is_list(&e)) {
         return LEARNT_MALFORMED;
     }
     enum learnt_status status = LEARNT_OUTDATED;
