@@ -168,6 +168,9 @@ MUST_CHECK bool l1_get_all(struct l1 *l1, const struct l1_query *q, size_t n, st
  * about to be: the wake arrives on another thread. Owner thread of the waiter only. */
 bool l1_forget(struct l1 *l1, struct l1_waiter *w);
 
+/* The same, and nobody joins that fetch any more: it takes too long. */
+bool l1_give_up(struct l1 *l1, struct l1_waiter *w);
+
 /* R5's join limit. If the waiter waits for a fetch of `fetcher`, which has stalled: detaches that
  * lease and wakes the waiter, on this thread, with L1_WAKE_RETRY; others who wait for it stay. False:
  * it does not, or was woken already. Owner thread of the waiter only. */

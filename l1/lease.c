@@ -189,6 +189,22 @@ bool l1_forget(struct l1 *l1, struct l1_waiter *w)
     return parked;
 }
 
+bool l1_give_up(struct l1 *l1, struct l1_waiter *w)
+{
+    struct shard *s = shard_of(l1, w->hash);
+    lock_take(&s->lock);
+    struct l1_lease *lease = w->lease;
+    if (lease != NULL) {
+        if (lease->open) {
+            lease_detach(s, lease);
+        }
+        remove_waiter(lease, w);
+        s->counted.waiters--;
+    }
+    lock_give(&s->lock);
+    return lease != NULL;
+}
+
 bool l1_outwait(struct l1 *l1, struct l1_waiter *w, uint16_t fetcher)
 {
     struct shard *s = shard_of(l1, w->hash);

@@ -525,6 +525,7 @@ void client_enqueue(struct client *c, struct request *request)
     request->resp3 = request->greets ? request->resp3 : c->resp3;
     request->silent = client_is_silent(c);
     request->seq = c->next_seq++;
+    request->began = c->worker->now;
     if (c->tail != NULL) {
         c->tail->next = request;
     } else {

@@ -339,6 +339,7 @@ struct mget {
     bool has_values; /* MGET's own reply is complete */
     bool is_array;   /* and it is what MGET should answer */
     bool broken;     /* too large or out of memory: not kept, and its client is closed */
+    bool given_up;   /* nobody waits for it; it has no leases any more */
     char *reply;     /* MGET's reply as far as it has arrived */
     size_t reply_n, reply_cap;
     struct l1_lease **leases; /* per key; NULL: somebody else's, or the same key before */
@@ -412,6 +413,13 @@ static void give_up_collecting(struct mget *mget)
     mem_free(mget->reply);
     mget->reply = NULL;
     mget->reply_n = mget->reply_cap = 0;
+}
+
+void fetch_give_up(struct request *request)
+{
+    abandon_leases(request);
+    give_up_collecting(request->mget);
+    request->mget->given_up = true;
 }
 
 /* Finds the n elements of a complete "*n" reply whose elements are bulks and nulls. */
@@ -587,7 +595,9 @@ static void on_mget_reply(struct call *call, const struct reply_piece *piece)
             observe_unleased(request);
         }
     } else if (piece->last) {
-        fill_next(request, pttl_of(piece));
+        if (!mget->given_up) {
+            fill_next(request, pttl_of(piece));
+        }
         mget->leased--;
     }
     if (mget->has_values && mget->leased == 0) {

@@ -14,6 +14,9 @@ void fetch_get(struct worker *worker, uint16_t node, struct l1_lease *lease);
 /* Sends the MGET (view) for `request`, which is in its client's queue with its keys and node set, and
  * PTTLs for the keys it can take a lease of. False: F takes nothing; the request is untouched. */
 MUST_CHECK bool fetch_mget(struct request *request, const struct request_view *view);
+/* Its client waits no longer, and what comes is not kept: nobody else is to wait for it. The request
+ * is still owed its replies. */
+void fetch_give_up(struct request *request);
 /* Frees request->mget; its leases must have ended. Accepts NULL. */
 void fetch_mget_destroy(struct mget *mget);
 

@@ -44,6 +44,7 @@ struct request {
     struct request *next;    /* the client's queue, in request order */
     uint64_t retired;        /* upstream_retired when it was sent */
     uint64_t seq;            /* position among the client's requests */
+    int64_t began;           /* ms: when it was put there */
 
     enum request_kind kind;
     enum cmd_class class;

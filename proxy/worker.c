@@ -15,6 +15,7 @@
 #include "worker.h"
 
 #include "client.h"
+#include "deadline.h"
 #include "fence.h"
 #include "fetch.h"
 #include "forward.h"
@@ -418,6 +419,7 @@ static void on_tick(struct ev_loop *loop, struct ev_timer *timer, int events)
     pinned_tick(worker);
     finish_lost_flush(worker);
     fence_tick(worker);
+    deadline_tick(worker);
     outwait_tick(worker);
     publish_lanes(worker);
     run_output_stalled(worker);

@@ -295,6 +295,20 @@ void conn_give_up(struct conn *conn, const char *why)
 
 /* ---- Connecting ---------------------------------------------------------------------------- */
 
+/* A peer whose machine or network is gone without a word: the kernel finds out in dead_after, be it that
+ * bytes of ours are not acknowledged or that nothing is under way. A slow command is no silence to it. */
+static void set_deadlines(int fd, int64_t dead_after_ms)
+{
+    unsigned timeout = (unsigned)dead_after_ms;
+    int idle = (int)(dead_after_ms / 2000) > 0 ? (int)(dead_after_ms / 2000) : 1;
+    int interval = idle / 3 > 0 ? idle / 3 : 1;
+    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &(int){1}, sizeof(int));
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &(int){3}, sizeof(int));
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &timeout, sizeof(timeout));
+}
+
 /* Starts a connect to the current address; returns 0 or an errno. */
 static int begin_connect(struct conn *conn)
 {
@@ -309,7 +323,9 @@ static int begin_connect(struct conn *conn)
     }
     /* Both are improvements: without them a link is slow, or dies unnoticed, but it works. */
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
-    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &(int){1}, sizeof(int));
+    if (addr.ss_family != AF_UNIX) {
+        set_deadlines(fd, node_options(conn->options.node)->dead_after_ms);
+    }
     if (connect(fd, (struct sockaddr *)&addr, len) < 0 && errno != EINPROGRESS) {
         int error = errno;
         close(fd);

@@ -410,6 +410,25 @@ Test(lease, who_outwaits_a_fetch_looks_again_and_fetches_by_himself)
     cache_close(&c);
 }
 
+Test(lease, who_gives_a_fetch_up_leaves_it_to_nobody_who_comes_later)
+{
+    struct cache c = cache_open();
+    struct reader a = {0};
+    struct reader b = {0};
+    struct reader late = {0};
+    cr_assert(get(&c, &a, "k", 10) == L1_OWNER);
+    cr_assert(get(&c, &b, "k", 11) == L1_JOINED);
+    cr_expect(l1_give_up(c.l1, &b.waiter));
+    cr_expect(!l1_give_up(c.l1, &b.waiter), "it waits no longer");
+    cr_assert(get(&c, &late, "k", 300) == L1_OWNER);
+    fill(&c, &a, "old", 310);
+    cr_expect(!holds(&c, "k", 311));
+    fill(&c, &late, "new", 320);
+    cr_expect(was_told(&late, "new") && was_told(&a, "new"));
+    cr_expect(b.wakes == 0);
+    cache_close(&c);
+}
+
 Test(lease, fetch_of_somebody_else_is_not_outwaited)
 {
     struct cache c = cache_open();

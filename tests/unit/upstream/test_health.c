@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_health.c: every arrow of the picture in health.h, and what node.c makes of them.
+ * test_health.c: every arrow of the picture in health.h, what node.c makes of them, and what
+ * connections make of a node that is down.
  */
 #include "../../../upstream/health.h"
 
-#include "../../../upstream/node.h"
+#include "../../../upstream/upstream_priv.h"
 
-#include <criterion/criterion.h>
+#include "conn_fixture.h"
 
-#include <stdatomic.h>
-#include <string.h>
+#include <netinet/tcp.h>
 
 static const struct health_limits LIMITS = {.failures = 3, .recoveries = 2};
 
@@ -138,7 +138,7 @@ static void on_troubled(void *ctx)
     times_troubled++;
 }
 
-static struct node *make(void)
+static struct node *make_node(void)
 {
     return node_create(&(struct node_options){.host = "127.0.0.1",
                                               .port = "1",
@@ -149,7 +149,7 @@ static struct node *make(void)
 
 Test(health, owner_hears_when_the_node_leaves_up_and_only_then)
 {
-    struct node *node = make();
+    node = make_node();
     struct health h;
     node_trouble(node, "refused", false, 100);
     cr_expect_eq(times_troubled, 0, "it was not up");
@@ -170,7 +170,7 @@ Test(health, owner_hears_when_the_node_leaves_up_and_only_then)
 
 Test(health, only_those_that_wait_in_vain_are_told_at_once)
 {
-    struct node *node = make();
+    node = make_node();
     for (int i = 1; i <= 3; i++) {
         node_trouble(node, "Connection refused", false, i * 1000);
     }
@@ -185,11 +185,62 @@ Test(health, only_those_that_wait_in_vain_are_told_at_once)
 
 Test(health, limits_that_are_not_given_are_one)
 {
-    struct node *node = node_create(&(struct node_options){.host = "127.0.0.1", .port = "1"});
+    node = node_create(&(struct node_options){.host = "127.0.0.1", .port = "1"});
     node_answered(node, 1000);
     node_trouble(node, "refused", false, 2000);
     cr_expect_eq(node_state(node), NODE_DOWN);
     node_answered(node, 3000);
     cr_expect_eq(node_state(node), NODE_UP);
     node_destroy(node);
+}
+
+/* ---- Connections ---------------------------------------------------------------------------- */
+
+static int option(int level, int name)
+{
+    int value = 0;
+    socklen_t n = sizeof(value);
+    cr_assert_eq(getsockopt(conn->fd, level, name, &value, &n), 0);
+    return value;
+}
+
+Test(health, kernel_is_told_when_a_silent_peer_counts_as_dead)
+{
+    fake_open(&fake);
+    open_with(fake.port, (struct node_options){.dead_after_ms = 12000}, (struct conn_options){0});
+    cr_expect_eq(option(IPPROTO_TCP, TCP_USER_TIMEOUT), 12000);
+    cr_expect_eq(option(SOL_SOCKET, SO_KEEPALIVE), 1);
+    cr_expect_eq(option(IPPROTO_TCP, TCP_KEEPIDLE), 6);
+    cr_expect_eq(option(IPPROTO_TCP, TCP_KEEPINTVL), 2);
+    close_fake();
+}
+
+Test(health, new_connection_to_a_silent_node_that_is_down_takes_nothing)
+{
+    struct ask one = {0};
+    fake_open(&fake); /* and never greets */
+    live_start();
+    node = live_node_with(fake.port, (struct node_options){0});
+    node_trouble(node, "it sleeps", true, 1000);
+    cr_assert_eq(node_state(node), NODE_DOWN);
+    conn = make_conn(node, (struct conn_options){0});
+    live_turn = flush_and_tick;
+    conn_open(conn);
+    cr_expect_eq(ask_line(conn, &one, "PING"), CONN_DOWN);
+    cr_expect_str_eq(conn_error(conn), "it sleeps");
+    fake_greet(&fake);
+    WAIT_FOR(is_up());
+    cr_expect_eq(node_state(node), NODE_UP);
+    cr_expect_eq(ask_line(conn, &one, "PING"), CONN_OK);
+    close_fake();
+}
+
+Test(health, idle_connection_to_a_silent_node_that_is_down_takes_nothing_and_closes)
+{
+    struct ask one = {0};
+    up_with_fake();
+    node_silence(node, true, live_now());
+    cr_expect_eq(ask_line(conn, &one, "PING"), CONN_DOWN);
+    WAIT_FOR(losses == 1);
+    close_fake();
 }
