@@ -15,7 +15,6 @@
 
 #include <stdio.h>
 
-#define NODE_IS_DEAD "the node is dead: it owes replies and says nothing"
 #define STALL_MS     1000 /* so long without a tick: the process stood still */
 #define SUSPECT_PART 4    /* of dead_after: silent for so long, a node is suspect */
 #define SILENT_MS    50   /* so long without an answer to anybody: occupied, it may be */
@@ -164,16 +163,20 @@ static bool is_cut_off(struct conn *conn, int64_t now)
     return now - conn->passed_over > node_options(conn->options.node)->dead_after_ms;
 }
 
+/* And is read. */
+static bool owes(const struct conn *conn)
+{
+    return conn->pending > 0 && !conn->held;
+}
+
 static void tick_up(struct conn *conn, int64_t now)
 {
     if (!conn_is_current(conn)) {
         conn_give_up(conn, conn_why_not_current(conn));
-    } else if (is_to_be_closed(conn)) {
-        conn_give_up(conn, NODE_IS_DEAD);
-    } else if (conn->pending == 0 || conn->held) {
+    } else if (is_to_be_closed(conn) || (owes(conn) && is_node_dead(conn, now))) {
+        conn_give_up(conn, "the node is dead: it owes replies and says nothing");
+    } else if (!owes(conn)) {
         conn->quiet_since = now;
-    } else if (is_node_dead(conn, now)) {
-        conn_give_up(conn, NODE_IS_DEAD);
     } else if (is_node_silent(conn, now)) {
         node_note_occupied(conn->options.node, now);
     } else if (is_cut_off(conn, now)) {

@@ -132,6 +132,7 @@ static void *run(void *arg)
         if (!q->forgotten) {
             q->done(q->ctx, &found);
         }
+        r->current = NULL;
         question_destroy(q);
     }
     pthread_mutex_unlock(&r->lock);
