@@ -80,7 +80,7 @@ def single_groups():
     yield Group("one SET", "tcp", 64, 1, SETS, ["-g", 0], 1)
     yield Group("one EVAL", "tcp", 64, 1, {"Redis": "redis", "EVAL": "hit"}, ["--command", EVAL], 1)
     yield Group("one mix", "tcp", 64, 64, {"Redis": "redis", "90 % GET, 10 % SET": "hit"},
-                ["--order", "zipf", "-g", 90], 1)
+                ["--order", "zipf", "-g", 90, "--sliding"], 1)
 
 
 def other_groups():

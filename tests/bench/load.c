@@ -2,11 +2,12 @@
  *
  * load.c: the load generator of scripts/bench; load --help says what it does. One thread, one epoll.
  *
- * A client sends its next batch when the last one is answered, or, with --rate, when one is due and a
- * client is free; then latency counts from when it was due, so that a server that stalls is charged
- * for all that should have been sent meanwhile. When the time is up nothing more is sent, and the end
- * is when everything has been answered, of the warm-up too: all work for the requests that count lies
- * between the two moments at which CPU time is read, and no other.
+ * A client sends its next requests when the last ones are answered; with --sliding as many as were
+ * answered; with --rate when they are due and a client is free, and then latency counts from when they
+ * were due, so that a server that stalls is charged for all that should have been sent meanwhile. When
+ * the time is up nothing more is sent, and the end is when everything has been answered, of the warm-up
+ * too: all work for the requests that count lies between the two moments at which CPU time is read, and
+ * no other.
  */
 #include "load_conn.h"
 
@@ -34,9 +35,9 @@ struct run {
     const struct load_options *options;
     struct conn **conns;
     struct moment begin, end;
-    uint64_t batches_left; /* to be sent; a run by time does not count them */
-    unsigned in_flight;    /* clients with a batch */
-    /* clients without a batch, longest first; a ring */
+    uint64_t requests_left; /* to be sent; a run by time does not count them */
+    uint64_t in_flight;
+    /* clients with nothing in flight, longest first; a ring */
     struct conn **idle;
     unsigned idle_first, idle_count;
     int timer;
@@ -67,11 +68,12 @@ static struct moment this_moment(const struct load_options *o)
 
 /* ---- Sending -------------------------------------------------------------------------------- */
 
-static void send_batch(struct run *run, struct conn *c, uint64_t since_ns)
+static void send_requests(struct run *run, struct conn *c, unsigned n, uint64_t since_ns)
 {
-    run->batches_left--;
-    run->in_flight++;
-    conn_send(c, since_ns);
+    n = n < run->requests_left ? n : (unsigned)run->requests_left;
+    run->requests_left -= n;
+    run->in_flight += n;
+    conn_send(c, n, since_ns);
 }
 
 static void arm_timer(struct run *run)
@@ -86,7 +88,7 @@ static void arm_timer(struct run *run)
 static void send_due(struct run *run)
 {
     double now = (double)load_now_ns();
-    while (run->idle_count > 0 && run->batches_left > 0) {
+    while (run->idle_count > 0 && run->requests_left > 0) {
         if (run->due_ns > now) {
             arm_timer(run);
             return;
@@ -94,16 +96,16 @@ static void send_due(struct run *run)
         struct conn *c = run->idle[run->idle_first];
         run->idle_first = (run->idle_first + 1) % run->options->clients;
         run->idle_count--;
-        send_batch(run, c, (uint64_t)run->due_ns);
+        send_requests(run, c, run->options->pipeline, (uint64_t)run->due_ns);
         run->due_ns += run->interval_ns;
     }
 }
 
-/* A client has no batch in flight. */
+/* A client has nothing in flight. */
 static void on_free(struct run *run, struct conn *c)
 {
-    if (run->options->rate == 0 && run->batches_left > 0) {
-        send_batch(run, c, load_now_ns());
+    if (run->options->rate == 0 && run->requests_left > 0) {
+        send_requests(run, c, run->options->pipeline, load_now_ns());
         return;
     }
     unsigned last = run->idle_first + run->idle_count++;
@@ -113,18 +115,18 @@ static void on_free(struct run *run, struct conn *c)
     }
 }
 
-/* All clients are free: the first batches. */
+/* All clients are free: the first requests. */
 static void start_free(struct run *run)
 {
     if (run->options->rate > 0) {
         send_due(run);
         return;
     }
-    for (unsigned left = run->idle_count; left > 0 && run->batches_left > 0; left--) {
+    for (unsigned left = run->idle_count; left > 0 && run->requests_left > 0; left--) {
         struct conn *c = run->idle[run->idle_first];
         run->idle_first = (run->idle_first + 1) % run->options->clients;
         run->idle_count--;
-        send_batch(run, c, load_now_ns());
+        send_requests(run, c, run->options->pipeline, load_now_ns());
     }
 }
 
@@ -141,8 +143,13 @@ static void wait_and_serve(struct run *run, int timeout_ms)
             if (read(run->timer, &times, sizeof(times)) > 0) {
                 send_due(run);
             }
-        } else if (conn_on_event(c, events[i].events)) {
-            run->in_flight--;
+            continue;
+        }
+        unsigned answered = conn_on_event(c, events[i].events);
+        run->in_flight -= answered;
+        if (answered > 0 && run->options->sliding && run->requests_left > 0) {
+            send_requests(run, c, answered, load_now_ns());
+        } else if (answered > 0 && conn_in_flight(c) == 0) {
             on_free(run, c);
         }
     }
@@ -165,20 +172,20 @@ static void forget_warm_up(struct tally *t)
 static void drain(struct run *run)
 {
     uint64_t end = load_now_ns() + DRAIN_NS;
-    run->batches_left = 0;
+    run->requests_left = 0;
     while (run->in_flight > 0) {
         wait_and_serve(run, 100);
         if (load_now_ns() > end) {
-            load_fail("%u clients still await replies after %u s", run->in_flight,
+            load_fail("%" PRIu64 " replies have not come after %u s", run->in_flight,
                       (unsigned)(DRAIN_NS / 1000000000));
         }
     }
 }
 
-/* Sends `batches`, but nothing after `seconds` (0: no end), and returns when all is answered. */
-static void run_phase(struct run *run, uint64_t batches, double seconds)
+/* Sends so many requests, but nothing after `seconds` (0: no end); returns when all is answered. */
+static void run_phase(struct run *run, uint64_t requests, double seconds)
 {
-    run->batches_left = batches;
+    run->requests_left = requests;
     run->due_ns = (double)load_now_ns();
     start_free(run);
     if (seconds > 0) {
@@ -186,7 +193,7 @@ static void run_phase(struct run *run, uint64_t batches, double seconds)
         drain(run);
         return;
     }
-    while (run->batches_left > 0 || run->in_flight > 0) {
+    while (run->requests_left > 0 || run->in_flight > 0) {
         wait_and_serve(run, -1);
     }
 }
@@ -229,16 +236,16 @@ static void connect_all(struct run *run)
 static void run_all(struct run *run)
 {
     const struct load_options *o = run->options;
-    uint64_t batches = UINT64_MAX;
-    if (o->requests > 0) {
-        batches = (o->requests + o->pipeline - 1) / o->pipeline;
+    uint64_t requests = UINT64_MAX;
+    if (o->requests > 0) { /* whole pipelines */
+        requests = (o->requests + o->pipeline - 1) / o->pipeline * o->pipeline;
     }
     if (o->warm_up > 0) {
         run_phase(run, UINT64_MAX, o->warm_up);
         forget_warm_up(&run->load.tally);
     }
     run->begin = this_moment(o);
-    run_phase(run, batches, o->seconds);
+    run_phase(run, requests, o->seconds);
     run->end = this_moment(o);
 }
 

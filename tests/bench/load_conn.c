@@ -5,7 +5,7 @@
  * in any number of pieces, and is checked as it comes.
  *
  *     feed ─┬─ feed_line ─ on_line ─┬─ a bulk begins ─┐
- *           │                       └─ on_element ────┼─► on_reply ─► the batch is done
+ *           │                       └─ on_element ────┼─► on_reply
  *           └─ feed_bulk ─────────────────────────────┘
  */
 #include "load_conn.h"
@@ -36,15 +36,15 @@ enum kind { KIND_GET, KIND_SET, KIND_COMMAND };
 
 struct request {
     uint64_t key;
+    uint64_t since_ns;
     enum kind kind;
 };
 
 struct conn {
     struct load *load;
     int fd;
-    bool wants_out; /* EPOLLOUT is registered */
-    uint64_t since_ns;
-    unsigned sent, answered;
+    bool wants_out;            /* EPOLLOUT is registered */
+    unsigned first, in_flight; /* of the ring of requests: the oldest one, and how many */
     char *unsent;
     size_t unsent_at, unsent_end, unsent_room;
     /* the reply that is being read */
@@ -279,14 +279,21 @@ static size_t write_some(struct conn *c, const char *bytes, size_t n)
 
 static void keep_unsent(struct conn *c, const char *bytes, size_t n)
 {
-    if (n > c->unsent_room) {
+    size_t before = c->unsent_end - c->unsent_at;
+    if (before + n > c->unsent_room) {
+        char *room = need(malloc(before + n));
+        if (before > 0) {
+            memcpy(room, c->unsent + c->unsent_at, before);
+        }
         free(c->unsent);
-        c->unsent = need(malloc(n));
-        c->unsent_room = n;
+        c->unsent = room;
+        c->unsent_room = before + n;
+    } else if (before > 0) {
+        memmove(c->unsent, c->unsent + c->unsent_at, before);
     }
-    memcpy(c->unsent, bytes, n);
+    memcpy(c->unsent + before, bytes, n);
     c->unsent_at = 0;
-    c->unsent_end = n;
+    c->unsent_end = before + n;
     want_out(c, true);
 }
 
@@ -298,41 +305,42 @@ static void send_unsent(struct conn *c)
     }
 }
 
-void conn_send(struct conn *c, uint64_t since_ns)
+void conn_send(struct conn *c, unsigned n, uint64_t since_ns)
 {
     struct load *load = c->load;
+    unsigned places = load->options->pipeline;
     char *end = load->output;
-    c->since_ns = since_ns;
-    c->answered = 0;
-    c->sent = load->options->pipeline;
-    for (unsigned i = 0; i < c->sent; i++) {
-        struct request *r = &c->requests[i];
+    for (unsigned i = 0; i < n; i++) {
+        struct request *r = &c->requests[(c->first + c->in_flight++) % places];
         r->kind = next_kind(load);
         r->key = data_next_key(&load->data);
+        r->since_ns = since_ns;
         end = put_request(load, end, r);
     }
-    size_t n = (size_t)(end - load->output);
-    size_t written = write_some(c, load->output, n);
-    if (written < n) {
-        keep_unsent(c, load->output + written, n - written);
+    size_t bytes = (size_t)(end - load->output);
+    size_t written = c->wants_out ? 0 : write_some(c, load->output, bytes);
+    if (written < bytes) {
+        keep_unsent(c, load->output + written, bytes - written);
     }
+}
+
+unsigned conn_in_flight(const struct conn *c)
+{
+    return c->in_flight;
 }
 
 /* ---- Replies -------------------------------------------------------------------------------- */
 
 static void on_reply(struct conn *c)
 {
-    c->load->tally.requests++;
-    switch (c->requests[c->answered++].kind) {
-    case KIND_GET:
-        c->load->tally.gets++;
-        break;
-    case KIND_SET:
-        c->load->tally.sets++;
-        break;
-    case KIND_COMMAND:
-        break;
-    }
+    struct tally *t = &c->load->tally;
+    const struct request *r = &c->requests[c->first];
+    t->requests++;
+    t->gets += r->kind == KIND_GET;
+    t->sets += r->kind == KIND_SET;
+    latency_add(&t->latency, c->load->read_ns - r->since_ns, 1);
+    c->first = (c->first + 1) % c->load->options->pipeline;
+    c->in_flight--;
 }
 
 static void on_element(struct conn *c)
@@ -347,7 +355,7 @@ static void complain(struct conn *c, uint64_t *count, const char *what, const ch
 {
     if (++*count <= COMPLAINTS) {
         char key[KEY_LEN];
-        data_put_key(key, c->requests[c->answered].key);
+        data_put_key(key, c->requests[c->first].key);
         fprintf(stderr, "load: %s, request with %.*s: %.*s\n", what, KEY_LEN, key, (int)n, line);
     }
 }
@@ -356,7 +364,7 @@ static void complain(struct conn *c, uint64_t *count, const char *what, const ch
 static void judge_first_line(struct conn *c, const char *line, size_t n)
 {
     struct tally *t = &c->load->tally;
-    enum kind kind = c->requests[c->answered].kind;
+    enum kind kind = c->requests[c->first].kind;
     bool null = line[0] == '_' || ((line[0] == '$' || line[0] == '*') && n > 1 && line[1] == '-');
     bool expected = line[0] != '-' && line[0] != '!';
     if (kind == KIND_GET) {
@@ -393,7 +401,7 @@ static void on_line(struct conn *c, const char *line, size_t n)
     if (c->elements == 0) {
         c->elements = 1;
         c->type = line[0];
-        check_begin(&c->check, c->requests[c->answered].key);
+        check_begin(&c->check, c->requests[c->first].key);
         judge_first_line(c, line, n);
     }
     switch (line[0]) {
@@ -470,7 +478,7 @@ static const char *feed_bulk(struct conn *c, const char *p, const char *end)
 static void feed(struct conn *c, const char *p, const char *end)
 {
     while (p < end) {
-        if (c->answered == c->sent) {
+        if (c->in_flight == 0) {
             load_fail("%s sent more than was asked for: %.*s", c->load->options->server,
                       (int)(end - p < 60 ? end - p : 60), p);
         }
@@ -478,26 +486,25 @@ static void feed(struct conn *c, const char *p, const char *end)
     }
 }
 
-bool conn_on_event(struct conn *c, uint32_t events)
+unsigned conn_on_event(struct conn *c, uint32_t events)
 {
+    struct load *load = c->load;
     if ((events & EPOLLOUT) != 0) {
         send_unsent(c);
     }
     if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) == 0) {
-        return false;
+        return 0;
     }
-    ssize_t n = recv(c->fd, c->load->input, INPUT_SIZE, 0);
+    ssize_t n = recv(c->fd, load->input, INPUT_SIZE, 0);
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
-        return false;
+        return 0;
     }
     if (n <= 0) {
-        load_fail("%s closed a connection with %u replies to come%s%s", c->load->options->server,
-                  c->sent - c->answered, n < 0 ? ": " : "", n < 0 ? strerror(errno) : "");
+        load_fail("%s closed a connection with %u replies to come%s%s", load->options->server,
+                  c->in_flight, n < 0 ? ": " : "", n < 0 ? strerror(errno) : "");
     }
-    unsigned before = c->answered;
-    feed(c, c->load->input, c->load->input + n);
-    if (c->answered > before) {
-        latency_add(&c->load->tally.latency, load_now_ns() - c->since_ns, c->answered - before);
-    }
-    return c->answered == c->sent && before < c->sent;
+    unsigned before = c->in_flight;
+    load->read_ns = load_now_ns();
+    feed(c, load->input, load->input + n);
+    return before - c->in_flight;
 }

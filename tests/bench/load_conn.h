@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * load_conn.h: the connections of the load generator. Each has one batch of requests in flight: sent
- * in one piece, done when the last reply is there. Whatever should not happen on a connection ends
- * the program.
+ * load_conn.h: the connections of the load generator, each with up to options->pipeline requests in
+ * flight. Whatever should not happen on a connection ends the program.
  */
 #pragma once
 
@@ -29,7 +28,8 @@ struct load {
     unsigned word_count;
     char bulk_head[32]; /* the first line of a reply with a value of the usual size */
     size_t bulk_head_len;
-    char *input, *output; /* buffers for one read, and for one batch */
+    char *input, *output; /* buffers for one read, and for the requests of one client */
+    uint64_t read_ns;     /* when the last read was */
     struct tally tally;
 };
 
@@ -43,11 +43,12 @@ void load_fini(struct load *load);
 struct conn *conn_open(struct load *load);
 void conn_close(struct conn *c);
 
-/* Sends a batch. `since_ns`: what its latency counts from. None may be in flight. */
-void conn_send(struct conn *c, uint64_t since_ns);
+/* Sends n requests in one piece. `since_ns`: what their latency counts from. */
+void conn_send(struct conn *c, unsigned n, uint64_t since_ns);
+unsigned conn_in_flight(const struct conn *c);
 
-/* What epoll reported for it. True: the batch is done. */
-bool conn_on_event(struct conn *c, uint32_t events);
+/* What epoll reported for it. Returns how many replies have come. */
+unsigned conn_on_event(struct conn *c, uint32_t events);
 
 uint64_t load_now_ns(void);
 /* Prints the reason (as printf) and ends the program with 1. */

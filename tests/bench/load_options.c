@@ -21,10 +21,11 @@ static const char *const usage =
     "Loads a server that speaks RESP (HOST:PORT or unix:/PATH) from one thread, and prints one "
     "row\n"
     "of NAME=VALUE words: rate, latency, CPU time per request.\n"
-    "Every client sends its requests in one piece, awaits all of their replies, and goes on.\n"
+    "Every client sends P requests in one piece, awaits all of their replies, and goes on.\n"
     "\n"
     "  -c, --clients N       connections (50)\n"
     "  -P, --pipeline N      requests in flight on each (1)\n"
+    "      --sliding         keep so many in flight: each reply lets the next request go\n"
     "  -t, --seconds S       how long to measure (3)\n"
     "  -n, --requests N      measure so many requests instead, rounded up to whole pipelines\n"
     "  -w, --warm-up S       how long to run before (0.2; 0 with -n)\n"
@@ -121,6 +122,7 @@ static void read_pids(struct load_options *o, const char *text)
 enum long_only {
     OPT_FIRST_KEY = 256,
     OPT_RATE,
+    OPT_SLIDING,
     OPT_ORDER,
     OPT_FROM,
     OPT_SEED,
@@ -139,6 +141,7 @@ static const struct option long_options[] = {
     {"requests", 1, NULL, 'n'},
     {"warm-up", 1, NULL, 'w'},
     {"rate", 1, NULL, OPT_RATE},
+    {"sliding", 0, NULL, OPT_SLIDING},
     {"keys", 1, NULL, 'k'},
     {"first-key", 1, NULL, OPT_FIRST_KEY},
     {"order", 1, NULL, OPT_ORDER},
@@ -176,6 +179,9 @@ static void apply(struct load_options *o, int option, const char *arg)
         break;
     case OPT_RATE:
         o->rate = number("rate", arg, 0.1, 1e8);
+        break;
+    case OPT_SLIDING:
+        o->sliding = true;
         break;
     case 'k':
         o->keys = whole("keys", arg, 1, KEYS_MAX);
@@ -229,6 +235,9 @@ static void settle(struct load_options *o)
     }
     if (o->fill && (o->command != NULL || o->rate > 0)) {
         refuse("--fill goes with neither --command nor --rate", "");
+    }
+    if (o->sliding && o->rate > 0) {
+        refuse("--sliding goes without --rate", "");
     }
     if (o->verify && o->command != NULL) {
         refuse("--verify knows the values of GET only, not those of --command", o->command);

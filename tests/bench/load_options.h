@@ -20,7 +20,8 @@ enum key_order {
 struct load_options {
     const char *server; /* HOST:PORT or unix:/PATH */
     unsigned clients;
-    unsigned pipeline; /* requests of one client that are sent together, and awaited together */
+    unsigned pipeline; /* requests in flight on a connection */
+    bool sliding;      /* each reply lets the next request go; otherwise all are awaited first */
     uint64_t first_key, keys;
     enum key_order order;
     double exponent;   /* of ORDER_ZIPF */

@@ -114,11 +114,12 @@ def test_a_mix_verifies_over_tcp_and_unix_sockets(bench):
     bench.fill(64)
     for server in (bench.redis.tcp, bench.redis.unix):
         for order in ("uniform", "zipf", "zipf:1.2", "cycle"):
-            status, row, said = bench.run("-g", 70, "-P", 8, "-n", 4000, "--order", order,
-                                          "--verify", server=server)
-            assert status == 0, said
-            assert row["requests"] == 4000 == row["gets"] + row["sets"]
-            assert 0.6 < row["gets"] / 4000 < 0.8, row
+            for more in ([], ["--sliding"]):
+                status, row, said = bench.run("-g", 70, "-P", 8, "-n", 4000, "--order", order,
+                                              "--verify", *more, server=server)
+                assert status == 0, said
+                assert row["requests"] == 4000 == row["gets"] + row["sets"]
+                assert 0.6 < row["gets"] / 4000 < 0.8, row
 
 
 def test_keys_stay_within_their_range(bench):
@@ -146,6 +147,14 @@ def test_zipf_prefers_few_keys(bench):
                     for name in bench.connection.call("KEYS", "*"))
     # Of 50 keys with weights 1/r^0.99 the first has 22 %, the last 0.5 %.
     assert 1800 < counts[-1] < 2700 and counts[0] < 120, counts
+
+
+def test_large_values_both_ways_verify(bench):
+    bench.fill(300000)
+    for options in ([], ["--sliding"]):
+        status, row, said = bench.run("-g", 50, "-P", 16, "-d", 300000, "-n", 640, "--verify",
+                                      *options)
+        assert status == 0 and row["requests"] == 640, said
 
 
 def test_any_command_can_be_sent(bench):
