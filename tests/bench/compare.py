@@ -21,9 +21,9 @@ KEYS = 100000
 # Ranges of keys, (the first, how many), so that what one workload writes is not what another reads. What
 # fills reads is several times what its L1 holds.
 READ = {64: (0, KEYS), 1024: (1000000, KEYS)}
-FILLED = {64: (2000000, 5 * KEYS), 1024: READ[1024]}
-WRITTEN = {64: (3000000, KEYS), 1024: (4000000, KEYS)}
-MIXED = (5000000, 1000)
+FILLED = {64: (2000000, 10 * KEYS), 1024: READ[1024]}
+WRITTEN = {64: (4000000, KEYS), 1024: (5000000, KEYS)}
+MIXED = (6000000, 1000)
 EVAL = "EVAL return(redis.call('get',KEYS[1])) 1 {key}"
 
 # What a Nearside is for: its settings; a counter that rises by one with each of its GETs, and one that
@@ -32,7 +32,7 @@ NEARSIDES = {
     "hit": (["l1.max_memory=512mb", "l1.ttl=24h", "invalidation.link_lease=10s"], "l1_hits",
             "l1_misses"),
     "forwarded": (["invalidation.mode=off"], "forwarded_reads", "l1_hits"),
-    "fill": (["l1.max_memory=8mb"], "l1_fills", "l1_hits"),
+    "fill": (["l1.max_memory=32mb"], "l1_fills", "l1_hits"),
 }
 
 # Who is measured in a group, and what it is measured on.

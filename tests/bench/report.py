@@ -203,7 +203,7 @@ of these ratios, with the lowest and the highest in brackets.
 
 CPU is user and system time of the whole server process per request, read from its CPU clock; the
 kernel's work on sockets is in it. It hardly depends on what else the machine does, which rates and
-latencies do. **hit**: answered from L1. **fill**: a GET that misses (500,000 keys in a
+latencies do. **hit**: answered from L1. **fill**: a GET that misses (1,000,000 keys in a
 cycle, of which L1 holds a few), so GET and PTTL on a tracked connection, kept, something else evicted, answered. **forwarded
 GET**: `invalidation.mode = off`. **forwarded SET**: default settings. One worker. That the counters
 of Nearside say the same is checked for every measurement of a GET."""
