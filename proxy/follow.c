@@ -6,6 +6,10 @@
 
 #include "worker.h"
 #include "../upstream/cluster.h"
+#include "../upstream/role.h"
+#include "../upstream/sentinel.h"
+
+#include "../conf/log.h"
 
 #include "../conf/mem.h"
 
@@ -14,7 +18,12 @@
 struct follow {
     struct ev_loop *loop;
     struct ev_timer tick;
-    struct cluster *cluster; /* NULL in the other modes */
+    struct cluster *cluster; /* NULL in the other modes, as the next two: */
+    struct sentinel *sentinel;
+    struct role *role; /* standalone */
+    struct node *node; /* its node */
+    struct ev_async doubted;
+    bool role_known, is_master, role_refused;
 };
 
 static void on_tick(struct ev_loop *loop, struct ev_timer *timer, int events)
@@ -60,13 +69,109 @@ static struct cluster *create_cluster(const struct server *server, struct ev_loo
     return cluster;
 }
 
+/* ---- Sentinel ------------------------------------------------------------------------------- */
+
+static const char *text_or_null(const char *text)
+{
+    return text[0] == '\0' ? NULL : text;
+}
+
+static struct sentinel *create_sentinel(const struct server *server, struct ev_loop *loop)
+{
+    const struct conf *conf = server->conf;
+    char **servers = split_servers(&conf->upstream_servers);
+    struct sentinel *sentinel = sentinel_create(&(struct sentinel_options){
+        .loop = loop,
+        .node = topology_node(server->topology, 0),
+        .master = conf->sentinel_master,
+        .peer =
+            {
+                .resolver = server->resolver,
+                .user = text_or_null(conf->sentinel_user),
+                .password = text_or_null(conf->sentinel_password),
+                .password_file = text_or_null(conf->sentinel_password_file),
+                .connect_timeout_ms = conf->upstream_connect_timeout,
+                .dead_after_ms = conf->upstream_dead_after,
+            },
+        .refresh_ms = conf->upstream_topology_refresh,
+        .role_ms = conf->invalidation_link_lease,
+        .now = clock_ms,
+    });
+    for (size_t i = 0; i < conf->upstream_servers.n; i++) {
+        sentinel_add(sentinel, servers[2 * i], servers[2 * i + 1]);
+        mem_free(servers[2 * i]);
+        mem_free(servers[2 * i + 1]);
+    }
+    mem_free(servers);
+    return sentinel;
+}
+
+/* ---- Standalone ------------------------------------------------------------------------------ */
+
+/* One may stand in front of a replica on purpose: only a change of role is another server (a master that
+ * becomes a replica closes no connection, and what L1 has from before may not be what it has now). */
+static void on_role(bool is_master, void *ctx)
+{
+    struct follow *follow = ctx;
+    if (follow->role_known && follow->is_master != is_master) {
+        log_event(LOG_WARN, "%s is a %s now; what L1 has from it is void, its connections are new",
+                  node_name(follow->node), is_master ? "master" : "replica");
+        node_renounce(follow->node);
+    }
+    follow->role_known = true;
+    follow->is_master = is_master;
+}
+
+static void on_no_role(const char *why, void *ctx)
+{
+    struct follow *follow = ctx;
+    if (strncmp(why, "ROLE:", 5) == 0 && !follow->role_refused) {
+        follow->role_refused = true;
+        log_event(LOG_WARN, "%s does not tell its role (%s): that it becomes a replica goes unseen",
+                  node_name(follow->node), why);
+    }
+}
+
+static struct role *create_role(struct follow *follow, const struct server *server)
+{
+    follow->node = topology_node(server->topology, 0);
+    return role_create(&(struct role_options){
+        .loop = follow->loop,
+        .node = follow->node,
+        .every_ms = server->conf->invalidation_link_lease,
+        .deadline_ms = server->conf->upstream_dead_after,
+        .now = clock_ms,
+        .said = on_role,
+        .silent = on_no_role,
+        .ctx = follow,
+    });
+}
+
+static void on_doubted(struct ev_loop *loop, struct ev_async *async, int events)
+{
+    (void)loop;
+    (void)events;
+    struct follow *follow = container_of(async, struct follow, doubted);
+    if (follow->role != NULL) {
+        role_hurry(follow->role);
+    }
+}
+
+/* ---- Life ----------------------------------------------------------------------------------- */
+
 struct follow *follow_create(struct server *server, struct ev_loop *loop)
 {
     struct follow *follow = mem_zalloc(sizeof(*follow));
     follow->loop = loop;
     if (server->is_cluster) {
         follow->cluster = create_cluster(server, loop);
+    } else if (server->conf->upstream_mode == CONF_MODE_SENTINEL) {
+        follow->sentinel = create_sentinel(server, loop);
+    } else {
+        follow->role = create_role(follow, server);
     }
+    ev_async_init(&follow->doubted, on_doubted);
+    ev_async_start(loop, &follow->doubted);
     ev_timer_init(&follow->tick, on_tick, 0, TICK_SECONDS);
     ev_timer_start(loop, &follow->tick);
     return follow;
@@ -78,15 +183,34 @@ void follow_destroy(struct follow *follow)
         return;
     }
     ev_timer_stop(follow->loop, &follow->tick);
+    ev_async_stop(follow->loop, &follow->doubted);
     cluster_destroy(follow->cluster);
+    sentinel_destroy(follow->sentinel);
+    role_destroy(follow->role);
     mem_free(follow);
 }
 
 void follow_wake(struct follow *follow)
 {
-    if (follow != NULL && follow->cluster != NULL) {
-        cluster_wake(follow->cluster);
+    if (follow == NULL) {
+        return;
     }
+    if (follow->cluster != NULL) {
+        cluster_wake(follow->cluster);
+    } else if (follow->sentinel != NULL) {
+        sentinel_suspect(follow->sentinel);
+    } else {
+        ev_async_send(follow->loop, &follow->doubted);
+    }
+}
+
+bool follow_sentinel_status(const struct follow *follow, struct sentinel_status *out)
+{
+    if (follow == NULL || follow->sentinel == NULL) {
+        return false;
+    }
+    sentinel_status(follow->sentinel, out);
+    return true;
 }
 
 bool follow_cluster_stats(const struct follow *follow, struct cluster_stats *out)

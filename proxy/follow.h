@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * follow.h: on the main thread, whatever keeps the topology up to date: in a cluster the refresher of its
- * map. Main thread, but for follow_wake.
+ * map, with sentinels who the master is, otherwise whether the server's role changes. Main thread, but for follow_wake.
  */
 #pragma once
 
@@ -22,3 +22,6 @@ void follow_wake(struct follow *follow);
 struct cluster_stats;
 /* Any thread. False: there is no cluster. */
 bool follow_cluster_stats(const struct follow *follow, struct cluster_stats *out);
+struct sentinel_status;
+/* Any thread. False: there are no sentinels. */
+bool follow_sentinel_status(const struct follow *follow, struct sentinel_status *out);

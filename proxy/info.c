@@ -8,6 +8,7 @@
 #include "../upstream/cluster.h"
 
 #include "../resp/learnt.h"
+#include "../upstream/sentinel.h"
 
 #include "../conf/mem.h"
 
@@ -231,6 +232,18 @@ static void add_topology(struct text *text, const struct server *server)
     }
 }
 
+static void add_sentinels(struct text *text, const struct server *server, int64_t now)
+{
+    struct sentinel_status status;
+    if (follow_sentinel_status(server->follow, &status)) {
+        add(text, "sentinel_master:%s\r\n", server->conf->sentinel_master);
+        add_number(text, "sentinels_known", status.known);
+        add_number(text, "sentinels_up", status.up);
+        add_number(text, "sentinel_switches", status.switches);
+        add(text, "sentinel_switch_seconds:%lld\r\n", seconds_since(status.switched_at, now));
+    }
+}
+
 char *info_section(struct worker *worker, size_t *length)
 {
     struct server *server = worker->server;
@@ -259,6 +272,7 @@ char *info_section(struct worker *worker, size_t *length)
     add_l1(&text, server, &sums);
     add_feed(&text, server, &sums);
     add_topology(&text, server);
+    add_sentinels(&text, server, worker->now);
     for (uint16_t i = 0; i < nodes; i++) {
         add_upstream(&text, server, i, worker->now);
     }

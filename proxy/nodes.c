@@ -17,6 +17,8 @@
 
 #include "../conf/mem.h"
 
+#include <stdio.h>
+
 /* ---- What the topology calls ---------------------------------------------------------------- */
 
 /* C3: another server process answers at the address. Whatever was fetched from the old one is void,
@@ -129,14 +131,18 @@ static void create_topology(struct server *server)
     const struct conf *conf = server->conf;
     char host[CONF_HOST_MAX];
     char port[CONF_PORT_MAX];
+    char label[128];
+    bool known = conf->upstream_mode == CONF_MODE_STANDALONE;
     bug_on(!conf_address(conf->upstream_servers.items[0], host, port));
+    snprintf(label, sizeof(label), "sentinel %s", conf->sentinel_master);
     server->resolver = resolver_create(resolver_system);
     server->topology = topology_create(&(struct topology_options){
         .is_cluster = server->is_cluster,
         .node =
             {
-                .host = server->is_cluster ? NULL : host,
-                .port = server->is_cluster ? NULL : port,
+                .host = known ? host : NULL,
+                .port = known ? port : NULL,
+                .label = conf->upstream_mode == CONF_MODE_SENTINEL ? label : NULL,
                 .resolver = server->resolver,
                 .user = text_or_null(conf->upstream_user),
                 .password = text_or_null(conf->upstream_password),
