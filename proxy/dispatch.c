@@ -12,10 +12,7 @@
  *                 ├► local, refused ─► reply
  *                 └► the rest ─► road by size ─► order ─► lane
  *
- * Order (D14, R6): `roads_of` says on which upstream connections this client has unanswered requests
- * that must not be overtaken: those that name a key of the new one, or any if one of the two has
- * unknown effect, or with proxy.order = strict any but fetches before a read. None: go. One road that the new request can take too: take it (a read is then
- * beside L1). Otherwise: stall until something was answered.
+ * Order: roads.h. A read that takes the road of an earlier request for its key is beside L1.
  */
 #include "dispatch.h"
 
@@ -24,7 +21,9 @@
 #include "local.h"
 #include "pinned.h"
 #include "redirect.h"
+#include "roads.h"
 #include "session.h"
+#include "switch.h"
 #include "../resp/write.h"
 
 #include "../conf/mutant.h"
@@ -37,53 +36,6 @@
 static struct slice null_reply(const struct client *c)
 {
     return c->resp3 ? SLICE("_\r\n") : SLICE("$-1\r\n");
-}
-
-struct earlier {
-    unsigned roads;       /* where conflicting requests of the client are unanswered */
-    struct request *last; /* the latest that names the key (the last key, if several) */
-};
-
-static unsigned roads_in_use(const uint32_t count[ROADS])
-{
-    return (count[0] ? (unsigned)ROAD_FILL : 0) | (count[1] ? (unsigned)ROAD_LANE : 0) |
-           (count[2] ? (unsigned)ROAD_BULK : 0) | (count[4] ? (unsigned)ROAD_REPLICA : 0);
-}
-
-/* What the new request is to the order rule. */
-enum new_request {
-    NEW_L1_READ, /* may be answered from L1 or by a fetch for it */
-    NEW_KEYED,   /* its keys say what it can conflict with */
-    NEW_UNKNOWN, /* it conflicts with everything */
-};
-
-static struct earlier roads_of(const struct client *c, const uint64_t *hashes, size_t n,
-                               enum new_request what, uint64_t before)
-{
-    struct earlier earlier = {0, NULL};
-    bool strict = c->worker->server->conf->proxy_order == CONF_ORDER_STRICT && !MUTANT(R6s);
-    if (c->pending == 0 || MUTANT(R6)) {
-        return earlier;
-    }
-    earlier.roads = roads_in_use(what == NEW_UNKNOWN || strict ? c->on_road : c->unknown_on);
-    if (what == NEW_L1_READ) {
-        earlier.roads &= ~(unsigned)ROAD_FILL; /* fetches of other keys hold no read up (R6b) */
-    }
-    unsigned lanes = (unsigned)ROAD_LANE | (unsigned)ROAD_BULK;
-    if (earlier.roads != 0 && (c->scattered || c->node != c->place.node)) {
-        earlier.roads |= lanes; /* not all on the node where this one goes: wait */
-    }
-    for (size_t i = 0; i < n; i++) {
-        struct request *last = order_find(&c->worker->order, c, hashes[i], before);
-        if (last != NULL) {
-            earlier.roads |= (unsigned)last->road | (last->node == c->place.node ? 0 : lanes);
-            earlier.last = last;
-        }
-    }
-    if ((earlier.roads & lanes) != 0 && c->head->retired != upstream_retired(c->worker->upstream)) {
-        earlier.roads |= lanes; /* it may be on a lane that was retired since: wait */
-    }
-    return earlier;
 }
 
 static bool is_large(struct worker *worker, uint64_t hash)
@@ -112,17 +64,6 @@ static bool has_no_room(struct client *c, enum road road)
     worker->full_resp3 = c->resp3;
     worker->full_road = road;
     return true;
-}
-
-/* Settles the road for a request that may only go on lanes. ROAD_NONE: it has to wait. */
-static enum road lane_road(unsigned conflicts, enum road wanted)
-{
-    if (conflicts == 0) {
-        return wanted;
-    }
-    return conflicts == ROAD_LANE || conflicts == ROAD_BULK || conflicts == (unsigned)wanted
-               ? (enum road)conflicts
-               : ROAD_NONE;
 }
 
 static inline bool add_key(struct request *request, struct slice key)
@@ -200,24 +141,6 @@ static void send_on_lane(struct client *c, struct request *request, const struct
                      (request->class == CMD_READ || request->class == CMD_WRITE);
     client_enqueue(c, request);
     forward_request(request, view->raw, owner);
-}
-
-/* Can it go there whatever else of its client is unanswered? All of that is on that very road. */
-static bool is_only_road(const struct client *c, enum road road)
-{
-    return c->pending == 0 ||
-           (c->pending == c->on_road[__builtin_ctz(road)] && !c->scattered &&
-            c->node == c->place.node && c->head->retired == upstream_retired(c->worker->upstream));
-}
-
-/* The road of a request that goes on lanes only. ROAD_NONE: it has to wait. */
-static enum road road_of(const struct client *c, const struct request *request, enum road wanted)
-{
-    if (likely(is_only_road(c, wanted))) {
-        return wanted;
-    }
-    enum new_request what = request_is_unordered(request) ? NEW_UNKNOWN : NEW_KEYED;
-    return lane_road(roads_of(c, request->hashes, request->nkeys, what, c->next_seq).roads, wanted);
 }
 
 /* read_from: a read whose value nobody keeps may go to a replica, if nothing earlier of its client holds
@@ -591,79 +514,6 @@ static enum dispatch misplaced(struct client *c)
 
 /* ---- All of them ----------------------------------------------------------------------------- */
 
-/* SELECT and HELLO change the road: what was asked before is answered first, what comes later waits
- * for the reply, which decides. It comes from a lane in the new db or protocol, or from the client's
- * own connection. */
-static enum dispatch switch_road(struct client *c, const struct cmd *cmd, struct request *request,
-                                 struct slice raw)
-{
-    request_take_spare(c->worker, request);
-    request->kind = REQUEST_FORWARD;
-    request->class = CMD_NONE;
-    request->cmd = cmd;
-    request->road = c->pinned == NULL ? ROAD_LANE : ROAD_PINNED;
-    request->holds = true;
-    client_enqueue(c, request);
-    forward_request(request, raw, NULL);
-    return DISPATCH_DONE;
-}
-
-static enum dispatch select_db(struct client *c, const struct cmd *cmd,
-                               const struct request_view *view)
-{
-    int64_t db;
-    if (!local_select(c, view, &db)) {
-        return DISPATCH_DONE;
-    }
-    if (c->pending > 0) {
-        return DISPATCH_STALL;
-    }
-    struct request *request = request_spare(c->worker);
-    if (request == NULL) {
-        client_close(c);
-        return DISPATCH_DONE;
-    }
-    request->db = (uint32_t)db;
-    request->selects = true;
-    return switch_road(c, cmd, request, view->raw);
-}
-
-/* Its options concern this process. What is left, the version and the question who the server is, goes
- * to a connection of that version. */
-static enum dispatch hello(struct client *c, const struct cmd *cmd, const struct request_view *view)
-{
-    static const struct slice bare = {"*1\r\n$5\r\nHELLO\r\n", 15};
-    static const struct slice to2 = {"*2\r\n$5\r\nHELLO\r\n$1\r\n2\r\n", 22};
-    static const struct slice to3 = {"*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n", 22};
-    bool resp3 = c->resp3;
-    if (c->pending > 0) {
-        return DISPATCH_STALL;
-    }
-    if (!local_hello(c, view, &resp3)) {
-        return DISPATCH_DONE;
-    }
-    struct request *request = request_spare(c->worker);
-    if (request == NULL) {
-        client_close(c);
-        return DISPATCH_DONE;
-    }
-    request->resp3 = resp3;
-    request->greets = true;
-    bool changes = c->pinned != NULL && resp3 != c->resp3;
-    return switch_road(c, cmd, request, !changes ? bare : resp3 ? to3 : to2);
-}
-
-static enum dispatch reset(struct client *c)
-{
-    if (c->pending > 0) {
-        return DISPATCH_STALL; /* it changes the road, and ends the session */
-    }
-    pinned_drop(c);
-    session_reset(c);
-    local_reset(c);
-    return DISPATCH_DONE;
-}
-
 static enum dispatch local(struct client *c, const struct cmd *cmd, const struct request_view *view,
                            struct blob *owner)
 {
@@ -690,17 +540,17 @@ static enum dispatch local(struct client *c, const struct cmd *cmd, const struct
         }
         break;
     case LOCAL_RESET:
-        return reset(c);
+        return switch_reset(c);
     case LOCAL_SELECT:
         if (c->place.route != ROUTE_OK) {
             return misplaced(c);
         }
-        return select_db(c, cmd, view);
+        return switch_db(c, cmd, view);
     case LOCAL_HELLO:
         if (c->place.route != ROUTE_OK) {
             return misplaced(c);
         }
-        return hello(c, cmd, view);
+        return switch_protocol(c, cmd, view);
     default:
         break;
     }

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * switch.c: SELECT, HELLO and RESET.
+ */
+#include "switch.h"
+
+#include "forward.h"
+#include "local.h"
+#include "pinned.h"
+#include "session.h"
+
+/* SELECT and HELLO change the road: what was asked before is answered first, what comes later waits
+ * for the reply, which decides. It comes from a lane in the new db or protocol, or from the client's
+ * own connection. */
+static enum dispatch switch_road(struct client *c, const struct cmd *cmd, struct request *request,
+                                 struct slice raw)
+{
+    request_take_spare(c->worker, request);
+    request->kind = REQUEST_FORWARD;
+    request->class = CMD_NONE;
+    request->cmd = cmd;
+    request->road = c->pinned == NULL ? ROAD_LANE : ROAD_PINNED;
+    request->holds = true;
+    client_enqueue(c, request);
+    forward_request(request, raw, NULL);
+    return DISPATCH_DONE;
+}
+
+enum dispatch switch_db(struct client *c, const struct cmd *cmd, const struct request_view *view)
+{
+    int64_t db;
+    if (!local_select(c, view, &db)) {
+        return DISPATCH_DONE;
+    }
+    if (c->pending > 0) {
+        return DISPATCH_STALL;
+    }
+    struct request *request = request_spare(c->worker);
+    if (request == NULL) {
+        client_close(c);
+        return DISPATCH_DONE;
+    }
+    request->db = (uint32_t)db;
+    request->selects = true;
+    return switch_road(c, cmd, request, view->raw);
+}
+
+/* Its options concern this process. What is left, the version and the question who the server is, goes
+ * to a connection of that version. */
+enum dispatch switch_protocol(struct client *c, const struct cmd *cmd,
+                              const struct request_view *view)
+{
+    static const struct slice bare = {"*1\r\n$5\r\nHELLO\r\n", 15};
+    static const struct slice to2 = {"*2\r\n$5\r\nHELLO\r\n$1\r\n2\r\n", 22};
+    static const struct slice to3 = {"*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n", 22};
+    bool resp3 = c->resp3;
+    if (c->pending > 0) {
+        return DISPATCH_STALL;
+    }
+    if (!local_hello(c, view, &resp3)) {
+        return DISPATCH_DONE;
+    }
+    struct request *request = request_spare(c->worker);
+    if (request == NULL) {
+        client_close(c);
+        return DISPATCH_DONE;
+    }
+    request->resp3 = resp3;
+    request->greets = true;
+    bool changes = c->pinned != NULL && resp3 != c->resp3;
+    return switch_road(c, cmd, request, !changes ? bare : resp3 ? to3 : to2);
+}
+
+enum dispatch switch_reset(struct client *c)
+{
+    if (c->pending > 0) {
+        return DISPATCH_STALL; /* it changes the road, and ends the session */
+    }
+    pinned_drop(c);
+    session_reset(c);
+    local_reset(c);
+    return DISPATCH_DONE;
+}

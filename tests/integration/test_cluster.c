@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * test_cluster.c: in front of a real cluster the proxy is one server: every key reaches its node, L1
+ * hears of changes on all of them, and a slot that moves, or is moving, is followed in order.
+ */
+#include "cluster_scene.h"
+
+TestSuite(cluster);
+
+/* ---- Which node ----------------------------------------------------------------------------- */
+
+SCENARIO(cluster, each_key_reaches_the_node_that_owns_it)
+{
+    struct scene s = scene_start();
+
+    for (int i = 0; i < 3; i++) {
+        const char *key = key_of(&s, i, "k");
+        expect(s.c, "+OK", "SET %s v%d", key, i);
+        expect(s.cluster->node[i]->direct, cleanup_printf("$v%d", i), "GET %s", key);
+        expect(s.c, cleanup_printf("$v%d", i), "GET %s", key);
+        expect(s.c, ":2", "STRLEN %s", key);
+    }
+    cr_assert_eq(nearside_info(s.proxy, "redirects_moved"), 0);
+}
+
+SCENARIO(cluster, keys_of_one_tag_go_together_and_others_are_refused_in_redis_words)
+{
+    struct scene s = scene_start();
+
+    expect(s.c, "+OK", "SET {a}x v");
+    expect(s.c, "+OK", "RENAME {a}x {a}y");
+    expect(s.c, "$v", "GET {a}y");
+    expect(s.c, "-CROSSSLOT Keys in request don't hash to the same slot", "RENAME %s %s",
+           key_of(&s, 0, "x"), key_of(&s, 1, "y"));
+    expect(s.c, "nil", "GET {a}x");
+}
+
+SCENARIO(cluster, select_is_answered_by_the_cluster)
+{
+    struct scene s = scene_start();
+
+    expect(s.c, "+OK", "SELECT 0");
+    expect(s.c, "-ERR SELECT is not allowed in cluster mode...", "SELECT 1");
+    expect(s.c, "nil", "GET %s", key_of(&s, 1, "k"));
+}
+
+/* ---- L1 ------------------------------------------------------------------------------------- */
+
+SCENARIO(cluster, l1_keeps_values_of_all_nodes_and_hears_of_their_changes)
+{
+    struct scene s = scene_start();
+
+    for (int i = 0; i < 3; i++) {
+        const char *key = key_of(&s, i, "k");
+        expect(s.cluster->node[i]->direct, "+OK", "SET %s old", key);
+        warm(&s, key, "$old");
+        long long gets = redis_calls(s.cluster->node[i], "get");
+        expect(s.c, "$old", "GET %s", key);
+        cr_assert_eq(redis_calls(s.cluster->node[i], "get"), gets);
+        expect(s.cluster->node[i]->direct, "+OK", "SET %s new", key);
+        await_reply(s.c, "$new", 2000, "GET %s", key);
+    }
+}
+
+SCENARIO(cluster, a_script_is_fenced_on_its_node)
+{
+    struct scene s = scene_start();
+    const char *key = key_of(&s, 2, "k");
+
+    expect(s.c, "+OK", "SET %s 1", key);
+    for (int i = 2; i < 20; i++) {
+        warm(&s, key, cleanup_printf("$%d", i - 1));
+        expect(s.c, cleanup_printf(":%d", i), "EVAL 'return redis.call(\"INCR\",KEYS[1])' 1 %s",
+               key);
+        expect(s.c, cleanup_printf("$%d", i), "GET %s", key);
+    }
+}
+
+/* ---- Slots that move ------------------------------------------------------------------------ */
+
+SCENARIO(cluster, a_slot_that_has_moved_is_followed_at_once_and_l1_forgets_it)
+{
+    struct scene s = scene_start();
+    const char *key = key_of(&s, 0, "k");
+    int slot = cluster_slot(s.cluster, key);
+
+    expect(s.c, "+OK", "SET %s before", key);
+    warm(&s, key, "$before");
+    cluster_move_slot(s.cluster, slot, 1);
+    expect(s.c, ":8", "APPEND %s --", key);
+    expect(s.c, "$before--", "GET %s", key);
+    expect(s.cluster->node[1]->direct, "+OK", "SET %s after", key);
+    await_reply(s.c, "$after", 2000, "GET %s", key);
+    warm(&s, key, "$after");
+    expect(s.cluster->node[1]->direct, "+OK", "SET %s last", key);
+    await_reply(s.c, "$last", 2000, "GET %s", key);
+}
+
+SCENARIO(cluster, keys_of_a_slot_on_its_way_are_found_where_they_are)
+{
+    struct scene s = scene_start();
+    const char *here = key_of(&s, 0, "here");
+    int slot = cluster_slot(s.cluster, here);
+    const char *there = key_of(&s, 0, "there");
+
+    expect(s.c, "+OK", "SET %s 1", here);
+    expect(s.c, "+OK", "SET %s 2", there);
+    warm(&s, here, "$1");
+    cluster_move_begin(s.cluster, slot, 0, 1);
+    expect(s.c, "$1", "GET %s", here);
+    cluster_move_keys(s.cluster, slot, 0, 1);
+    expect(s.c, "$1", "GET %s", here);
+    expect(s.c, ":3", "INCR %s", there);
+    expect(s.c, "$3", "GET %s", there);
+    expect(s.c, "[$1 $3]", "MGET %s %s", here, there);
+    cr_assert_gt(nearside_info(s.proxy, "redirects_ask"), 0);
+    cluster_move_end(s.cluster, slot, 0, 1);
+    expect(s.c, ":4", "INCR %s", there);
+    expect(s.c, "$4", "GET %s", there);
+    warm(&s, there, "$4");
+}
+
+/* A pipeline of one client keeps its order, whatever is refused where. */
+SCENARIO(cluster, a_pipeline_that_meets_a_moving_slot_stays_in_order)
+{
+    struct scene s = scene_start();
+    const char *key = key_of(&s, 0, "k");
+    int slot = cluster_slot(s.cluster, key);
+    int at = 0;
+
+    for (int round = 0; round < 6; round++) {
+        int from = at, to = (at + 1) % 3;
+        expect(s.c, "+OK", "SET %s x", key);
+        cluster_move_begin(s.cluster, slot, from, to);
+        for (int i = 0; i < 50; i++) {
+            cr_assert(client_command(s.c, "APPEND %s .", key));
+            cr_assert(client_command(s.c, "STRLEN %s", key));
+            if (i == 20) {
+                cluster_move_keys(s.cluster, slot, from, to);
+            }
+            if (i == 40) {
+                cluster_move_end(s.cluster, slot, from, to);
+            }
+        }
+        for (int i = 0; i < 50; i++) {
+            expect_next(s.c, cleanup_printf(":%d", i + 2));
+            expect_next(s.c, cleanup_printf(":%d", i + 2));
+        }
+        at = to;
+    }
+    cr_assert_gt(nearside_info(s.proxy, "redirects_moved"), 0);
+}
+
+/* ---- One that stands still ------------------------------------------------------------------ */
+
+SCENARIO(cluster, a_frozen_node_delays_nobody_who_does_not_need_it)
+{
+    struct scene s = scene_start();
+    struct client *stuck = nearside_connect(s.proxy);
+    const char *key = key_of(&s, 1, "k");
+    const char *frozen = key_of(&s, 0, "n");
+
+    expect(s.c, "+OK", "SET %s v", key);
+    expect(stuck, ":1", "INCR %s", frozen);
+    redis_freeze(s.cluster->node[0]);
+    cr_assert(client_command(stuck, "INCR %s", frozen));
+    for (int i = 0; i < 20; i++) {
+        int64_t began = now_ms();
+        expect(s.c, "+OK", "SET %s v%d", key, i);
+        expect(s.c, cleanup_printf("$v%d", i), "GET %s", key);
+        expect(s.c, ":1", "EVAL 'return 1' 1 %s", key);
+        cr_assert_lt(now_ms() - began, 1000);
+    }
+    redis_thaw(s.cluster->node[0]);
+    expect_next(stuck, ":2");
+}
+
+/* ---- Replicas ------------------------------------------------------------------------------- */
+
+SCENARIO(cluster, reads_go_to_replicas_where_that_is_asked_for_and_gets_never_do)
+{
+    struct scene s = scene_start_with(3, "upstream.read_from=prefer-replica");
+    const char *key = key_of(&s, 0, "k");
+
+    expect(s.c, "+OK", "SET %s value", key);
+    await_reply(s.c, ":5", 5000, "STRLEN %s", key);
+    for (int64_t end = now_ms() + 5000; redis_calls(s.cluster->node[3], "strlen") == 0;) {
+        cr_assert_lt(now_ms(), end, "no read has come to the replica");
+        await_reply(s.c, ":5", 5000, "STRLEN %s", key);
+    }
+    long long there = redis_calls(s.cluster->node[0], "strlen");
+    for (int i = 0; i < 20; i++) {
+        await_reply(s.c, ":5", 5000, "STRLEN %s", key);
+        expect(s.c, "$value", "GET %s", key);
+    }
+    cr_assert_eq(redis_calls(s.cluster->node[0], "strlen"), there);
+    cr_assert_eq(redis_calls(s.cluster->node[3], "get"), 0);
+    redis_stop(s.cluster->node[3]);
+    expect(s.c, ":5", "STRLEN %s", key);
+}
+
+SCENARIO(cluster, without_replicas_reads_that_insist_on_one_are_refused)
+{
+    struct scene s = scene_start_with(0, "upstream.read_from=replica");
+    const char *key = key_of(&s, 0, "k");
+
+    expect(s.c, "+OK", "SET %s value", key);
+    expect(s.c, "-UPSTREAM no replica...", "STRLEN %s", key);
+    expect(s.c, "$value", "GET %s", key);
+}
