@@ -219,6 +219,13 @@ static bool try_later(struct request *request)
     return true;
 }
 
+/* While a slot changes hands its old and its new owner may both name the other one for a moment. */
+static int64_t pause_before(const struct request *request)
+{
+    static const int64_t pauses[REDIRECTS_MAX + 1] = {0, 0, 0, 50, 150, 500};
+    return pauses[request->redirects];
+}
+
 static bool follow_moved(struct request *request, struct said said)
 {
     struct worker *worker = request->worker;
@@ -229,7 +236,7 @@ static bool follow_moved(struct request *request, struct said said)
         return false;
     }
     request->asking = false;
-    take(request, node, 0);
+    take(request, node, pause_before(request));
     return true;
 }
 
@@ -245,7 +252,7 @@ static bool follow_ask(struct request *request, struct said said)
         return false;
     }
     request->asking = true;
-    take(request, node, 0);
+    take(request, node, pause_before(request));
     return true;
 }
 

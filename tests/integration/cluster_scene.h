@@ -22,7 +22,8 @@ static inline struct scene scene_start_with(int replicas, const char *set)
 {
     struct scene s;
     s.cluster = cluster_start(3, replicas, NULL);
-    s.proxy = nearside_start(s.cluster->node[0]->port, "upstream.mode=cluster", set, NULL);
+    s.proxy = nearside_start(s.cluster->node[0]->port, "upstream.mode=cluster",
+                             "upstream.topology_refresh=1s", set, NULL);
     s.c = nearside_connect(s.proxy);
     await_reply(s.c, "+PONG", 5000, "PING");
     await_reply(s.c, "nil", 5000, "GET %s", cluster_key(s.cluster, 0, "first"));
