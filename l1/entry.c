@@ -13,41 +13,18 @@
 
 #include "../conf/mem.h"
 
-/* Of a value below CHAIN_REF_MIN. */
-#define LENGTH_DIGITS 5
-#define FRAME_MAX     (1 + LENGTH_DIGITS + 2 + 2)
-/* Values up to here are written in one piece, for which the output may have to begin a segment. */
-#define ONE_PIECE_MAX 512
-
-/* "$n\r\n" at p; how many bytes. */
-static size_t write_head(char *p, size_t n)
-{
-    char digits[LENGTH_DIGITS];
-    size_t count = 0;
-    do {
-        digits[count++] = (char)('0' + n % 10);
-        n /= 10;
-    } while (n > 0);
-    *p++ = '$';
-    for (size_t i = count; i > 0; i--) {
-        *p++ = digits[i - 1];
-    }
-    memcpy(p, "\r\n", 2);
-    return 1 + count + 2;
-}
-
-/* Whether s is a bulk as write_head would begin it; then *value is what is in it. */
+/* Whether s is a bulk as chain_append_bulk writes it; then *value is what is in it. */
 static bool is_framed(struct slice s, struct slice *value)
 {
-    char head[FRAME_MAX];
+    char head[CHAIN_BULK_HEAD_MAX];
     if (s.n < sizeof("$0\r\n\r\n") - 1 || s.p[0] != '$' || s.n >= CHAIN_REF_MIN) {
         return false;
     }
     /* The length that fits: the head is 4 bytes for one digit, and one more for each. */
-    for (size_t head_n = 4; head_n <= 3 + LENGTH_DIGITS && head_n + 2 <= s.n; head_n++) {
+    for (size_t head_n = 4; head_n <= CHAIN_BULK_HEAD_MAX && head_n + 2 <= s.n; head_n++) {
         size_t n = s.n - head_n - 2;
         if (s.p[head_n - 1] == '\n') {
-            if (write_head(head, n) != head_n || memcmp(s.p, head, head_n) != 0 ||
+            if (chain_bulk_head(head, n) != head_n || memcmp(s.p, head, head_n) != 0 ||
                 memcmp(s.p + head_n + n, "\r\n", 2) != 0) {
                 return false;
             }
@@ -55,29 +32,6 @@ static bool is_framed(struct slice s, struct slice *value)
             return true;
         }
     }
-    return false;
-}
-
-bool append_framed(struct chain *out, struct slice value)
-{
-    if (likely(value.n <= ONE_PIECE_MAX)) {
-        char *p = chain_reserve(out, FRAME_MAX + value.n);
-        if (unlikely(p == NULL)) {
-            return false;
-        }
-        size_t head = write_head(p, value.n);
-        memcpy(p + head, value.p, value.n);
-        memcpy(p + head + value.n, "\r\n", 2);
-        chain_commit(out, head + value.n + 2);
-        return true;
-    }
-    char head[FRAME_MAX];
-    struct chain_mark mark = chain_mark(out);
-    if (chain_append(out, slice_of(head, write_head(head, value.n))) && chain_append(out, value) &&
-        chain_append(out, SLICE("\r\n"))) {
-        return true;
-    }
-    chain_rewind(out, mark);
     return false;
 }
 
@@ -101,9 +55,9 @@ struct blob *entry_copy(const struct entry *e)
     if (!(flags_of(e) & FLAG_FRAMED)) {
         return blob_try_copy(value);
     }
-    struct blob *b = blob_try(FRAME_MAX + value.n);
+    struct blob *b = blob_try(CHAIN_BULK_HEAD_MAX + value.n + 2);
     if (b != NULL) {
-        size_t head = write_head(b->p, value.n);
+        size_t head = chain_bulk_head(b->p, value.n);
         memcpy(b->p + head, value.p, value.n);
         memcpy(b->p + head + value.n, "\r\n", 2);
         b->n = head + value.n + 2;

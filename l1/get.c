@@ -66,7 +66,7 @@ static inline enum l1_result serve(const struct entry *e, unsigned int flags, st
         return L1_HIT_NULL;
     }
     if (likely(flags & FLAG_FRAMED)) {
-        return likely(append_framed(out, entry_value(e))) ? L1_HIT : L1_PASS;
+        return likely(chain_append_bulk(out, entry_value(e))) ? L1_HIT : L1_PASS;
     }
     bool ok = flags & FLAG_BLOB ? append_blob(e, out) : chain_append(out, entry_value(e));
     return likely(ok) ? L1_HIT : L1_PASS;

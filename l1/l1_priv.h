@@ -430,9 +430,6 @@ MUST_CHECK struct blob *entry_copy(const struct entry *e);
 /* Whether a key of that length can be in an entry at all. */
 bool entry_fits_key(const struct l1 *l1, size_t key_len);
 
-/* Appends a value that is kept framed; false when memory is out. No lock is wanted. */
-MUST_CHECK bool append_framed(struct chain *out, struct slice value);
-
 /* ---- slab.c -------------------------------------------------------------------------------- */
 
 void classes_init(struct classes *c, size_t budget);

@@ -173,6 +173,72 @@ bool chain_append(struct chain *c, struct slice s)
     return true;
 }
 
+/* Two decimal digits of n, which is below 100. */
+static inline char *put_two(char *p, unsigned int n)
+{
+    p[0] = (char)('0' + n / 10);
+    p[1] = (char)('0' + n % 10);
+    return p + 2;
+}
+
+static inline char *put_bulk_head(char *p, size_t size)
+{
+    unsigned int n = (unsigned int)size;
+    *p++ = '$';
+    if (n >= 10000) {
+        *p++ = (char)('0' + n / 10000);
+        n %= 10000;
+        p = put_two(p, n / 100);
+        p = put_two(p, n % 100);
+    } else if (n >= 1000) {
+        p = put_two(p, n / 100);
+        p = put_two(p, n % 100);
+    } else if (n >= 100) {
+        *p++ = (char)('0' + n / 100);
+        p = put_two(p, n % 100);
+    } else if (n >= 10) {
+        p = put_two(p, n);
+    } else {
+        *p++ = (char)('0' + n);
+    }
+    memcpy(p, "\r\n", 2);
+    return p + 2;
+}
+
+size_t chain_bulk_head(char *p, size_t n)
+{
+    return (size_t)(put_bulk_head(p, n) - p);
+}
+
+/* What does not fit into the tail. */
+static __attribute__((noinline)) bool append_bulk_more(struct chain *c, struct slice s)
+{
+    char head[CHAIN_BULK_HEAD_MAX];
+    struct chain_mark mark = chain_mark(c);
+    if (chain_append(c, slice_of(head, chain_bulk_head(head, s.n))) && chain_append(c, s) &&
+        chain_append(c, SLICE("\r\n"))) {
+        return true;
+    }
+    chain_rewind(c, mark);
+    return false;
+}
+
+bool chain_append_bulk(struct chain *c, struct slice s)
+{
+    struct chain_seg *tail = c->tail;
+    if (unlikely(tail == NULL || tail->size - tail->used < s.n + CHAIN_BULK_HEAD_MAX + 2)) {
+        return append_bulk_more(c, s);
+    }
+    char *begin = tail->own + tail->used;
+    char *p = put_bulk_head(begin, s.n);
+    memcpy(p, s.p, s.n);
+    memcpy(p + s.n, "\r\n", 2);
+    size_t n = (size_t)(p - begin) + s.n + 2;
+    tail->used += n;
+    c->bytes += n;
+    return true;
+}
+
 bool chain_append_blob(struct chain *c, struct blob *b, size_t off, size_t n)
 {
     bug_on(off > b->n || n > b->n - off);

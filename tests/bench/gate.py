@@ -24,7 +24,7 @@ TUNABLES = "glibc.cpu.hwcaps=-AVX_Fast_Unaligned_Load,-AVX2,-AVX512F,-AVX512VL,-
 # budget says what is reached so far, and goes down with it. A fill takes another entry's place: L1 is
 # full.
 COSTS = [
-    ("hit", 400, 545, 100, KEYS, ["l1.max_memory=4mb"]),
+    ("hit", 400, 485, 100, KEYS, ["l1.max_memory=4mb"]),
     ("forwarded GET", 450, 1600, 100, KEYS, ["l1.max_memory=4mb", "invalidation.mode=off"]),
     ("forwarded SET", 450, 1950, 0, KEYS, ["l1.max_memory=4mb"]),
     ("fill", 1000, 3500, 100, 10 * KEYS, ["l1.max_memory=4mb"]),
