@@ -28,8 +28,6 @@
 
 #include "../conf/mutant.h"
 
-/* Replies from L1 in one go, before the client's limits are looked at again. */
-#define HITS_SHARE ((size_t)64 * 1024)
 /* Requests above this go on the bulk lane, so that they do not hold up the others (D8). */
 #define BULK_REQUEST ((size_t)64 * 1024)
 
@@ -352,53 +350,6 @@ static enum dispatch get(struct client *c, const struct cmd *cmd, const struct r
         return DISPATCH_STALL;
     }
     return get_from_l1(c, request, cmd, &earlier, hash, view, owner);
-}
-
-/* Does a GET of this client mean nothing but "what is the value"? */
-static bool is_plain(const struct client *c)
-{
-    return c->pinned == NULL && c->authenticated && !c->switching && !c->expects_multi &&
-           !c->multi_refused && !c->replies_off && !c->skips_next;
-}
-
-size_t dispatch_hits(struct client *c, struct slice in, unsigned *share)
-{
-    struct worker *worker = c->worker;
-    struct l1 *l1 = worker->server->l1;
-    struct l1_query query = {.db = c->db, .reader = worker->reader};
-    size_t used = 0;
-    uint64_t hits = 0;
-    uint64_t nulls = 0;
-    size_t n;
-    if (!is_plain(c) || (n = parse_get(in, &query.key)) == 0 ||
-        (query.out = client_reply_begin(c)) == NULL) {
-        return 0;
-    }
-    size_t enough = query.out->bytes + HITS_SHARE;
-    do {
-        query.hash = l1_hash(l1, query.key);
-        enum l1_result result = l1_hit(l1, &query, worker->now);
-        if (result == L1_HIT_NULL && chain_append(query.out, null_reply(c))) {
-            nulls++;
-        } else if (result == L1_HIT) {
-            hits++;
-        } else {
-            break;
-        }
-        used += n;
-        n = parse_get(slice_of(in.p + used, in.n - used), &query.key);
-    } while (n > 0 && query.out->bytes < enough && hits + nulls < *share);
-    if (used == 0) {
-        client_reply_cancel(c);
-        return 0;
-    }
-    client_reply_end(c);
-    *share -= (unsigned)(hits + nulls);
-    COUNT(worker, l1_hits, hits);
-    COUNT(worker, l1_negative_hits, nulls);
-    COUNT(worker, commands_processed, hits + nulls);
-    c->last_cmd = worker->server->get;
-    return used;
 }
 
 /* ---- MGET ------------------------------------------------------------------------------------ */
