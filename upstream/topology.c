@@ -172,7 +172,7 @@ struct topology *topology_create(const struct topology_options *options)
     t->options.node.password = copy_or_null(options->node.password);
     t->options.node.password_file = copy_or_null(options->node.password_file);
     pthread_mutex_init(&t->lock, NULL);
-    atomic_init(&t->version, 1);
+    atomic_init(&t->version, 0);
     for (size_t slot = 0; slot < TOPOLOGY_SLOTS; slot++) {
         atomic_init(&t->owners[slot], TOPOLOGY_NONE);
     }

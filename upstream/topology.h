@@ -69,7 +69,7 @@ enum topology_role { TOPOLOGY_GONE, TOPOLOGY_PRIMARY, TOPOLOGY_REPLICA };
 enum topology_role topology_role(const struct topology *t, uint16_t index);
 /* How many slots it owns, for INFO. */
 uint32_t topology_slots_of(const struct topology *t, uint16_t index);
-/* Rises whenever the owner of a slot or the role of a node changes. */
+/* Rises whenever the owner of a slot or the role of a node changes. 0: no map has come yet. */
 uint64_t topology_version(const struct topology *t);
 
 /* The node at that address; created if it is new (its name, if it is one, is resolved in the
