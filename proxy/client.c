@@ -14,6 +14,7 @@
  */
 #include "client.h"
 
+#include "fanout.h"
 #include "pinned.h"
 #include "profile.h"
 #include "../resp/write.h"
@@ -88,36 +89,66 @@ void client_set_reading(struct client *c, bool on)
 
 /* ---- Life ---------------------------------------------------------------------------------- */
 
-struct client *client_create(struct worker *worker, int fd)
+static struct client *create(struct worker *worker, int fd, struct client_queue *queue)
 {
     struct client *c = mem_try_zero(sizeof(*c));
+    if (c == NULL) {
+        return NULL;
+    }
+    c->worker = worker;
+    c->fd = fd;
+    c->heard = c->drained = c->since = worker->now;
+    chain_init(&c->out);
+    ev_io_init(&c->io, on_ready, fd, EV_READ);
+    c->next = queue->head;
+    if (c->next != NULL) {
+        c->next->prev = c;
+    }
+    queue->head = c;
+    return c;
+}
+
+struct client *client_create(struct worker *worker, int fd)
+{
+    struct client *c = create(worker, fd, &worker->clients);
     if (c == NULL) {
         close(fd);
         atomic_fetch_sub_explicit(&worker->server->clients, 1, memory_order_relaxed);
         atomic_fetch_sub_explicit(&worker->nclients, 1, memory_order_relaxed);
         return NULL;
     }
-    c->worker = worker;
-    c->fd = fd;
     c->db = worker->server->conf->upstream_db;
     c->authenticated = !worker->server->asks_password;
     c->id = atomic_fetch_add_explicit(&worker->server->next_client_id, 1, memory_order_relaxed);
-    c->heard = c->drained = c->since = worker->now;
-    chain_init(&c->out);
-    ev_io_init(&c->io, on_ready, fd, EV_READ);
     client_set_reading(c, true);
-    c->next = worker->clients.head;
-    if (c->next != NULL) {
-        c->next->prev = c;
-    }
-    worker->clients.head = c;
     COUNT(worker, clients_accepted, 1);
+    return c;
+}
+
+struct client *client_create_part(const struct client *of, struct fanout *fanout, uint16_t node,
+                                  struct blob *in)
+{
+    struct client *c = create(of->worker, -1, &of->worker->parts);
+    if (c == NULL) {
+        return NULL;
+    }
+    c->part_of = fanout;
+    c->only_node = node;
+    c->db = of->db;
+    c->resp3 = of->resp3;
+    c->authenticated = true;
+    c->id = of->id;
+    c->in = blob_ref(in);
+    c->in_n = in->n;
+    c->stalled = true;
+    client_mark_runnable(c);
     return c;
 }
 
 static void unlink_client(struct client *c)
 {
     struct worker *worker = c->worker;
+    struct client_queue *queue = c->part_of != NULL ? &worker->parts : &worker->clients;
     if (worker->sweep_at == c) {
         worker->sweep_at = c->next;
     }
@@ -127,8 +158,19 @@ static void unlink_client(struct client *c)
     if (c->prev != NULL) {
         c->prev->next = c->next;
     } else {
-        worker->clients.head = c->next;
+        queue->head = c->next;
     }
+}
+
+/* Its socket, and its place among those that are counted. */
+static void disconnect(struct client *c)
+{
+    struct worker *worker = c->worker;
+    ev_io_stop(worker->loop, &c->io);
+    close(c->fd);
+    c->fd = -1;
+    atomic_fetch_sub_explicit(&worker->nclients, 1, memory_order_relaxed);
+    atomic_fetch_sub_explicit(&worker->server->clients, 1, memory_order_relaxed);
 }
 
 void client_close(struct client *c)
@@ -138,9 +180,11 @@ void client_close(struct client *c)
     }
     struct worker *worker = c->worker;
     c->state = CLIENT_CLOSED;
-    ev_io_stop(worker->loop, &c->io);
-    close(c->fd);
-    c->fd = -1;
+    if (c->part_of != NULL) {
+        fanout_part_closed(c);
+    } else {
+        disconnect(c);
+    }
     pinned_drop(c);
     struct request *request = c->head;
     c->head = c->tail = NULL;
@@ -155,8 +199,6 @@ void client_close(struct client *c)
     unlink_client(c);
     c->next_dead = worker->dead.head;
     worker->dead.head = c;
-    atomic_fetch_sub_explicit(&worker->nclients, 1, memory_order_relaxed);
-    atomic_fetch_sub_explicit(&worker->server->clients, 1, memory_order_relaxed);
 }
 
 void client_expel(struct client *c, _Atomic uint64_t *counter, const char *fmt, ...)
@@ -288,7 +330,7 @@ static __attribute__((noinline)) bool output_is_really_over(struct client *c, si
     size_t limit = c->worker->server->conf->proxy_max_output;
     size_t queued = c->out.bytes + c->held;
     size_t spared = own < (size_t)FRAME_BULK_MAX ? own : (size_t)FRAME_BULK_MAX;
-    if (queued > limit && queued - limit > spared) {
+    if (queued > limit && queued - limit > spared && c->part_of == NULL) {
         (void)write_out(c, SIZE_MAX); /* what was gathered in this turn is not the client's fault */
         client_mark_dirty(c);
         queued = c->out.bytes + c->held;
@@ -370,9 +412,24 @@ static __attribute__((noinline)) void release(struct client *c)
     }
 }
 
+/* Output of a part is joined when all of it is there. */
+static void keep_output(struct client *c)
+{
+    client_charge(c);
+    if (c->stalled_output) {
+        client_mark_later(c);
+    } else if (c->head == NULL && c->in == NULL) {
+        fanout_part_done(c);
+    }
+}
+
 void client_flush(struct client *c)
 {
     if (c->state == CLIENT_CLOSED) {
+        return;
+    }
+    if (c->part_of != NULL) {
+        keep_output(c);
         return;
     }
     if (!write_out(c, WRITE_SHARE)) {

@@ -17,6 +17,8 @@
 #include "request.h"
 #include "route.h"
 
+struct fanout;
+
 enum client_state { CLIENT_OPEN, CLIENT_ENDING, CLIENT_CLOSED };
 
 /* What CLIENT SETNAME and SETINFO said; few clients have one. Strings are owned. */
@@ -85,6 +87,10 @@ struct client {
     uint16_t node;      /* of those unanswered, if not `scattered` */
     bool scattered;     /* they may be on several nodes */
 
+    struct fanout
+        *part_of;       /* it has no socket and serves a part of a command (fanout.h); or NULL */
+    uint16_t only_node; /* then: where a command without keys goes; NONE: anywhere */
+
     const struct cmd *last_cmd; /* for CLIENT LIST; NULL before the first */
     struct client_profile *profile;
     struct client *next, *prev; /* worker->clients */
@@ -93,6 +99,10 @@ struct client {
 
 /* Takes the socket; returns the client, which the worker owns. NULL when memory is out: closed. */
 struct client *client_create(struct worker *worker, int fd);
+/* A part of a command of `of`: shares `in`, all it is ever to serve, and begins with it later in this
+ * turn. NULL when memory is out. */
+struct client *client_create_part(const struct client *of, struct fanout *fanout, uint16_t node,
+                                  struct blob *in);
 
 /* Is what the request being served answers not to be seen (CLIENT REPLY)? */
 static inline bool client_is_silent(const struct client *c)

@@ -124,7 +124,7 @@ static size_t serve_requests(struct client *c, struct parser *parser, struct sli
                 return used;
             }
             blob_unref(view.inline_blob);
-            COUNT(c->worker, commands_processed, 1);
+            COUNT(c->worker, commands_processed, c->part_of == NULL);
             used += view.size;
             break;
         case PARSE_NOTHING:
@@ -270,6 +270,10 @@ static void serve_own_input(struct client *c)
 static void settle_reading(struct client *c)
 {
     if (c->state == CLIENT_CLOSED) {
+        return;
+    }
+    if (c->part_of != NULL) {
+        client_charge(c);
         return;
     }
     client_set_reading(c, c->state == CLIENT_OPEN && (!c->stalled || c->nblocked > 0));

@@ -16,6 +16,8 @@
  */
 #include "dispatch.h"
 
+#include "facade.h"
+#include "fanout.h"
 #include "fetch.h"
 #include "forward.h"
 #include "local.h"
@@ -139,6 +141,12 @@ static void send_on_lane(struct client *c, struct request *request, const struct
                      (request->class == CMD_READ || request->class == CMD_WRITE);
     client_enqueue(c, request);
     forward_request(request, view->raw, owner);
+}
+
+bool dispatch_is_free(const struct client *c, const struct request *request)
+{
+    enum new_request what = request_is_unordered(request) ? NEW_UNKNOWN : NEW_KEYED;
+    return roads_of(c, request->hashes, request->nkeys, what, c->next_seq).roads == 0;
 }
 
 /* read_from: a read whose value nobody keeps may go to a replica, if nothing earlier of its client holds
@@ -572,6 +580,9 @@ static bool find_place(struct client *c, const struct cmd *cmd, const struct req
         return false;
     }
     c->place = route_command(worker->server, cmd, view, (uint32_t)c->id);
+    if (c->part_of != NULL && c->place.slot == SLOT_NONE) {
+        c->place.node = c->only_node;
+    }
     return c->place.route != ROUTE_NOWHERE || !asks_a_server(cmd) || !route_waits(worker);
 }
 
@@ -616,6 +627,10 @@ enum dispatch dispatch_request(struct client *c, const struct request_view *view
     bool session = class == CMD_PINNED || c->pinned != NULL || c->expects_multi || c->multi_refused;
     if (unlikely(!c->authenticated)) {
         result = before_login(c, cmd, view, owner);
+    } else if (c->worker->server->is_cluster && !session &&
+               (facade_takes(c, cmd, view, owner, &result) ||
+                fanout_takes(c, cmd, class, view, &result))) {
+        /* answered, or on its way to several nodes */
     } else if (unlikely(c->place.route != ROUTE_OK) && !c->expects_multi && !c->multi_refused &&
                class != CMD_LOCAL && class != CMD_REFUSED) {
         result = misplaced(c);

@@ -70,7 +70,7 @@ size_t dispatch_hits(struct client *c, struct slice in, unsigned *share)
     *share -= (unsigned)(hits + nulls);
     COUNT(worker, l1_hits, hits);
     COUNT(worker, l1_negative_hits, nulls);
-    COUNT(worker, commands_processed, hits + nulls);
+    COUNT(worker, commands_processed, c->part_of == NULL ? hits + nulls : 0);
     c->last_cmd = worker->server->get;
     return used;
 }

@@ -6,6 +6,7 @@
 #include "local.h"
 
 #include "forward.h"
+#include "facade.h"
 #include "info.h"
 #include "nodes.h"
 #include "profile.h"
@@ -223,7 +224,8 @@ void local_answer(struct client *c, const struct cmd *cmd, const struct request_
         break;
     case LOCAL_READONLY:
     case LOCAL_READWRITE:
-        ok = resp_error(out, "ERR This instance has cluster support disabled");
+        ok = facade_is_on(c) ? resp_status(out, "OK")
+                             : resp_error(out, "ERR This instance has cluster support disabled");
         break;
     case LOCAL_HTTP:
         /* a browser was made to send this: closed without a word, as Redis does; forwarded, it would

@@ -21,8 +21,9 @@ enum road {
     ROAD_BULK = 4,
     ROAD_PINNED = 8,
     ROAD_REPLICA = 16, /* a lane to a replica: reads that may lag behind (read_from) */
+    ROAD_SPLIT = 32,   /* several: nothing else goes all of them (fanout.h) */
 };
-#define ROADS 5
+#define ROADS 6
 
 /* One key of one unanswered request; lives in the request. */
 struct order_link {

@@ -273,6 +273,7 @@ void request_orphan(struct request *request)
     case REQUEST_MGET:
     case REQUEST_FORWARD:
     case REQUEST_CENSUS:
+    case REQUEST_FANOUT:
         if (request->answered) {
             request_destroy(request);
         }

@@ -26,6 +26,7 @@ enum request_kind {
     REQUEST_MGET,    /* whole MGET on F */
     REQUEST_FORWARD, /* on a lane */
     REQUEST_CENSUS,  /* on its way round the workers (census.c) */
+    REQUEST_FANOUT,  /* its parts are on their ways (fanout.c) */
 };
 
 /* Bytes of a command that are kept in the request itself. */

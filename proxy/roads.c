@@ -9,7 +9,8 @@
 static unsigned roads_in_use(const uint32_t count[ROADS])
 {
     return (count[0] ? (unsigned)ROAD_FILL : 0) | (count[1] ? (unsigned)ROAD_LANE : 0) |
-           (count[2] ? (unsigned)ROAD_BULK : 0) | (count[4] ? (unsigned)ROAD_REPLICA : 0);
+           (count[2] ? (unsigned)ROAD_BULK : 0) | (count[4] ? (unsigned)ROAD_REPLICA : 0) |
+           (count[5] ? (unsigned)ROAD_SPLIT : 0);
 }
 
 struct earlier roads_among(const struct client *c, const uint64_t *hashes, size_t n,

@@ -16,6 +16,7 @@
 
 #include "client.h"
 #include "deadline.h"
+#include "fanout.h"
 #include "fence.h"
 #include "fetch.h"
 #include "forward.h"
@@ -162,12 +163,15 @@ static uint64_t memory_of_all(const struct server *server)
  * it. Two may do so at once: the limit is kept all the same. */
 static void close_largest(struct worker *worker)
 {
+    struct client *const heads[] = {worker->clients.head, worker->parts.head};
     struct client *largest = NULL;
     uint64_t size = 0;
-    for (struct client *c = worker->clients.head; c != NULL; c = c->next) {
-        if (client_memory(c) > size) {
-            largest = c;
-            size = client_memory(c);
+    for (size_t i = 0; i < ARRAY_LEN(heads); i++) {
+        for (struct client *c = heads[i]; c != NULL; c = c->next) {
+            if (client_memory(c) > size) {
+                largest = c;
+                size = client_memory(c);
+            }
         }
     }
     atomic_store_explicit(&worker->largest_client, size, memory_order_relaxed);
@@ -254,9 +258,12 @@ static void free_dead(struct worker *worker)
 
 void worker_wake_stalled(struct worker *worker)
 {
-    for (struct client *c = worker->clients.head; c != NULL; c = c->next) {
-        if (c->stalled) {
-            client_mark_runnable(c);
+    struct client *const heads[] = {worker->clients.head, worker->parts.head};
+    for (size_t i = 0; i < ARRAY_LEN(heads); i++) {
+        for (struct client *c = heads[i]; c != NULL; c = c->next) {
+            if (c->stalled) {
+                client_mark_runnable(c);
+            }
         }
     }
 }
@@ -283,6 +290,7 @@ static void finish_drain(struct worker *worker)
     while (worker->clients.head != NULL) {
         client_close(worker->clients.head);
     }
+    fanout_close_parts(worker);
     ev_break(worker->loop, EVBREAK_ALL);
 }
 
@@ -540,6 +548,7 @@ bool worker_run_posts(struct worker *worker)
     while (worker->clients.head != NULL) { /* handed over too late */
         client_close(worker->clients.head);
     }
+    fanout_close_parts(worker);
     free_dead(worker);
     return any;
 }

@@ -88,7 +88,8 @@ struct worker {
     uint32_t nflights;
     char *read_buffer; /* WORKER_READ_SIZE, shared by all connections of the worker */
 
-    struct client_queue clients;  /* all */
+    struct client_queue clients;  /* all that have a socket */
+    struct client_queue parts;    /* those without (fanout.h) */
     struct client_queue dirty;    /* with output to be written at the end of this turn */
     struct client_queue runnable; /* whose stalled input may go on */
     struct client_queue later;    /* the same, behind the next poll */
