@@ -575,7 +575,9 @@ static redisAsyncContext *connect_to(const struct sockaddr_storage *addr, sockle
 {
     char host[NI_MAXHOST];
     char port[NI_MAXSERV];
-    redisOptions options = {.options = REDIS_OPT_PREFER_IP_UNSPEC};
+    redisOptions options;
+    memset(&options, 0, sizeof(options));
+    options.options = REDIS_OPT_PREFER_IP_UNSPEC;
     if (addr->ss_family == AF_UNIX) {
         REDIS_OPTIONS_SET_UNIX(&options,
                                ((const struct sockaddr_un *)(const void *)addr)->sun_path);

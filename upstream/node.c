@@ -107,7 +107,7 @@ static void set_host(struct node *node, const char *host, const char *port)
     struct node_options *o = &node->options;
     const char *name = o->label;
     o->host = host == NULL ? NULL : keep_copy(node, host);
-    o->port = host == NULL ? NULL : keep_copy(node, port);
+    o->port = port == NULL ? NULL : keep_copy(node, port);
     if (host != NULL) {
         size_t size = strlen(host) + strlen(port) + sizeof("unix:[]:");
         char *made = keep(node, size);
