@@ -108,7 +108,7 @@ static void set_host(struct node *node, const char *host, const char *port)
     const char *name = o->label;
     o->host = host == NULL ? NULL : keep_copy(node, host);
     o->port = port == NULL ? NULL : keep_copy(node, port);
-    if (host != NULL) {
+    if (host != NULL && port != NULL) {
         size_t size = strlen(host) + strlen(port) + sizeof("unix:[]:");
         char *made = keep(node, size);
         if (is_unix(o)) {
