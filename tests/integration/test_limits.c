@@ -126,6 +126,17 @@ SCENARIO(limits, requests_beyond_the_window_wait_in_the_clients_socket)
     }
 }
 
+/* A client that stays connected. */
+static void speak_once(struct nearside *n)
+{
+    struct client *c = nearside_connect(n);
+    expect(c, "+OK", "SET k v");
+    expect(c, "$v", "GET k");
+    cr_assert(client_send(c, "*2\r\n$3\r\nGE", 10));
+    cr_assert(client_send(c, "T\r\n$1\r\nk\r\n", 11));
+    expect_next(c, "$v");
+}
+
 /* Many are connected and few speak: what one said before must not be kept for it. */
 SCENARIO(limits, an_idle_client_costs_half_a_kilobyte)
 {
@@ -136,19 +147,13 @@ SCENARIO(limits, an_idle_client_costs_half_a_kilobyte)
     setrlimit(RLIMIT_NOFILE, &limit);
     struct redis *r = redis_start(NULL);
     struct nearside *n = nearside_start(r->port, "proxy.workers=1", NULL);
-    struct client *c[COUNT];
 
     for (int i = 0; i < COUNT / 10; i++) {
-        expect(nearside_connect(n), "+OK", "SET k v"); /* what is needed once is there */
+        speak_once(n); /* what is needed once is there */
     }
     int64_t before = process_rss_kb(n->process);
     for (int i = 0; i < COUNT; i++) {
-        c[i] = nearside_connect(n);
-        expect(c[i], "+OK", "SET k v");
-        expect(c[i], "$v", "GET k");
-        cr_assert(client_send(c[i], "*2\r\n$3\r\nGE", 10));
-        cr_assert(client_send(c[i], "T\r\n$1\r\nk\r\n", 11));
-        expect_next(c[i], "$v");
+        speak_once(n);
     }
     int64_t grown = process_rss_kb(n->process) - before;
     cr_assert(is_sanitized() || grown * 1024 <= COUNT * MOST, "%d clients: %lld kB", COUNT,
