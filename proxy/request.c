@@ -45,7 +45,7 @@ static void answer_woken(struct request *request, struct blob *blob)
     } else if (request->woken == L1_WAKE_NULL || request->woken_n > 0) {
         struct slice null = request->resp3 ? SLICE("_\r\n") : SLICE("$-1\r\n");
         bool is_null = request->woken == L1_WAKE_NULL;
-        struct slice reply = is_null ? null : slice_of(request->small_raw, request->woken_n);
+        struct slice reply = is_null ? null : slice_of(request->small_reply, request->woken_n);
         (void)!client_pass(c, request, reply); /* false: it went with its client */
     } else if (append_reply(request, blob)) {
         client_finish(c, request);
@@ -68,13 +68,12 @@ static void on_woken(struct worker *worker, struct post *post)
     blob_unref(blob);
 }
 
-/* The command is not needed any more: not even a fetch that fails comes behind a reply. Without
- * memory for a long one the request looks again. */
+/* Without memory for a long one the request looks again. */
 static void keep_reply(struct request *request, struct l1_reply *reply)
 {
     struct slice encoded = reply->encoded;
     if (encoded.n <= REQUEST_RAW_MAX) {
-        memcpy(request->small_raw, encoded.p, encoded.n);
+        memcpy(request->small_reply, encoded.p, encoded.n);
         request->woken_n = (uint32_t)encoded.n;
         return;
     }

@@ -103,7 +103,7 @@ struct request {
     struct order_link *keys;
 
     enum l1_wake woken;       /* written by the waking thread before it posts, */
-    uint32_t woken_n;         /* with a short reply, in small_raw; 0: it is in woken_reply */
+    uint32_t woken_n;         /* with a short reply, in small_reply; 0: it is in woken_reply */
     struct blob *woken_reply; /* NULL also if memory was out */
 
     struct slice raw;      /* the command, kept while it may have to be sent again; n == 0: not */
@@ -113,7 +113,10 @@ struct request {
     struct post post; /* its way back from another worker's thread */
     uint64_t one_hash;
     struct order_link one_key;
-    char small_raw[REQUEST_RAW_MAX]; /* the command; once it is woken with a reply, that */
+    char small_raw[REQUEST_RAW_MAX]; /* the command */
+    /* The reply it is woken with: not where the command is, which may be put there while another
+     * thread ends the lease. */
+    char small_reply[REQUEST_RAW_MAX];
 };
 
 /* Does it change keys that are known: write-begin and -end (classes K and U)? */
