@@ -243,10 +243,10 @@ static void connect_to(struct cluster *cluster, uint16_t index)
 
 static void ask(struct cluster *cluster, int64_t now)
 {
-    static const struct slice shards = {
-        "*2\r\n$7\r\nCLUSTER\r\n$4\r\nINFO\r\n*2\r\n$7\r\nCLUSTER\r\n$6\r\nSHARDS\r\n", 62};
-    static const struct slice slots = {
-        "*2\r\n$7\r\nCLUSTER\r\n$4\r\nINFO\r\n*2\r\n$7\r\nCLUSTER\r\n$5\r\nSLOTS\r\n", 61};
+    struct slice shards = SLICE("*2\r\n$7\r\nCLUSTER\r\n$4\r\nINFO\r\n"
+                                "*2\r\n$7\r\nCLUSTER\r\n$6\r\nSHARDS\r\n");
+    struct slice slots = SLICE("*2\r\n$7\r\nCLUSTER\r\n$4\r\nINFO\r\n"
+                               "*2\r\n$7\r\nCLUSTER\r\n$5\r\nSLOTS\r\n");
     uint16_t index = choose(cluster);
     if (index == TOPOLOGY_NONE) {
         return;
