@@ -85,6 +85,12 @@ void conf_print(const struct conf *conf, FILE *out);
 /* proxy.ini.sample: every option as a comment, with its prose, type, bounds and default. */
 void conf_print_sample(FILE *out);
 
+/* A STRING for those who want NULL when it is not set. */
+static inline const char *conf_text_or_null(const char *text)
+{
+    return text[0] == '\0' ? NULL : text;
+}
+
 /* Takes an item of proxy.listen or upstream.servers apart: "host:port", "[v6]:port" (the brackets
  * are dropped), "*:port" (host "*": every address of the machine) or "unix:/path" (host: the path,
  * the only kind of host that begins with '/'; port: ""). False when it has not that shape; never so

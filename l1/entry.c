@@ -16,15 +16,15 @@
 /* Whether s is a bulk as chain_append_bulk writes it; then *value is what is in it. */
 static bool is_framed(struct slice s, struct slice *value)
 {
-    char head[CHAIN_BULK_HEAD_MAX];
+    char head[CHAIN_HEADER_MAX];
     if (s.n < sizeof("$0\r\n\r\n") - 1 || s.p[0] != '$' || s.n >= CHAIN_REF_MIN) {
         return false;
     }
     /* The length that fits: the head is 4 bytes for one digit, and one more for each. */
-    for (size_t head_n = 4; head_n <= CHAIN_BULK_HEAD_MAX && head_n + 2 <= s.n; head_n++) {
+    for (size_t head_n = 4; head_n <= CHAIN_HEADER_MAX && head_n + 2 <= s.n; head_n++) {
         size_t n = s.n - head_n - 2;
         if (s.p[head_n - 1] == '\n') {
-            if (chain_bulk_head(head, n) != head_n || memcmp(s.p, head, head_n) != 0 ||
+            if (chain_header(head, '$', n) != head_n || memcmp(s.p, head, head_n) != 0 ||
                 memcmp(s.p + head_n + n, "\r\n", 2) != 0) {
                 return false;
             }
@@ -55,9 +55,9 @@ struct blob *entry_copy(const struct entry *e)
     if (!(flags_of(e) & FLAG_FRAMED)) {
         return blob_try_copy(value);
     }
-    struct blob *b = blob_try(CHAIN_BULK_HEAD_MAX + value.n + 2);
+    struct blob *b = blob_try(CHAIN_HEADER_MAX + value.n + 2);
     if (b != NULL) {
-        size_t head = chain_bulk_head(b->p, value.n);
+        size_t head = chain_header(b->p, '$', value.n);
         memcpy(b->p + head, value.p, value.n);
         memcpy(b->p + head + value.n, "\r\n", 2);
         b->n = head + value.n + 2;

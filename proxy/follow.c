@@ -71,11 +71,6 @@ static struct cluster *create_cluster(const struct server *server, struct ev_loo
 
 /* ---- Sentinel ------------------------------------------------------------------------------- */
 
-static const char *text_or_null(const char *text)
-{
-    return text[0] == '\0' ? NULL : text;
-}
-
 static struct sentinel *create_sentinel(const struct server *server, struct ev_loop *loop)
 {
     const struct conf *conf = server->conf;
@@ -87,9 +82,9 @@ static struct sentinel *create_sentinel(const struct server *server, struct ev_l
         .peer =
             {
                 .resolver = server->resolver,
-                .user = text_or_null(conf->sentinel_user),
-                .password = text_or_null(conf->sentinel_password),
-                .password_file = text_or_null(conf->sentinel_password_file),
+                .user = conf_text_or_null(conf->sentinel_user),
+                .password = conf_text_or_null(conf->sentinel_password),
+                .password_file = conf_text_or_null(conf->sentinel_password_file),
                 .connect_timeout_ms = conf->upstream_connect_timeout,
                 .dead_after_ms = conf->upstream_dead_after,
             },

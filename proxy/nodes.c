@@ -121,11 +121,6 @@ static struct feeds *feeds_for(struct server *server, uint16_t index)
     return feeds;
 }
 
-static const char *text_or_null(const char *text)
-{
-    return text[0] == '\0' ? NULL : text;
-}
-
 static void create_topology(struct server *server)
 {
     const struct conf *conf = server->conf;
@@ -144,9 +139,9 @@ static void create_topology(struct server *server)
                 .port = known ? port : NULL,
                 .label = conf->upstream_mode == CONF_MODE_SENTINEL ? label : NULL,
                 .resolver = server->resolver,
-                .user = text_or_null(conf->upstream_user),
-                .password = text_or_null(conf->upstream_password),
-                .password_file = text_or_null(conf->upstream_password_file),
+                .user = conf_text_or_null(conf->upstream_user),
+                .password = conf_text_or_null(conf->upstream_password),
+                .password_file = conf_text_or_null(conf->upstream_password_file),
                 .connect_timeout_ms = conf->upstream_connect_timeout,
                 .dead_after_ms = conf->upstream_dead_after,
                 .limits = {conf->upstream_failure_threshold, conf->upstream_recovery_threshold},

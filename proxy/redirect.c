@@ -19,8 +19,6 @@
 #include "forward.h"
 #include "session.h"
 
-#include <stdio.h>
-
 #define REDIRECTS_MAX 5
 #define RETRY_MS      50   /* between two attempts */
 #define TRYAGAIN_MS   1000 /* all of them */
@@ -36,11 +34,6 @@ struct said {
     uint16_t slot;
     struct slice host, port; /* host may be empty: that of who said it */
 };
-
-static bool starts(struct slice text, struct slice start)
-{
-    return text.n >= start.n && memcmp(text.p, start.p, start.n) == 0;
-}
 
 /* " 3999 127.0.0.1:6381\r\n" */
 static bool parse_target(struct slice rest, struct said *said)
@@ -72,12 +65,13 @@ static bool parse_target(struct slice rest, struct said *said)
 static struct said listen_to(struct slice text)
 {
     struct said said = {.refusal = REFUSAL_NONE};
-    if (starts(text, SLICE("-MOVED ")) && parse_target(slice_of(text.p + 7, text.n - 7), &said)) {
+    if (slice_starts(text, SLICE("-MOVED ")) &&
+        parse_target(slice_of(text.p + 7, text.n - 7), &said)) {
         said.refusal = REFUSAL_MOVED;
-    } else if (starts(text, SLICE("-ASK ")) &&
+    } else if (slice_starts(text, SLICE("-ASK ")) &&
                parse_target(slice_of(text.p + 5, text.n - 5), &said)) {
         said.refusal = REFUSAL_ASK;
-    } else if (starts(text, SLICE("-TRYAGAIN "))) {
+    } else if (slice_starts(text, SLICE("-TRYAGAIN "))) {
         said.refusal = REFUSAL_TRYAGAIN;
     }
     return said;
@@ -86,38 +80,17 @@ static struct said listen_to(struct slice text)
 /* Other words that make the map doubtful. */
 static bool is_doubtful(struct slice text)
 {
-    return starts(text, SLICE("-CLUSTERDOWN")) || starts(text, SLICE("-READONLY")) ||
-           starts(text, SLICE("-MASTERDOWN"));
-}
-
-/* The host part of "host:port". */
-static struct slice host_of(const struct worker *worker, uint16_t node)
-{
-    const char *name = node_name(topology_node(worker->server->topology, node));
-    const char *colon = strrchr(name, ':');
-    size_t n = colon == NULL ? 0 : (size_t)(colon - name);
-    return n > 2 && name[0] == '[' ? slice_of(name + 1, n - 2) : slice_of(name, n);
-}
-
-static bool is_known(const struct topology *topology, struct slice host, struct slice port)
-{
-    char name[ERR_MAX];
-    bool v6 = memchr(host.p, ':', host.n) != NULL;
-    int n = snprintf(name, sizeof(name), v6 ? "[%.*s]:%.*s" : "%.*s:%.*s", (int)host.n, host.p,
-                     (int)port.n, port.p);
-    for (uint16_t i = 0; n > 0 && i < topology_count(topology); i++) {
-        if (strcmp(node_name(topology_node(topology, i)), name) == 0) {
-            return true;
-        }
-    }
-    return false;
+    return slice_starts(text, SLICE("-CLUSTERDOWN")) || slice_starts(text, SLICE("-READONLY")) ||
+           slice_starts(text, SLICE("-MASTERDOWN"));
 }
 
 /* Where ASK leads. */
 static uint16_t target_of_ask(struct worker *worker, uint16_t from, struct said said)
 {
     struct server *server = worker->server;
-    struct slice host = said.host.n > 0 ? said.host : host_of(worker, from);
+    struct slice host = said.host.n > 0
+                            ? said.host
+                            : slice_str(node_options(topology_node(server->topology, from))->host);
     l1_drop_slot(server->l1, said.slot); /* what is created there is announced there */
     return topology_find(server->topology, host, said.port);
 }
@@ -279,7 +252,7 @@ bool redirect_takes(struct request *request, const struct reply_piece *piece)
     }
     bool other_slot = request->slot != SLOT_NONE && said.slot != request->slot;
     bool by_script = request->class == CMD_UNKNOWN && said.host.n > 0 &&
-                     !is_known(topology, said.host, said.port);
+                     !topology_knows(topology, said.host, said.port);
     if (!may_follow(request)) {
         return false;
     }

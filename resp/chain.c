@@ -181,10 +181,10 @@ static inline char *put_two(char *p, unsigned int n)
     return p + 2;
 }
 
-static inline char *put_bulk_head(char *p, size_t size)
+static inline char *put_header(char *p, char type, size_t size)
 {
     unsigned int n = (unsigned int)size;
-    *p++ = '$';
+    *p++ = type;
     if (n >= 10000) {
         *p++ = (char)('0' + n / 10000);
         n %= 10000;
@@ -205,17 +205,17 @@ static inline char *put_bulk_head(char *p, size_t size)
     return p + 2;
 }
 
-size_t chain_bulk_head(char *p, size_t n)
+size_t chain_header(char *p, char type, size_t n)
 {
-    return (size_t)(put_bulk_head(p, n) - p);
+    return (size_t)(put_header(p, type, n) - p);
 }
 
 /* What does not fit into the tail. */
 static __attribute__((noinline)) bool append_bulk_more(struct chain *c, struct slice s)
 {
-    char head[CHAIN_BULK_HEAD_MAX];
+    char head[CHAIN_HEADER_MAX];
     struct chain_mark mark = chain_mark(c);
-    if (chain_append(c, slice_of(head, chain_bulk_head(head, s.n))) && chain_append(c, s) &&
+    if (chain_append(c, slice_of(head, chain_header(head, '$', s.n))) && chain_append(c, s) &&
         chain_append(c, SLICE("\r\n"))) {
         return true;
     }
@@ -226,11 +226,11 @@ static __attribute__((noinline)) bool append_bulk_more(struct chain *c, struct s
 bool chain_append_bulk(struct chain *c, struct slice s)
 {
     struct chain_seg *tail = c->tail;
-    if (unlikely(tail == NULL || tail->size - tail->used < s.n + CHAIN_BULK_HEAD_MAX + 2)) {
+    if (unlikely(tail == NULL || tail->size - tail->used < s.n + CHAIN_HEADER_MAX + 2)) {
         return append_bulk_more(c, s);
     }
     char *begin = tail->own + tail->used;
-    char *p = put_bulk_head(begin, s.n);
+    char *p = put_header(begin, '$', s.n);
     memcpy(p, s.p, s.n);
     memcpy(p + s.n, "\r\n", 2);
     size_t n = (size_t)(p - begin) + s.n + 2;

@@ -45,9 +45,9 @@ void chain_commit(struct chain *c, size_t n);
 MUST_CHECK bool chain_append(struct chain *c, struct slice s);
 /* Copies s to the end as the bulk "$n\r\ns\r\n"; s.n is below CHAIN_REF_MIN. */
 MUST_CHECK bool chain_append_bulk(struct chain *c, struct slice s);
-/* "$n\r\n" at p, for n below CHAIN_REF_MIN; how many bytes, CHAIN_BULK_HEAD_MAX at most. */
-#define CHAIN_BULK_HEAD_MAX 8
-size_t chain_bulk_head(char *p, size_t n);
+/* `type`, n and "\r\n" at p, for n below CHAIN_REF_MIN; how many bytes, CHAIN_HEADER_MAX at most. */
+#define CHAIN_HEADER_MAX 8
+size_t chain_header(char *p, char type, size_t n);
 /* Queues b->p[off .. off+n) by reference: takes one reference of its own. */
 MUST_CHECK bool chain_append_blob(struct chain *c, struct blob *b, size_t off, size_t n);
 /* Moves everything in src behind what is in dst; src is empty afterwards. Cannot fail. */

@@ -54,17 +54,8 @@ static __attribute__((noinline)) size_t long_header(char *dst, char type, int64_
 
 size_t resp_header(char *dst, char type, int64_t n)
 {
-    /* Nearly all lengths that are written have one digit or two. */
-    if (likely(n >= 0 && n < 10)) {
-        dst[0] = type;
-        dst[1] = (char)('0' + n);
-        return (size_t)(put_crlf(dst + 2) - dst);
-    }
-    if (likely(n >= 0 && n < 100)) {
-        dst[0] = type;
-        dst[1] = (char)('0' + n / 10);
-        dst[2] = (char)('0' + n % 10);
-        return (size_t)(put_crlf(dst + 3) - dst);
+    if (likely(n >= 0 && n < (int64_t)CHAIN_REF_MIN)) {
+        return chain_header(dst, type, (size_t)n);
     }
     return long_header(dst, type, n);
 }

@@ -296,20 +296,31 @@ static void copy_text(char *out, struct slice s)
     out[s.n] = '\0';
 }
 
-/* The lock is held. */
-static uint16_t find_or_add(struct topology *t, struct slice host, struct slice port)
+static uint16_t find(const struct topology *t, struct slice host, struct slice port)
 {
-    if (!is_host(host) || !is_port(port)) {
-        return TOPOLOGY_NONE;
-    }
     uint16_t n = topology_count(t);
     for (uint16_t i = 0; i < n; i++) {
         if (is_at(t->members[i].node, host, port)) {
             return i;
         }
     }
-    if (n == TOPOLOGY_NODES_MAX) {
+    return TOPOLOGY_NONE;
+}
+
+bool topology_knows(const struct topology *t, struct slice host, struct slice port)
+{
+    return find(t, host, port) != TOPOLOGY_NONE;
+}
+
+/* The lock is held. */
+static uint16_t find_or_add(struct topology *t, struct slice host, struct slice port)
+{
+    if (!is_host(host) || !is_port(port)) {
         return TOPOLOGY_NONE;
+    }
+    uint16_t found = find(t, host, port);
+    if (found != TOPOLOGY_NONE || topology_count(t) == TOPOLOGY_NODES_MAX) {
+        return found;
     }
     char host_text[HOST_MAX + 1];
     char port_text[PORT_MAX + 1];

@@ -75,6 +75,8 @@ uint64_t topology_version(const struct topology *t);
 /* The node at that address; created if it is new (its name, if it is one, is resolved in the
  * background). NONE: there are TOPOLOGY_NODES_MAX already, or it is no address. For ASK. */
 uint16_t topology_find(struct topology *t, struct slice host, struct slice port);
+/* Is there a node at that address? */
+bool topology_knows(const struct topology *t, struct slice host, struct slice port);
 /* A server said MOVED slot host:port. Takes it over at once and wants a refresh. An empty host is that
  * of the node that said so (`from`). Returns the new owner, or NONE: it makes no sense, or this is no
  * cluster. */

@@ -120,6 +120,17 @@ static uint16_t slot(const char *key)
     return topology_slot(slice_str(key));
 }
 
+Test(topology, only_what_was_found_is_known)
+{
+    struct topology *t = topology_create(&(struct topology_options){.is_cluster = true});
+    cr_expect_not(topology_knows(t, SLICE("127.0.0.1"), SLICE("7000")));
+    (void)topology_find(t, SLICE("127.0.0.1"), SLICE("7000"));
+    cr_expect(topology_knows(t, SLICE("127.0.0.1"), SLICE("7000")));
+    cr_expect_not(topology_knows(t, SLICE("127.0.0.1"), SLICE("7001")));
+    cr_expect_not(topology_knows(t, SLICE(""), SLICE("7000")));
+    topology_destroy(t);
+}
+
 Test(topology, slot_is_the_crc_of_the_key)
 {
     cr_assert_eq(slot("123456789"), 0x31c3); /* the specification's vector */
