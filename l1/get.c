@@ -160,14 +160,16 @@ static enum l1_result look(struct l1 *l1, struct shard *s, struct l1_query *q, i
     return result;
 }
 
-/* R6b. `with` is looked at only in its own shard, whose lock covers its lease. */
+/* R6b. `with` is looked at only in its own shard, whose lock covers its lease. Who is woken to look
+ * again was asked before that lease was sent; its value is new enough for him, detached or not. */
 static enum l1_result join_with(struct l1 *l1, struct shard *s, struct l1_query *q, int64_t now)
 {
     if (q->with->hash != q->hash) {
         return L1_PASS;
     }
-    struct l1_lease *lease = find_current(l1, s, q, now);
-    if (lease == NULL || q->with->lease != lease) {
+    struct l1_lease *lease = q->woken ? q->with->lease : find_current(l1, s, q, now);
+    if (lease == NULL || q->with->lease != lease || lease->db != q->db ||
+        !slice_eq(l1_lease_key(lease), q->key)) {
         return L1_PASS;
     }
     lease_join(s, lease, q->waiter);

@@ -147,6 +147,7 @@ struct l1_query {
     const struct l1_waiter *with; /* R6b: when set, no hit and no new lease; L1_JOINED only if this
                                      waiter is parked on the open lease of the same key, L1_PASS
                                      otherwise */
+    bool woken;                   /* was parked before `with` took that lease: it may be detached */
     struct l1_lease *lease;       /* out: L1_OWNER */
 };
 

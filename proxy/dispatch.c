@@ -710,6 +710,7 @@ void dispatch_again(struct request *request)
         return;
     }
     struct l1_query query = query_for(c, view.argv[1], hash, &earlier, request, &request->reply);
+    query.woken = true;
     switch (l1_get(worker->server->l1, &query, worker->now)) {
     case L1_HIT_NULL:
         if (!chain_append(&request->reply, null_reply(c))) {

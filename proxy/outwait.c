@@ -16,21 +16,15 @@
 /* A fill connection that owes and does not move for so long has stalled. */
 #define JOIN_LIMIT_MS 250
 
-/* R6b: behind an earlier request for the key it waits until that one is answered. */
-static bool is_first_of_its_key(const struct request *request)
-{
-    return order_find(&request->worker->order, request->client, request->hashes[0], request->seq) ==
-           NULL;
-}
-
-/* Wakes are posted, so that the queue stays as it is meanwhile. */
+/* All that wait, in their order: those of one client for one key look again together, or the later ones
+ * would be answered by the old fetch behind a newer value (R6b). Wakes are posted, so that the queue
+ * stays as it is meanwhile. */
 static void outwait(struct worker *worker, uint16_t node, unsigned stalled)
 {
     struct l1 *l1 = worker->server->l1;
     for (struct client *c = worker->clients.head; c != NULL; c = c->next) {
         for (struct request *r = c->head; c->pending > 0 && r != NULL; r = r->next) {
-            if (r->kind == REQUEST_GET && r->node == node && !r->answered &&
-                is_first_of_its_key(r)) {
+            if (r->kind == REQUEST_GET && r->node == node && !r->answered) {
                 COUNT(worker, l1_outwaits, l1_outwait(l1, &r->waiter, (uint16_t)stalled));
             }
         }

@@ -104,6 +104,30 @@ SCENARIO(links, who_waits_for_a_worker_that_stalls_fetches_by_himself)
               after);
 }
 
+SCENARIO(links, reads_that_wait_together_for_a_stalled_worker_look_again_together)
+{
+    struct rig rig = rig_start(NULL, NULL);
+
+    expect(rig.redis->direct, "+OK", "SET k 1");
+    long long gets = rig_calls(&rig, "get");
+    relay_hold_link(rig.relay, rig.fill_b, RELAY_DOWN);
+    cr_assert(client_command(rig.b, "GET k"));
+    cr_assert(rig_await_call(&rig, "get", gets, 5000), "the fetch did not reach Redis"); /* 1 comes */
+    long long joins = nearside_info(rig.proxy, "l1_joins");
+    cr_assert(client_send_text(rig.a, "GET k\r\nGET k\r\nGET k\r\nGET k\r\n"));
+    rig_await_counter(&rig, "l1_joins", joins + 4);
+    expect(rig.redis->direct, "+OK", "SET k 2");
+    expect_next(rig.a, "$2"); /* a's worker has fetched by himself */
+    long long pushes = nearside_info(rig.proxy, "invalidations_received");
+    expect(rig.redis->direct, "+OK", "SET k 3");
+    rig_await_counter(&rig, "invalidations_received", pushes + 1);
+    relay_release(rig.relay); /* there is no entry now, and 1 arrives */
+    for (int i = 0; i < 3; i++) {
+        int seen = number(client_read(rig.a));
+        cr_expect(seen >= 2, "2, then %d", seen);
+    }
+}
+
 SCENARIO(links, a_flush_is_seen_before_it_is_announced)
 {
     struct rig rig = rig_start(NULL, NULL);

@@ -227,6 +227,32 @@ static enum l1_result get_with(struct cache *c, struct reader *r, const char *ke
     return l1_get(c->l1, &q, now);
 }
 
+static enum l1_result get_woken_with(struct cache *c, struct reader *r, const char *key,
+                                     const struct reader *with, int64_t now)
+{
+    struct l1_query q = query_of(c, r, key);
+    q.with = &with->waiter;
+    q.woken = true;
+    return l1_get(c->l1, &q, now);
+}
+
+Test(get, who_was_woken_joins_the_fetch_of_the_other_though_it_is_detached)
+{
+    struct cache c = cache_open();
+    struct reader a = {0};
+    struct reader b = {0};
+    struct reader d = {0};
+    cr_assert(get(&c, &a, "k", 10) == L1_OWNER);
+    l1_invalidate(c.l1, l1_hash(c.l1, SLICE("k")));
+    cr_expect(get_with(&c, &b, "k", &a, 11) == L1_PASS);
+    cr_expect(get_woken_with(&c, &b, "other", &a, 11) == L1_PASS);
+    cr_assert(get_woken_with(&c, &b, "k", &a, 11) == L1_JOINED);
+    fill(&c, &a, "v", 12);
+    cr_expect(was_told(&a, "v") && was_told(&b, "v"));
+    cr_expect(get_woken_with(&c, &d, "k", &a, 13) == L1_PASS, "it waits for nothing any more");
+    cache_close(&c);
+}
+
 Test(get, with_joins_the_fetch_that_the_other_waits_for)
 {
     struct cache c = cache_open();
