@@ -218,6 +218,12 @@ struct lost_calls conn_take_down(struct conn *conn)
 static void lose_attempt(struct conn *conn, const char *why, int64_t now)
 {
     const char *refused = conn->refused;
+    if (conn->hopeful && !conn_is_there(conn) && node_address_count(conn->options.node) > 0) {
+        /* It led to where the node is no longer: what waits for its end waits for the next one. */
+        close_socket(conn);
+        conn_start_attempt(conn);
+        return;
+    }
     conn->was_refused = refused != NULL;
     keep_text(conn->error, why); /* first: why may be part of what is taken down */
     struct lost_calls lost = conn_take_down(conn);
