@@ -54,6 +54,10 @@ enum conn_status conn_submit(struct conn *conn, struct call *call, struct slice 
                              struct blob *blob)
 {
     bug_on(call->replies == 0 || bytes.n == 0);
+    if (unlikely(conn->state == CONN_UP && !conn_is_current(conn)) && conn->pending == 0 &&
+        conn->events->lost == NULL && !conn->feeding) {
+        conn_flush(conn); /* another thread has found out a moment ago, and nobody is to be told */
+    }
     if (!conn_accepts(conn)) {
         return CONN_DOWN;
     }

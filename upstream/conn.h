@@ -22,7 +22,8 @@
  * connection PING too if it says what the server is occupied with (BUSY, LOADING, MASTERDOWN, NOPERM).
  *
  * Generation (C3): a connection whose node turned out to be another server process accepts nothing
- * any more and fails itself at the next flush or tick.
+ * any more and fails itself at the next flush or tick; or at the next submit, which then waits for the
+ * new link, if it owes nothing and its loss is nobody's business.
  *
  * Everything happens on the worker's thread. No callback runs from inside conn_submit.
  */

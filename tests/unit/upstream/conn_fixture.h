@@ -80,7 +80,7 @@ LIVE struct conn *make_conn(struct node *to, struct conn_options o)
     o.now = live_now;
     o.read_buffer = live_buffer;
     o.read_size = sizeof(live_buffer);
-    o.events = &EVENTS;
+    o.events = o.events != NULL ? o.events : &EVENTS;
     o.ctx = (void *)(uintptr_t) "ctx";
     return conn_create(&o);
 }

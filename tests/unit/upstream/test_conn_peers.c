@@ -273,6 +273,29 @@ Test(conn, link_to_an_older_generation_is_unusable_at_once)
     close_fake();
 }
 
+Test(conn, what_is_submitted_to_an_idle_link_of_an_older_generation_waits_for_the_new_one)
+{
+    static const struct conn_events nobodys = {0};
+    struct ask ask = {0};
+    fake_open(&fake);
+    open_with(fake.port, (struct node_options){0}, (struct conn_options){.events = &nobodys});
+    fake_greet(&fake);
+    WAIT_FOR(is_up());
+    int old = fake.fd;
+    live_turn = NULL;
+    (void)node_identify(node, SLICE("2222"), SLICE(""));
+    cr_assert_eq(ask_line(conn, &ask, "GET b"), CONN_OK);
+    cr_assert_neq(conn_state(conn), CONN_UP);
+    live_turn = flush_and_tick;
+    fake_greet_as(&fake, "2222");
+    fake_expect(&fake, "GET b\r\n");
+    fake_say(&fake, "$1\r\nv\r\n");
+    WAIT_FOR(ask.done || ask.lost);
+    cr_assert_not(ask.lost, "%s", conn_error(conn));
+    close(old);
+    close_fake();
+}
+
 Test(conn, tick_too_notices_an_older_generation)
 {
     up_with_fake();
