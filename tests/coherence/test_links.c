@@ -112,7 +112,8 @@ SCENARIO(links, reads_that_wait_together_for_a_stalled_worker_look_again_togethe
     long long gets = rig_calls(&rig, "get");
     relay_hold_link(rig.relay, rig.fill_b, RELAY_DOWN);
     cr_assert(client_command(rig.b, "GET k"));
-    cr_assert(rig_await_call(&rig, "get", gets, 5000), "the fetch did not reach Redis"); /* 1 comes */
+    cr_assert(rig_await_call(&rig, "get", gets, 5000),
+              "the fetch did not reach Redis"); /* 1 comes */
     long long joins = nearside_info(rig.proxy, "l1_joins");
     cr_assert(client_send_text(rig.a, "GET k\r\nGET k\r\nGET k\r\nGET k\r\n"));
     rig_await_counter(&rig, "l1_joins", joins + 4);

@@ -667,7 +667,8 @@ SCENARIO(torture, random_bytes_from_the_server)
         size_t n = 1 + (size_t)rand_r(&seed) % SIZE;
         for (size_t k = 0; k < n; k++) {
             int pick = rand_r(&seed);
-            int byte = pick % 4 != 0 ? likely[pick / 4 % (int)(sizeof(likely) - 1)] : pick / 4 % 256;
+            int byte =
+                pick % 4 != 0 ? likely[pick / 4 % (int)(sizeof(likely) - 1)] : pick / 4 % 256;
             bytes[k] = (char)byte;
         }
         rules[(size_t)COUNT - 1 - i] =
