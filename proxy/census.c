@@ -11,6 +11,7 @@
 #include "census.h"
 
 #include "forward.h"
+#include "login.h"
 #include "pinned.h"
 #include "profile.h"
 #include "../resp/write.h"
@@ -65,6 +66,7 @@ void census_destroy(struct census *census)
     }
     mem_free(census->lines);
     mem_free(census->filter.ids);
+    blob_unref(census->filter.user);
     mem_free(census);
 }
 
@@ -105,11 +107,21 @@ static bool has_type(const struct client *c, enum census_type type)
     return false;
 }
 
+static bool has_user(const struct census_filter *filter, const struct client *c)
+{
+    if (filter->user == NULL) {
+        return true;
+    }
+    struct slice asked = slice_of(filter->user->p, filter->user->n);
+    struct slice user = profile_user(c);
+    return user.n == 0 ? login_is_ours(c->worker->server, asked) : slice_eq(user, asked);
+}
+
 static bool is_meant(const struct census *census, const struct client *c)
 {
     const struct census_filter *filter = &census->filter;
     char text[PROFILE_ADDRESS_MAX];
-    if (!has_id(filter, c->id) || !has_type(c, filter->type) ||
+    if (!has_id(filter, c->id) || !has_type(c, filter->type) || !has_user(filter, c) ||
         (filter->skips_self && c->id == census->asker)) {
         return false;
     }

@@ -20,6 +20,7 @@ enum census_type { CENSUS_ANY, CENSUS_NORMAL, CENSUS_PUBSUB };
 struct census_filter {
     uint64_t *ids; /* owned; NULL: all */
     size_t nids;
+    struct blob *user; /* owned; NULL: any. One that Redis does not have is nobody's */
     enum census_type type;
     char addr[PROFILE_ADDRESS_MAX]; /* "": any */
     char laddr[PROFILE_ADDRESS_MAX];

@@ -15,6 +15,7 @@
 #include "client.h"
 
 #include "fanout.h"
+#include "login.h"
 #include "pinned.h"
 #include "profile.h"
 #include "../resp/write.h"
@@ -119,6 +120,7 @@ struct client *client_create(struct worker *worker, int fd)
     }
     c->db = worker->server->conf->upstream_db;
     c->authenticated = !worker->server->asks_password;
+    c->anonymous = login_is_asked(worker->server);
     c->id = atomic_fetch_add_explicit(&worker->server->next_client_id, 1, memory_order_relaxed);
     client_set_reading(c, true);
     COUNT(worker, clients_accepted, 1);

@@ -26,6 +26,7 @@ struct client_profile {
     struct blob *name;
     struct blob *lib_name;
     struct blob *lib_ver;
+    struct blob *user; /* of Redis's own, that it is; NULL: whoever Nearside is */
 };
 
 struct client {
@@ -77,6 +78,8 @@ struct client {
     bool anchored;      /* a key has decided on which node c->pinned is */
     uint8_t nlog;       /* commands in: */
     struct blob *log;   /* what is queued in its MULTI, as long as none of it names a key */
+    bool multi_logs_in; /* AUTH is queued in its MULTI */
+    bool anonymous;     /* Redis asked for a login when it came, and it has not had one (login.h) */
     bool any_db;        /* SELECT was queued: c->db is not known until the next one */
     uint32_t nqueued;   /* commands in its MULTI */
     uint32_t nblocked;  /* unanswered requests that may wait for ever */

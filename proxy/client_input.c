@@ -15,6 +15,7 @@
 #include "client.h"
 
 #include "dispatch.h"
+#include "login.h"
 
 #include "../conf/mem.h"
 
@@ -110,7 +111,7 @@ static size_t serve_requests(struct client *c, struct parser *parser, struct sli
         const char *fault = NULL;
         switch (parse_request(parser, slice_of(in.p + used, in.n - used), &view)) {
         case PARSE_OK:
-            fault = c->authenticated ? NULL : request_fault(&view);
+            fault = login_is_stranger(c) ? request_fault(&view) : NULL;
             if (fault != NULL) {
                 refuse_protocol(c, fault);
                 return in.n;
@@ -131,7 +132,7 @@ static size_t serve_requests(struct client *c, struct parser *parser, struct sli
             used += view.size;
             break;
         case PARSE_MORE:
-            fault = c->authenticated ? NULL : unfinished_fault(parser);
+            fault = login_is_stranger(c) ? unfinished_fault(parser) : NULL;
             if (fault != NULL) {
                 refuse_protocol(c, fault);
                 return in.n;

@@ -21,6 +21,7 @@
 #include "fetch.h"
 #include "forward.h"
 #include "local.h"
+#include "login.h"
 #include "pinned.h"
 #include "redirect.h"
 #include "roads.h"
@@ -476,6 +477,10 @@ static enum dispatch misplaced(struct client *c)
 static enum dispatch local(struct client *c, const struct cmd *cmd, const struct request_view *view,
                            struct blob *owner)
 {
+    enum dispatch result;
+    if (login_takes(c, cmd, view, owner, &result)) {
+        return result;
+    }
     if (cmd->local == LOCAL_CLIENT) {
         return local_client(c, cmd, view);
     }

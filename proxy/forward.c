@@ -17,6 +17,7 @@
 
 #include "fence.h"
 #include "info.h"
+#include "login.h"
 #include "pinned.h"
 #include "redirect.h"
 #include "../resp/write.h"
@@ -66,12 +67,17 @@ bool forward_is_full(struct worker *worker, uint16_t node, uint32_t db, bool res
 
 /* ---- Effects on L1 --------------------------------------------------------------------------- */
 
+static bool is_forbidden(const struct reply_piece *piece)
+{
+    return piece != NULL && piece->type == '-' && slice_starts(piece->bytes, SLICE("-NOPERM "));
+}
+
 static void settle_read(struct request *request, const struct reply_piece *piece)
 {
     struct l1 *l1 = request->worker->server->l1;
     bool whole = piece != NULL && piece->first && piece->last;
-    if (MUTANT(R7)) {
-        return;
+    if (MUTANT(R7) || is_forbidden(piece)) {
+        return; /* nothing was read: who may not read a key is not to drop it either */
     }
     if (request->is_get && whole && (piece->type == '$' || piece->type == '_')) {
         struct slice value = piece->is_null ? slice_of(NULL, 0) : piece->bytes;
@@ -303,22 +309,38 @@ static void remember_size(struct request *request, const struct reply_piece *pie
     }
 }
 
+/* What the server says to something that cannot be queued here, and that will be aborted: if it is an
+ * error, its client is to hear it. False: it was executed, there was no MULTI; or memory is out. */
+static bool keep_refusal(struct request *request, const struct reply_piece *piece)
+{
+    return piece->type == '-' ? chain_append(&request->reply, piece->bytes)
+                              : slice_eq(piece->bytes, SLICE("+QUEUED\r\n"));
+}
+
 /* Inside MULTI, something that cannot be queued here: the server has refused what was sent in its
  * place, and EXEC will abort. */
 static void answer_refused(struct request *request)
 {
     struct client *c = request->client;
     request->kind = REQUEST_HELD;
-    bool ok = request->crosses
-                  ? resp_error(&request->reply, CROSSSLOT)
-                  : resp_errorf(&request->reply,
-                                "ERR '%s' is not available inside MULTI through Nearside",
-                                request->cmd->name);
+    bool ok = request->reply.bytes > 0 /* in the server's own words */
+                  ? true
+                  : request->crosses
+                        ? resp_error(&request->reply, CROSSSLOT)
+                        : resp_errorf(&request->reply,
+                                      "ERR '%s' is not available inside MULTI through Nearside",
+                                      request->cmd->name);
     if (ok) {
         client_finish(c, request);
     } else {
         client_close(c);
     }
+}
+
+/* Was its HELLO taken? With a SELECT behind it, it is SELECT's reply that is here. */
+static bool greeted(const struct request *request, const struct reply_piece *piece)
+{
+    return request->reselects ? request->logs_in : piece->type != '-';
 }
 
 static __attribute__((noinline)) void on_other_reply(struct request *request,
@@ -327,12 +349,19 @@ static __attribute__((noinline)) void on_other_reply(struct request *request,
     struct client *c = request->client;
     if (request->preface > 0) {
         request->preface -= piece->last;
+        if (request->refused && c != NULL && !keep_refusal(request, piece)) {
+            client_close(c);
+        }
         return;
     }
     if (piece->type == '-' && piece->first && redirect_takes(request, piece)) {
         return; /* it was not executed */
     }
-    if (piece->first) {
+    if (request->probes && login_probed(request, piece)) {
+        return;
+    }
+    bool reselected = request->reselects && login_reselected(request, piece);
+    if (piece->first && !reselected) {
         settle(request, piece);
         remember_size(request, piece);
         if (request->streams && (piece->type == '*' || piece->type == '>')) {
@@ -349,7 +378,7 @@ static __attribute__((noinline)) void on_other_reply(struct request *request,
         answer_refused(request);
         return;
     }
-    if (c != NULL) {
+    if (c != NULL && !reselected) {
         if (!chain_append(&request->reply, piece->bytes)) {
             client_close(c);
             c = NULL;
@@ -357,7 +386,7 @@ static __attribute__((noinline)) void on_other_reply(struct request *request,
             c = NULL;
         }
     }
-    if (!piece->last) {
+    if (!piece->last || request->call.replies > 0) {
         return;
     }
     if (request->fencing) {
@@ -372,7 +401,7 @@ static __attribute__((noinline)) void on_other_reply(struct request *request,
         c->db = piece->type == '+' ? request->db : c->db;
     }
     if (request->greets) {
-        c->resp3 = piece->type == '-' ? c->resp3 : request->resp3;
+        c->resp3 = greeted(request, piece) ? request->resp3 : c->resp3;
     }
     if ((request->completes_info && !complete_info(request)) ||
         (request->greets && !complete_hello(request))) {
@@ -517,6 +546,9 @@ static void on_lost(struct call *call, enum call_loss loss)
          * transaction broke in the middle, and what comes next must not be executed outside it */
         client_close(c);
         request_destroy(request);
+        return;
+    }
+    if (loss == LOSS_UNSENT && login_again(request)) {
         return;
     }
     chain_fini(&request->reply);
@@ -684,7 +716,7 @@ void forward_request(struct request *request, struct slice raw, struct blob *own
         (void)!fence_join(request->worker, request);
     }
     request->call.ops = &lane_ops;
-    request->call.replies = 1u + request->preface;
+    request->call.replies = 1u + request->preface + request->reselects;
     enum conn_status status = conn_submit(lane, &request->call, raw, owner);
     if (status == CONN_OK) {
         count_forwarded(request);

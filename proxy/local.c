@@ -8,7 +8,9 @@
 #include "forward.h"
 #include "facade.h"
 #include "info.h"
+#include "login.h"
 #include "nodes.h"
+#include "pinned.h"
 #include "profile.h"
 
 #include "../resp/write.h"
@@ -32,17 +34,18 @@ static bool is_password(const char *password, struct slice said)
     return differ == 0;
 }
 
-/* Nearside has one user, "default"; without a password of its own any will do, as in Redis. */
-static bool log_in(struct client *c, struct slice user, struct slice password)
+/* Nearside has one user, "default"; without a password of its own any will do, as in Redis. Says what
+ * is wrong, or NULL. */
+static const char *log_in(struct client *c, struct slice user, struct slice password)
 {
     const struct server *server = c->worker->server;
-    if (!slice_eq(user, SLICE("default")) ||
-        (server->asks_password && !is_password(server->password, password))) {
-        COUNT(c->worker, logins_failed, 1);
-        return false;
+    bool known = slice_eq(user, SLICE("default"));
+    if (known && (!server->asks_password || is_password(server->password, password))) {
+        c->authenticated = true;
+        return NULL;
     }
-    c->authenticated = true;
-    return true;
+    COUNT(c->worker, logins_failed, 1);
+    return known || server->asks_password ? WRONG_PASSWORD : LOGIN_IN_CLUSTER;
 }
 
 static bool answer_auth(struct client *c, const struct request_view *view, struct chain *out)
@@ -55,17 +58,13 @@ static bool answer_auth(struct client *c, const struct request_view *view, struc
                                "default user. Are you sure your configuration is correct?");
     }
     struct slice user = view->argc == 2 ? SLICE("default") : view->argv[1];
-    return log_in(c, user, view->argv[view->argc - 1]) ? resp_status(out, "OK")
-                                                       : resp_error(out, WRONG_PASSWORD);
+    const char *wrong = log_in(c, user, view->argv[view->argc - 1]);
+    return wrong == NULL ? resp_status(out, "OK") : resp_error(out, wrong);
 }
 
-struct greeting {
-    struct slice user, password, name;
-    bool has_auth, has_name;
-};
-
 /* [AUTH user password] [SETNAME name], from argument 2 on. False: answered with an error. */
-static bool read_greeting(struct client *c, const struct request_view *view, struct greeting *g)
+static bool read_greeting(struct client *c, const struct request_view *view,
+                          struct local_greeting *g)
 {
     struct arg_walk walk;
     struct slice word;
@@ -95,9 +94,10 @@ static bool read_greeting(struct client *c, const struct request_view *view, str
 }
 
 /* HELLO [protover [AUTH user password] [SETNAME name]] */
-bool local_hello(struct client *c, const struct request_view *view, bool *resp3)
+bool local_hello(struct client *c, const struct request_view *view, struct local_greeting *g)
 {
-    struct greeting g = {0};
+    const struct server *server = c->worker->server;
+    const char *wrong = NULL;
     int64_t version = c->resp3 ? 3 : 2;
     if (view->argc >= 2 && !slice_to_int64(view->argv[1], &version)) {
         client_reply_error(c, "ERR Protocol version is not an integer or out of range");
@@ -107,27 +107,30 @@ bool local_hello(struct client *c, const struct request_view *view, bool *resp3)
         client_reply_error(c, "NOPROTO unsupported protocol version");
         return false;
     }
-    if (!read_greeting(c, view, &g)) {
+    *g = (struct local_greeting){.resp3 = version == 3};
+    if (!read_greeting(c, view, g)) {
         return false;
     }
-    if (g.has_auth && !log_in(c, g.user, g.password)) {
-        client_reply_error(c, WRONG_PASSWORD);
+    if (g->has_auth && login_is_at_redis(server)) {
+        return true;
+    }
+    if (g->has_auth && (wrong = log_in(c, g->user, g->password)) != NULL) {
+        client_reply_error(c, "%s", wrong);
         return false;
     }
-    if (!c->authenticated) {
+    if (login_is_stranger(c)) {
         client_reply_error(
             c,
             "NOAUTH HELLO must be called with the client already authenticated, otherwise the "
             "HELLO %sAUTH <user> <pass> option can be used to authenticate the client and "
             "select the RESP protocol version at the same time",
-            nodes_are_at_least(c->worker->server, 7, 2) ? "<proto> " : "");
+            nodes_are_at_least(server, 7, 2) ? "<proto> " : "");
         return false;
     }
-    if (g.has_name && !profile_set_name(c, g.name)) {
+    if (g->has_name && !profile_set_name(c, g->name)) {
         client_close(c);
         return false;
     }
-    *resp3 = version == 3;
     return true;
 }
 
@@ -182,11 +185,13 @@ void local_reset(struct client *c)
     c->db = server->conf->upstream_db;
     c->resp3 = false;
     c->authenticated = !server->asks_password;
+    c->anonymous = login_is_asked(server);
     c->replies_off = c->skips_this = c->skips_next = false;
     c->no_evict = c->no_touch = false;
     struct chain *out = client_reply_begin(c);
     if (out != NULL) {
-        client_reply_finish(c, profile_set_name(c, SLICE("")) && resp_status(out, "RESET"));
+        client_reply_finish(c, profile_set_name(c, SLICE("")) && profile_set_user(c, SLICE("")) &&
+                                   resp_status(out, "RESET"));
     }
 }
 
@@ -277,8 +282,8 @@ bool local_select(struct client *c, const struct request_view *view, int64_t *db
                            INT32_MAX);
     } else if (*db < 0) {
         client_reply_error(c, "ERR DB index is out of range");
-    } else if (*db != (int64_t)c->db || c->any_db) {
-        return true;
+    } else if (*db != (int64_t)c->db || c->any_db || c->anonymous || pinned_is_own(c)) {
+        return true; /* or whether it may is for Redis to say */
     } else if ((out = client_reply_begin(c)) != NULL) {
         client_reply_finish(c, resp_status(out, "OK"));
     }

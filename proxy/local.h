@@ -15,6 +15,9 @@ void local_answer(struct client *c, const struct cmd *cmd, const struct request_
 MUST_CHECK enum dispatch local_client(struct client *c, const struct cmd *cmd,
                                       const struct request_view *view);
 
+/* Is it about connections that Redis knows better: of replicas, or of users of its own? */
+bool local_client_concerns_redis(const struct client *c, const struct request_view *view);
+
 /* PING and ECHO, while the server may be occupied: forwarded, so that it says so itself (then true). */
 bool local_asks_server(struct client *c, const struct cmd *cmd, const struct request_view *view);
 /* RESET: a new client's state, but for what it is connected to (dispatch.c). */
@@ -24,9 +27,17 @@ void local_reset(struct client *c);
  * *db is the one it has to go to. */
 MUST_CHECK bool local_select(struct client *c, const struct request_view *view, int64_t *db);
 
-/* HELLO: sees to its options. False when it has been answered already, with an error; otherwise
- * *resp3 is the protocol to answer in, and who the server is remains to be said. */
-MUST_CHECK bool local_hello(struct client *c, const struct request_view *view, bool *resp3);
+/* What a HELLO says; borrows from the request. */
+struct local_greeting {
+    struct slice user, password, name;
+    bool has_auth, has_name;
+    bool resp3; /* the protocol to answer in */
+};
+
+/* HELLO: sees to its options, but for a login that is Redis's business (login.h): then to none. False
+ * when it has been answered already, with an error; otherwise who the server is remains to be said. */
+MUST_CHECK bool local_hello(struct client *c, const struct request_view *view,
+                            struct local_greeting *greeting);
 
 /* INFO: does it ask for the Nearside section alone, or for a text it belongs into? */
 bool local_info_is_ours(const struct request_view *view);

@@ -6,6 +6,7 @@
 #include "local.h"
 
 #include "census.h"
+#include "login.h"
 #include "nodes.h"
 #include "profile.h"
 #include "../resp/write.h"
@@ -327,11 +328,12 @@ static bool read_option(const struct asked *a, struct slice option, struct slice
         return copy_word(filter->laddr, sizeof(filter->laddr), value);
     }
     if (slice_eq_nocase(option, SLICE("USER"))) {
-        if (!slice_eq(value, SLICE("default"))) {
-            client_reply_error(a->c, "ERR No such user '%.*s'", local_shown(value), value.p);
-            return false;
+        blob_unref(filter->user);
+        filter->user = blob_try_copy(value);
+        if (filter->user == NULL) {
+            client_close(a->c);
         }
-        return true;
+        return filter->user != NULL;
     }
     if (slice_eq_nocase(option, SLICE("SKIPME"))) {
         bool yes = slice_eq_nocase(value, SLICE("yes"));
@@ -420,6 +422,23 @@ static void unblock(const struct asked *a)
     start_census(a, census);
 }
 
+/* KILL of nothing but a USER who is not the one Nearside is: those have connections of their own. */
+static bool kills_user(const struct client *c, const struct request_view *view)
+{
+    bool kills = false;
+    if (!local_arg_is(view, 1, "KILL") || !login_is_at_redis(c->worker->server)) {
+        return false;
+    }
+    for (int i = 2; i + 1 < view->nargv; i += 2) {
+        if (local_arg_is(view, i, "USER")) {
+            kills = !login_is_ours(c->worker->server, view->argv[i + 1]);
+        } else if (!local_arg_is(view, i, "SKIPME")) {
+            return false;
+        }
+    }
+    return kills;
+}
+
 /* LIST or KILL of TYPE master or replica: those are connections of the server. */
 static bool concerns_replication(const struct request_view *view)
 {
@@ -434,6 +453,11 @@ static bool concerns_replication(const struct request_view *view)
         }
     }
     return false;
+}
+
+bool local_client_concerns_redis(const struct client *c, const struct request_view *view)
+{
+    return concerns_replication(view) || kills_user(c, view);
 }
 
 enum dispatch local_client(struct client *c, const struct cmd *cmd, const struct request_view *view)
@@ -460,7 +484,7 @@ enum dispatch local_client(struct client *c, const struct cmd *cmd, const struct
         {"client|unblock", unblock, false},
     };
     struct asked a = {c, cmd, view};
-    if (concerns_replication(view)) {
+    if (local_client_concerns_redis(c, view)) {
         return dispatch_forward(c, cmd, CMD_NONE, view, NULL);
     }
     size_t i = 0;

@@ -11,6 +11,7 @@
  */
 #include "pinned.h"
 
+#include "login.h"
 #include "session.h"
 #include "stream.h"
 
@@ -29,6 +30,7 @@ struct pinned {
     bool multi, watching;
     bool any_db;    /* its db is not known: a SELECT was queued */
     bool debugging; /* SCRIPT DEBUG */
+    bool own;       /* somebody else is logged in */
     struct stream stream;
     bool tainted; /* something else was done on it: never anybody else's */
     bool is_dirty;
@@ -41,7 +43,10 @@ static void on_lost(struct conn *conn, void *ctx)
     struct pinned *p = ctx;
     (void)conn;
     p->tainted = true; /* it comes back in the db and protocol it began with */
-    if (p->client != NULL) {
+    if (p->client != NULL && p->client->pending == 0) {
+        client_end(
+            p->client); /* it is to read what it was told last: that its user was deleted, say */
+    } else if (p->client != NULL) {
         client_close(p->client);
     }
 }
@@ -134,7 +139,7 @@ static void give(struct client *c, uint16_t node, uint32_t db)
         p = create(worker, node, db, c->resp3);
     }
     p->client = c;
-    p->multi = p->watching = false;
+    p->multi = p->watching = p->own = false;
     push(&worker->pinned_busy, p);
     c->pinned = p;
 }
@@ -205,28 +210,37 @@ static void follow_exec(struct client *c, struct pinned *p, const struct request
     if (executed && request->selected) {
         p->any_db = c->any_db = true;
     }
+    if (executed && request->logged_in) {
+        pinned_own(c, true);
+    }
     p->watching = p->watching && !p->multi;
     p->multi = false;
 }
 
 /* Sent as part of a MULTI that the server did not take: it has been executed. */
-static bool is_unqueued_select(const struct request *request, const struct reply_piece *piece)
+static bool is_unqueued(const struct request *request, enum cmd_local local,
+                        const struct reply_piece *piece)
 {
-    return request->queued && request->cmd->local == LOCAL_SELECT && piece->type == '+' &&
+    return request->queued && request->cmd->local == local && piece->type == '+' &&
            !slice_eq(piece->bytes, SLICE("+QUEUED\r\n"));
 }
 
-void pinned_follow(struct client *c, const struct request *request, const struct reply_piece *piece)
+void pinned_follow(struct client *c, struct request *request, const struct reply_piece *piece)
 {
     struct pinned *p = c->pinned;
     bool ok = piece->type != '-';
     if (request->selects && ok) {
         p->db = request->db;
         p->any_db = c->any_db = false;
-    } else if (is_unqueued_select(request, piece)) {
+    } else if (is_unqueued(request, LOCAL_SELECT, piece)) {
         p->any_db = c->any_db = true;
+    } else if (is_unqueued(request, LOCAL_AUTH, piece)) {
+        pinned_own(c, true);
     } else if (request->greets && ok) {
         p->resp3 = request->resp3;
+        login_follow(c, request, ok);
+    } else if (request->logs_in) {
+        login_follow(c, request, ok);
     } else if (is_named(request, "multi")) {
         p->multi = p->multi || ok;
     } else if (is_named(request, "watch")) {
@@ -290,6 +304,23 @@ int64_t pinned_peer_id(const struct client *c)
     return c->pinned == NULL ? 0 : conn_peer_id(c->pinned->conn);
 }
 
+void pinned_chose_db(struct client *c, bool ok)
+{
+    c->pinned->db = c->db;
+    c->pinned->any_db = c->any_db = !ok;
+}
+
+void pinned_own(struct client *c, bool on)
+{
+    c->pinned->own = on;
+    c->pinned->tainted = c->pinned->tainted || on;
+}
+
+bool pinned_is_own(const struct client *c)
+{
+    return c->pinned != NULL && c->pinned->own;
+}
+
 void pinned_taint(struct client *c)
 {
     c->pinned->tainted = true;
@@ -302,7 +333,7 @@ static struct pinned *detach(struct client *c)
     p->client = NULL;
     c->pinned = NULL;
     c->expects_multi = c->expects_watch = c->multi_flushes = c->multi_selects = false;
-    c->any_db = c->anchored = false;
+    c->multi_logs_in = c->any_db = c->anchored = false;
     c->nqueued = 0;
     session_forget_log(c);
     atomic_fetch_sub_explicit(&p->worker->server->pinned, 1, memory_order_relaxed);
@@ -312,7 +343,8 @@ static struct pinned *detach(struct client *c)
 void pinned_settle(struct client *c)
 {
     struct pinned *p = c->pinned;
-    if (p->multi || p->watching || p->any_db || p->debugging || stream_is_on(&p->stream)) {
+    if (p->multi || p->watching || p->own || p->any_db || p->debugging ||
+        stream_is_on(&p->stream)) {
         c->expects_multi = p->multi; /* a MULTI may have been refused */
         c->expects_watch = p->watching;
         return;

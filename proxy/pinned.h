@@ -4,7 +4,7 @@
  * subscriptions, MONITOR, and commands that block or could stall others (D8).
  *
  * A client is pinned from the first such command until its session is provably clean again: no MULTI
- * open, nothing watched, nothing subscribed to, nothing unanswered. Then the connection goes back to the worker's pool. A
+ * open, nothing watched, nothing subscribed to, nobody else logged in, nothing unanswered. Then the connection goes back to the worker's pool. A
  * client that leaves before that takes its connection with it, so that Redis forgets the rest. When a
  * pinned connection dies its client is closed: as with a direct connection, the session is gone.
  * upstream.max_pinned bounds them. Worker's thread only.
@@ -15,8 +15,10 @@
 
 struct pinned;
 
+#define PINNED_TOO_MANY "ERR too many clients need a connection of their own (upstream.max_pinned)"
+
 /* Gives the client a connection to the node, in its protocol and this db. False: upstream.max_pinned are
- * in use. */
+ * in use, and PINNED_TOO_MANY is the answer. */
 MUST_CHECK bool pinned_take(struct client *c, uint16_t node, uint32_t db);
 /* Is it in the client's db? */
 bool pinned_is_at_home(const struct client *c);
@@ -33,8 +35,7 @@ void pinned_expect_multi(struct client *c);
 void pinned_mark_dirty(struct client *c);
 
 /* The first piece of the reply says what became of the session; the request is on it. */
-void pinned_follow(struct client *c, const struct request *request,
-                   const struct reply_piece *piece);
+void pinned_follow(struct client *c, struct request *request, const struct reply_piece *piece);
 /* The request (SUBSCRIBE or the like, of argc arguments; or MONITOR) is about to be sent. */
 void pinned_stream(struct client *c, struct request *request, int64_t argc);
 /* Does the client see things it did not ask for one by one: subscribed, or MONITOR? */
@@ -53,6 +54,11 @@ struct pinned_counts {
     bool monitoring;
 };
 struct pinned_counts pinned_counts(const struct client *c);
+/* It was to be taken to the client's db; otherwise (`ok` false) nobody knows where it is. */
+void pinned_chose_db(struct client *c, bool ok);
+/* It is logged in as somebody else than Nearside is (login.h), or (`on` false) no longer. */
+void pinned_own(struct client *c, bool on);
+bool pinned_is_own(const struct client *c);
 /* It is used for more than transactions and blocking: closed when the client is through with it. */
 void pinned_taint(struct client *c);
 /* Everything on it has been answered: back to the pool if the session is clean. */

@@ -58,6 +58,14 @@ bool profile_set_library(struct client *c, bool version, struct slice word)
            set_word(version ? &c->profile->lib_ver : &c->profile->lib_name, word);
 }
 
+bool profile_set_user(struct client *c, struct slice user)
+{
+    if (user.n == 0 && c->profile == NULL) {
+        return true;
+    }
+    return profile_of(c) != NULL && set_word(&c->profile->user, user);
+}
+
 static struct slice word_of(const struct blob *blob)
 {
     return blob == NULL ? SLICE("") : slice_of(blob->p, blob->n);
@@ -68,6 +76,11 @@ struct slice profile_name(const struct client *c)
     return word_of(c->profile == NULL ? NULL : c->profile->name);
 }
 
+struct slice profile_user(const struct client *c)
+{
+    return word_of(c->profile == NULL ? NULL : c->profile->user);
+}
+
 static size_t blob_memory(const struct blob *blob)
 {
     return blob == NULL ? 0 : blob->n;
@@ -75,9 +88,10 @@ static size_t blob_memory(const struct blob *blob)
 
 size_t profile_memory(const struct client *c)
 {
-    return c->profile == NULL ? 0
-                              : blob_memory(c->profile->name) + blob_memory(c->profile->lib_name) +
-                                    blob_memory(c->profile->lib_ver);
+    return c->profile == NULL
+               ? 0
+               : blob_memory(c->profile->name) + blob_memory(c->profile->lib_name) +
+                     blob_memory(c->profile->lib_ver) + blob_memory(c->profile->user);
 }
 
 void profile_destroy(struct client *c)
@@ -88,6 +102,7 @@ void profile_destroy(struct client *c)
     blob_unref(c->profile->name);
     blob_unref(c->profile->lib_name);
     blob_unref(c->profile->lib_ver);
+    blob_unref(c->profile->user);
     mem_free(c->profile);
     c->profile = NULL;
 }
@@ -192,17 +207,18 @@ bool profile_line(const struct client *c, const char *cmd, size_t asking, struct
     n = snprintf(text, sizeof(text),
                  " age=%" PRId64 " idle=%" PRId64 " flags=%s db=%u sub=%" PRId64 " psub=%" PRId64
                  " ssub=%" PRId64 " multi=%d qbuf=%zu qbuf-free=%zu argv-mem=0 multi-mem=0 rbs=0 "
-                 "rbp=0 obl=0 oll=0 omem=%zu tot-mem=%zu events=%s cmd=%s user=default redir=-1 "
-                 "resp=%d",
+                 "rbp=0 obl=0 oll=0 omem=%zu tot-mem=%zu events=%s cmd=%s user=",
                  (c->worker->now - c->since) / 1000, (c->worker->now - c->heard) / 1000, flags,
                  c->db, counts.channels, counts.patterns, counts.shards,
                  c->expects_multi ? (int)c->nqueued : -1, c->in_n + asking, buffer, c->out.memory,
-                 sizeof(*c) + client_memory(c), c->wants_write ? "rw" : "r", cmd, c->resp3 ? 3 : 2);
-    if (!chain_append(out, slice_of(text, (size_t)n))) {
+                 sizeof(*c) + client_memory(c), c->wants_write ? "rw" : "r", cmd);
+    struct slice user = profile_user(c);
+    if (!add_field(out, slice_of(text, (size_t)n), user.n == 0 ? SLICE("default") : user) ||
+        !add_field(out, SLICE(" redir=-1 resp="), c->resp3 ? SLICE("3") : SLICE("2"))) {
         return false;
     }
     if (nodes_are_at_least(c->worker->server, 7, 2)) {
-        struct client_profile none = {NULL, NULL, NULL};
+        struct client_profile none = {0};
         const struct client_profile *profile = c->profile == NULL ? &none : c->profile;
         if (!add_field(out, SLICE(" lib-name="), word_of(profile->lib_name)) ||
             !add_field(out, SLICE(" lib-ver="), word_of(profile->lib_ver))) {

@@ -13,8 +13,10 @@ bool profile_is_plain(struct slice word);
 /* False: memory is out. An empty word takes the old one away. */
 MUST_CHECK bool profile_set_name(struct client *c, struct slice name);
 MUST_CHECK bool profile_set_library(struct client *c, bool version, struct slice word);
+MUST_CHECK bool profile_set_user(struct client *c, struct slice user);
 /* Empty if there is none. */
 struct slice profile_name(const struct client *c);
+struct slice profile_user(const struct client *c);
 size_t profile_memory(const struct client *c);
 void profile_destroy(struct client *c);
 

@@ -57,6 +57,7 @@ struct request {
     bool silent;           /* and nobody wants to see it (CLIENT REPLY) */
     const struct cmd *cmd; /* what it was; NULL for GETs and MGETs that began on F */
     bool selected;         /* an EXEC with a SELECT in it */
+    bool logged_in;        /* or an AUTH */
     bool queued_flush;     /* a command of class F among them */
     bool blocks;           /* may wait for other clients */
     bool queued;           /* inside MULTI: the reply should be QUEUED */
@@ -66,10 +67,13 @@ struct request {
     bool anchors; /* its key decides on which node the session is: it may move there (redirect.h) */
     bool selects; /* a SELECT: its client is in request->db once the reply says so */
     bool greets;  /* a HELLO: its client speaks request->resp3 once the reply says so */
-    bool streams; /* SUBSCRIBE, MONITOR and the like (stream.c) */
-    bool debugs;  /* SCRIPT DEBUG, but for NO: its connection is a debugger's */
-    bool holds;   /* what follows waits for its reply */
-    bool any_db;  /* on a connection whose db is not known: its keys may be in L1's */
+    bool logs_in; /* its client is somebody else once the reply says so (login.h) */
+    bool reselects, reselecting; /* SELECT goes behind it; and is what is being answered */
+    bool probes;                 /* whether its client may do what is answered here (login.h) */
+    bool streams;                /* SUBSCRIBE, MONITOR and the like (stream.c) */
+    bool debugs;                 /* SCRIPT DEBUG, but for NO: its connection is a debugger's */
+    bool holds;                  /* what follows waits for its reply */
+    bool any_db;     /* on a connection whose db is not known: its keys may be in L1's */
     uint8_t preface; /* replies to be swallowed first: of what was sent ahead of it */
     bool readonly;   /* may be sent once more if its connection dies (D16) */
     bool answered;   /* the reply is complete */

@@ -12,12 +12,14 @@
  * when the session is over. Roads are changed only when nothing is unanswered (D14).
  *
  * What cannot be queued here (CLIENT, HELLO, SUBSCRIBE ... inside MULTI) is answered with an error, and
- * the server is sent a request it refuses in its place, so that EXEC aborts as it should. Behind an EXEC
- * with a SELECT in it nobody knows the connection's db: it stays the client's until the next SELECT.
+ * the server is sent a request it refuses in its place, or behind it, so that EXEC aborts as it should. Behind an EXEC
+ * with a SELECT in it nobody knows the connection's db: it stays the client's until the next SELECT; nor, with
+ * an AUTH in it, who the client is: until the next AUTH.
  */
 #include "session.h"
 
 #include "forward.h"
+#include "login.h"
 #include "pinned.h"
 #include "stream.h"
 
@@ -83,8 +85,11 @@ bool session_takes(const struct client *c, const struct cmd *cmd, enum cmd_class
 }
 
 /* Inside MULTI: may the server queue it? */
-static bool can_queue(const struct cmd *cmd, enum cmd_class class)
+static bool can_queue(const struct client *c, const struct cmd *cmd, enum cmd_class class)
 {
+    if (cmd->local == LOCAL_AUTH) {
+        return login_is_at_redis(c->worker->server);
+    }
     if (class == CMD_LOCAL) {
         return cmd->local == LOCAL_PING || cmd->local == LOCAL_ECHO || cmd->local == LOCAL_INFO ||
                cmd->local == LOCAL_SELECT ||
@@ -104,6 +109,7 @@ static void foresee(struct client *c, const struct cmd *cmd, enum cmd_class clas
         c->nqueued = 0;
     } else if (ends_multi(cmd, view)) {
         c->expects_multi = c->expects_watch = c->multi_flushes = c->multi_selects = false;
+        c->multi_logs_in = false;
     } else if (is_named(cmd, "watch")) {
         c->expects_watch = true;
     } else if (is_named(cmd, "unwatch") && !c->expects_multi && view->argc == 1) {
@@ -111,6 +117,7 @@ static void foresee(struct client *c, const struct cmd *cmd, enum cmd_class clas
     } else if (c->expects_multi) {
         c->multi_flushes = c->multi_flushes || class == CMD_FLUSH || cmd->effect == CMD_FLUSH;
         c->multi_selects = c->multi_selects || cmd->local == LOCAL_SELECT;
+        c->multi_logs_in = c->multi_logs_in || cmd->local == LOCAL_AUTH;
         c->nqueued++;
     }
 }
@@ -143,8 +150,10 @@ static bool prepare(struct client *c, struct request *request, const struct cmd 
     }
     request->class = class_of(c, cmd, class);
     request->selected = is_named(cmd, "exec") && c->multi_selects;
+    request->logged_in = is_named(cmd, "exec") && c->multi_logs_in;
     request->relearns = learn_is_due(cmd, request->class == CMD_FLUSH);
     request->any_db = c->any_db;
+    request->completes_info = cmd->local == LOCAL_INFO && local_info_wants_section(view);
     request->is_get = class == CMD_GET && cmd_arity_ok(cmd, view->argc) && !c->any_db;
     request->debugs = is_named(cmd, "script|debug") && view->nargv > 2 &&
                       !slice_eq_nocase(view->argv[2], SLICE("no"));
@@ -171,7 +180,7 @@ static bool get_ready(struct client *c, const struct cmd *cmd, enum cmd_class cl
         /* as far as the requests tell the session is over: wait for the replies to say so too, so
          * that the client is back on its usual roads */
         bool over = !c->expects_multi && !c->expects_watch && class != CMD_PINNED &&
-                    !pinned_is_streaming(c) && !c->any_db;
+                    !pinned_is_streaming(c) && !pinned_is_own(c) && !c->any_db;
         bool full = conn_queued_bytes(pinned_conn(c)) > PINNED_FULL;
         return c->pending == 0 || (!over && !full && pinned_is_at_home(c));
     }
@@ -179,8 +188,7 @@ static bool get_ready(struct client *c, const struct cmd *cmd, enum cmd_class cl
         return false;
     }
     if (!pinned_take(c, c->place.node, needs_no_db(cmd) ? 0 : c->db)) {
-        client_reply_error(c, "ERR too many clients need a connection of their own "
-                              "(upstream.max_pinned)");
+        client_reply_error(c, PINNED_TOO_MANY);
         c->multi_refused = is_named(cmd, "multi");
         *result = DISPATCH_DONE;
         return false;
@@ -366,7 +374,7 @@ enum dispatch session_request(struct client *c, const struct cmd *cmd, enum cmd_
                               const struct request_view *view, struct blob *owner)
 {
     enum dispatch result;
-    bool poisons = c->expects_multi && !can_queue(cmd, class);
+    bool poisons = c->expects_multi && !can_queue(c, cmd, class);
     bool cluster = c->worker->server->is_cluster;
     if (c->multi_refused && !is_named(cmd, "multi")) {
         answer_after_refusal(c, cmd);
@@ -413,7 +421,9 @@ enum dispatch session_request(struct client *c, const struct cmd *cmd, enum cmd_
     }
     struct slice raw = poisons ? poison : view->raw;
     bool logs = cluster && request->queued && !c->anchored;
-    if (is_wait(cmd) && !request->queued) {
+    if (poisons && stream_is_subscription(cmd) && !c->multi_held) {
+        send_behind(request, view->raw, SLICE(""), 1, raw); /* its channels may not be allowed */
+    } else if (is_wait(cmd) && !request->queued) {
         send_behind(request, ping, SLICE(""), 1, raw);
     } else if (c->multi_held) {
         send_held(c, request, raw);

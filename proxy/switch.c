@@ -6,6 +6,7 @@
 
 #include "forward.h"
 #include "local.h"
+#include "login.h"
 #include "pinned.h"
 #include "session.h"
 
@@ -53,12 +54,16 @@ enum dispatch switch_protocol(struct client *c, const struct cmd *cmd,
     static const struct slice bare = {"*1\r\n$5\r\nHELLO\r\n", 15};
     static const struct slice to2 = {"*2\r\n$5\r\nHELLO\r\n$1\r\n2\r\n", 22};
     static const struct slice to3 = {"*2\r\n$5\r\nHELLO\r\n$1\r\n3\r\n", 22};
-    bool resp3 = c->resp3;
+    struct local_greeting greeting;
     if (c->pending > 0) {
         return DISPATCH_STALL;
     }
-    if (!local_hello(c, view, &resp3)) {
+    if (!local_hello(c, view, &greeting)) {
         return DISPATCH_DONE;
+    }
+    bool resp3 = greeting.resp3;
+    if (greeting.has_auth && login_is_at_redis(c->worker->server)) {
+        return login_greet(c, cmd, view, &greeting);
     }
     struct request *request = request_spare(c->worker);
     if (request == NULL) {

@@ -19,7 +19,8 @@
  * Handshake, pipelined and awaited: AUTH or HELLO 3 with AUTH, SELECT, READONLY where that is wanted,
  * CLIENT TRACKING ON for a tracked connection, INFO server (run_id, C3), PING. Refused = the server answered a step with an
  * error; CLIENT NO-EVICT, CLIENT ID and INFO may be answered with one, and on an untracked
- * connection PING too if it says what the server is occupied with (BUSY, LOADING, MASTERDOWN, NOPERM).
+ * connection PING too if it says why commands are not executed (BUSY, LOADING, MASTERDOWN, NOPERM,
+ * NOAUTH): clients are to hear it.
  *
  * Generation (C3): a connection whose node turned out to be another server process accepts nothing
  * any more and fails itself at the next flush or tick; or at the next submit, which then waits for the

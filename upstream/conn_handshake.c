@@ -268,13 +268,19 @@ static void identify(struct handshake *h)
                                   info_field(h, SLICE("\nredis_version:")));
 }
 
+static struct slice text_of(struct slice error)
+{
+    return error.n == 0 ? error : slice_of(error.p + 1, error.n - 1);
+}
+
 /* What a server in working order says to a PING while it does something else, and to commands in
- * clients' own words: they are to hear it, and some (SCRIPT KILL) end it. A link that vouches for L1
- * needs the PONG (C2). */
+ * clients' own words: they are to hear it, and some end it (SCRIPT KILL, AUTH). A link that vouches for
+ * L1 needs the PONG (C2). */
 static bool is_occupied(const struct handshake *h, struct slice error)
 {
-    struct slice text = error.n == 0 ? error : slice_of(error.p + 1, error.n - 1);
-    return (node_text_is_occupied(text) || slice_starts(text, SLICE("NOPERM "))) &&
+    struct slice text = text_of(error);
+    return (node_text_is_occupied(text) || slice_starts(text, SLICE("NOPERM ")) ||
+            slice_starts(text, SLICE("NOAUTH "))) &&
            h->steps[h->at] == STEP_PING && !h->tracking;
 }
 
@@ -296,6 +302,7 @@ static enum handshake_result finish_step(struct handshake *h, const struct reply
             keep_refusal(h, SLICE("-not a PONG"));
             return HANDSHAKE_REFUSED;
         }
+        node_note_login(h->node, false);
         break;
     default:
         break;
@@ -309,6 +316,9 @@ static enum handshake_result take_error(struct handshake *h, const struct reply_
 {
     enum step step = h->steps[h->at];
     if (piece->first) {
+        if (slice_starts(text_of(piece->bytes), SLICE("NOAUTH "))) {
+            node_note_login(h->node, true);
+        }
         h->occupied = is_occupied(h, piece->bytes);
         if (!h->occupied) {
             keep_refusal(h, piece->bytes);

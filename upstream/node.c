@@ -72,6 +72,7 @@ struct node {
     char apart[128];
     _Atomic int64_t last_heard; /* relaxed: a hint for deadlines of seconds */
     _Atomic int64_t occupied;   /* ms: when that was last noted; 0: never */
+    _Atomic bool asks_login;    /* relaxed: a hint, the server has the last word */
 };
 
 static void find_address(struct node *node);
@@ -479,6 +480,18 @@ bool node_is_occupied(const struct node *node, int64_t now)
 {
     int64_t noted = atomic_load_explicit(&node->occupied, memory_order_relaxed);
     return noted != 0 && now - noted < OCCUPIED_MS;
+}
+
+void node_note_login(struct node *node, bool asked)
+{
+    if (atomic_load_explicit(&node->asks_login, memory_order_relaxed) != asked) {
+        atomic_store_explicit(&node->asks_login, asked, memory_order_relaxed);
+    }
+}
+
+bool node_asks_login(const struct node *node)
+{
+    return atomic_load_explicit(&node->asks_login, memory_order_relaxed);
 }
 
 int64_t node_last_heard(const struct node *node)

@@ -107,6 +107,10 @@ bool node_text_is_occupied(struct slice text);
 void node_note_occupied(struct node *node, int64_t now);
 /* Was that noted within the last half second? Then only the node itself knows how it is. Any thread. */
 bool node_is_occupied(const struct node *node, int64_t now);
+/* A bring-up without credentials was answered with NOAUTH, or no more. */
+void node_note_login(struct node *node, bool asked);
+/* Does it want to know who is there, and we have nothing to say? Any thread. */
+bool node_asks_login(const struct node *node);
 
 /* ---- Health (health.h): what connections have met, any thread --------------------------------- */
 

@@ -358,6 +358,8 @@ def reset(control):
     defaults = [part for pair in DEFAULTS.items() for part in pair]
     control.call_all([("FLUSHALL",), ("SCRIPT", "FLUSH"), ("FUNCTION", "FLUSH"),
                       ("ACL", "DELUSER", "alice", "bob"), ("ACL", "LOG", "RESET"),
+                      ("ACL", "SETUSER", "carol", "reset", "on", ">secret", "~str:*", "%R~num:*",
+                       "&news", "+@all", "-@dangerous", "-ping", "-client|setname", "-@scripting"),
                       ("CONFIG", "SET", *defaults), ("SLOWLOG", "RESET"), ("LATENCY", "RESET"),
                       # keys that are born expired (SET ... EXAT 1) go when they are read, not
                       # when the server has time

@@ -46,7 +46,7 @@ def size_of(request_args):
 
 #: Nearside refuses these inside MULTI, and the transaction with them (docs/compatibility.md): they
 #: come in a scene of their own, which executes nothing.
-NOT_QUEUED = re.compile(r"(auth|hello|readonly|readwrite|client(\|.*)?|[ps]?(un)?subscribe)$")
+NOT_QUEUED = re.compile(r"(hello|readonly|readwrite|client(\|.*)?|[ps]?(un)?subscribe)$")
 
 
 BLOCKING = {b"BLPOP", b"BRPOP", b"BLMOVE", b"BRPOPLPUSH", b"BZPOPMIN", b"BZPOPMAX", b"BLMPOP",
@@ -269,7 +269,8 @@ class Generator:
 
     def refused(self):
         self.step(self.connection(), [[b"MULTI"], self.rng.choice([
-            [b"SELECT", b"1"], [b"CLIENT", b"ID"], [b"HELLO", b"2"], [b"AUTH", b"default", b"x"],
+            [b"SELECT", b"1"], [b"CLIENT", b"ID"], [b"HELLO", b"2"],
+            [b"AUTH", b"carol", b"secret"], [b"AUTH", b"default", b"x"],
             [b"READONLY"], [b"CLIENT", b"SETNAME", b"x"], [b"SUBSCRIBE", b"news"]]), [b"DISCARD"]])
 
     def watched(self):
@@ -395,6 +396,7 @@ class Generator:
             [b"HELLO", version], [b"hello", version, b"SETNAME", b"me"], [b"HELLO"],
             [b"HELLO", version, b"AUTH", b"default", b"any"],
             [b"HELLO", version, b"AUTH", b"nobody", b"wrong"], [b"HELLO", version, b"SETNAME"],
+            [b"HELLO", version, b"AUTH", b"carol", b"secret"], [b"AUTH", b"carol", b"secret"],
             [b"HELLO", b"4"], [b"HELLO", version, b"SETNAME", b"not allowed"],
         ])
         self.step(c, [hello])

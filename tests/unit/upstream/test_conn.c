@@ -215,8 +215,6 @@ struct refusal {
 Test(conn, refusal_tells_the_step_and_the_servers_text)
 {
     static const struct refusal cases[] = {
-        {"-NOAUTH Authentication required.\r\n-NOAUTH Authentication required.\r\n", "PING",
-         "NOAUTH Authentication required.", false},
         {"$0\r\n\r\n-MISCONF no\r\n", "PING", "MISCONF no", false},
         {"$0\r\n\r\n+PONK\r\n", "PING", "not a PONG", false},
         {"*1\r\n:1\r\n", "INFO", "an answer of the wrong type", false},
@@ -247,7 +245,7 @@ Test(conn, refusal_tells_the_step_and_the_servers_text)
 Test(conn, an_occupied_server_is_talked_to_unless_the_link_vouches_for_l1)
 {
     static const char *const said[] = {"-BUSY x\r\n", "-LOADING x\r\n", "-MASTERDOWN x\r\n",
-                                       "-NOPERM x\r\n"};
+                                       "-NOPERM x\r\n", "-NOAUTH x\r\n"};
     for (size_t i = 0; i < ARRAY_LEN(said); i++) {
         open_fake();
         fake_accept(&fake);

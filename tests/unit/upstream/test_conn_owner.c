@@ -224,6 +224,26 @@ Test(conn_owner, does_without_an_id_that_is_not_to_be_had)
     end();
 }
 
+/* Whoever uses the link is to log in. */
+Test(conn_owner, is_up_and_the_node_known_to_ask_when_nobody_has_logged_in)
+{
+    start(true, 5000);
+    greet_with_id("-NOAUTH no\r\n");
+    WAIT_FOR(is_up());
+    cr_assert(!node_asks_login(node), "it said PONG");
+    conn_fail(conn, "enough");
+    fake_accept(&fake);
+    fake_expect(&fake, "PING\r\n");
+    fake_say(&fake, "-NOAUTH no\r\n-NOAUTH no\r\n-NOAUTH no\r\n");
+    WAIT_FOR(is_up());
+    cr_assert(node_asks_login(node));
+    conn_fail(conn, "enough");
+    greet_with_id(":1\r\n");
+    WAIT_FOR(is_up());
+    cr_assert(!node_asks_login(node));
+    end();
+}
+
 Test(conn_owner, has_no_id_it_did_not_ask_for)
 {
     come_up();
