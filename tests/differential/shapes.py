@@ -51,6 +51,16 @@ def any_order(a, b):
     return sorted(map(repr, _units(a))) == sorted(map(repr, _units(b)))
 
 
+def any_order_within(a, b):
+    """The same elements, those of elements in any order too."""
+    def sorted_all(tree):
+        kind, content = tree[0], tree[1]
+        if not isinstance(content, list):
+            return repr(tree)
+        return repr((kind, sorted(map(sorted_all, content))))
+    return sorted_all(a) == sorted_all(b)
+
+
 def _units(tree):
     kind, elements = tree
     return list(zip(elements[0::2], elements[1::2])) if kind == b"%" else elements
@@ -100,6 +110,7 @@ SHAPES = {
     # hash order
     "keys": any_order, "scan": scan_page, "pubsub|channels": any_order,
     "pubsub|shardchannels": any_order, "function|list": any_order,
+    "command": any_order_within, "command|info": any_order_within, "command|docs": any_order_within,
     # the connection, the process
     "hello": hello, "client|id": same_kind, "client|info": same_kind, "client|list": same_kind,
     "info": same_kind, "debug": debug_shape,
