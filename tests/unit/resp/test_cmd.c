@@ -338,7 +338,8 @@ static const struct {
     {CMD_MGET, "mget"},
     {CMD_WRITE, "pfcount"},
     {CMD_UNKNOWN, "eval evalsha fcall object xinfo xgroup module cluster"},
-    {CMD_FLUSH, "flushall flushdb swapdb replicaof slaveof module|load module|loadex module|unload "
+    {CMD_FLUSH, "flushall flushdb swapdb acl|deluser acl|load acl|setuser replicaof slaveof "
+                "module|load module|loadex module|unload "
                 "cluster|addslots cluster|addslotsrange cluster|bumpepoch cluster|delslots "
                 "cluster|delslotsrange cluster|failover cluster|flushslots cluster|forget "
                 "cluster|meet cluster|replicate cluster|reset cluster|set-config-epoch "
