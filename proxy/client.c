@@ -513,9 +513,31 @@ void client_hold(struct client *c, struct request *request)
     (void)output_is_over(c, 0);
 }
 
+/* The last reply that is whole and held back by a fence, its own or an earlier one's; NULL: none is. */
+static struct request *last_held(const struct client *c)
+{
+    struct request *last = NULL;
+    for (struct request *r = c->head; r != NULL && (r->answered || (r->fencing && r->complete));
+         r = r->next) {
+        last = r->silent ? last : r;
+    }
+    return last;
+}
+
 void client_push(struct client *c, struct slice bytes)
 {
     if (c->state == CLIENT_CLOSED) {
+        return;
+    }
+    struct request *held = last_held(c);
+    if (unlikely(held != NULL)) { /* the server said that first */
+        if (!chain_append(&held->reply, bytes)) {
+            client_close(c);
+            return;
+        }
+        client_charge_request(c, held);
+        client_charge(c);
+        (void)output_is_over(c, 0);
         return;
     }
     if (c->out.bytes == 0) {

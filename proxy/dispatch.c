@@ -504,7 +504,7 @@ static enum dispatch local(struct client *c, const struct cmd *cmd, const struct
         }
         break;
     case LOCAL_RESET:
-        return switch_reset(c);
+        return switch_reset(c, cmd, view);
     case LOCAL_SELECT:
         if (c->place.route != ROUTE_OK) {
             return misplaced(c);

@@ -20,6 +20,7 @@
 #include "login.h"
 #include "pinned.h"
 #include "redirect.h"
+#include "switch.h"
 #include "../resp/write.h"
 
 #include "../conf/mem.h"
@@ -378,7 +379,7 @@ static __attribute__((noinline)) void on_other_reply(struct request *request,
         answer_refused(request);
         return;
     }
-    if (c != NULL && !reselected) {
+    if (c != NULL && !reselected && !request->resets) {
         if (!chain_append(&request->reply, piece->bytes)) {
             client_close(c);
             c = NULL;
@@ -391,6 +392,10 @@ static __attribute__((noinline)) void on_other_reply(struct request *request,
     }
     if (request->fencing) {
         request->complete = true;
+        return;
+    }
+    if (c != NULL && request->resets) {
+        switch_after_reset(request);
         return;
     }
     if (c == NULL) {

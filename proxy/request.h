@@ -67,6 +67,7 @@ struct request {
     bool anchors; /* its key decides on which node the session is: it may move there (redirect.h) */
     bool selects; /* a SELECT: its client is in request->db once the reply says so */
     bool greets;  /* a HELLO: its client speaks request->resp3 once the reply says so */
+    bool resets;  /* a RESET: its client starts again once there is a reply */
     bool logs_in; /* its client is somebody else once the reply says so (login.h) */
     bool reselects, reselecting; /* SELECT goes behind it; and is what is being answered */
     bool probes;                 /* whether its client may do what is answered here (login.h) */

@@ -76,13 +76,38 @@ enum dispatch switch_protocol(struct client *c, const struct cmd *cmd,
     return switch_road(c, cmd, request, !changes ? bare : resp3 ? to3 : to2);
 }
 
-enum dispatch switch_reset(struct client *c)
+static void start_again(struct client *c)
 {
-    if (c->pending > 0) {
-        return DISPATCH_STALL; /* it changes the road, and ends the session */
-    }
     pinned_drop(c);
     session_reset(c);
     local_reset(c);
-    return DISPATCH_DONE;
+}
+
+/* It changes the road, and ends the session: also at the server, before anything else is asked of it. */
+enum dispatch switch_reset(struct client *c, const struct cmd *cmd, const struct request_view *view)
+{
+    if (c->pending > 0) {
+        return DISPATCH_STALL;
+    }
+    if (c->pinned == NULL || conn_state(pinned_conn(c)) != CONN_UP) {
+        start_again(c);
+        return DISPATCH_DONE;
+    }
+    struct request *request = request_spare(c->worker);
+    if (request == NULL) {
+        client_close(c);
+        return DISPATCH_DONE;
+    }
+    request->resets = true;
+    return switch_road(c, cmd, request, view->raw);
+}
+
+void switch_after_reset(struct request *request)
+{
+    struct client *c = request->client;
+    request->kind = REQUEST_HELD;
+    client_answered(c, request);
+    if (c->state != CLIENT_CLOSED) {
+        start_again(c);
+    }
 }

@@ -10,4 +10,7 @@
 enum dispatch switch_db(struct client *c, const struct cmd *cmd, const struct request_view *view);
 enum dispatch switch_protocol(struct client *c, const struct cmd *cmd,
                               const struct request_view *view);
-enum dispatch switch_reset(struct client *c);
+enum dispatch switch_reset(struct client *c, const struct cmd *cmd,
+                           const struct request_view *view);
+/* The server has answered a RESET: the client's answer follows. The request is gone. */
+void switch_after_reset(struct request *request);

@@ -152,6 +152,29 @@ SCENARIO(fence, replies_behind_a_fenced_one_keep_their_order)
     expect_next(c, "$last");
 }
 
+SCENARIO(fence, messages_come_behind_the_reply_that_came_before_them)
+{
+    struct setup s = start(NULL);
+    struct client *c = s.c[0];
+
+    expect(s.redis->direct, "+OK", "SET k old");
+    make_cached(&s, c, "k");
+    expect(c, "%[...", "HELLO 3");
+    expect(c, ">[$subscribe $ch :1]", "SUBSCRIBE ch");
+    relay_hold(s.link, RELAY_DOWN, true);
+    cr_assert(send_script(c, "k", "new"));
+    await_reply(s.redis->direct, "$new", 5000, "GET k"); /* it has been executed */
+    expect(s.redis->direct, ":1", "PUBLISH ch one");
+    expect(s.redis->direct, ":1", "PUBLISH ch two");
+    expect_held(c, "a message overtook the reply");
+    relay_release(s.link);
+    expect_next(c, "+OK");
+    expect_next(c, ">[$message $ch $one]");
+    expect_next(c, ">[$message $ch $two]");
+    expect(s.redis->direct, ":1", "PUBLISH ch three");
+    expect_next(c, ">[$message $ch $three]");
+}
+
 /* ---- What stays ----------------------------------------------------------------------------- */
 
 SCENARIO(fence, a_script_leaves_the_rest_of_the_cache_alone)
