@@ -215,3 +215,24 @@ SCENARIO(order, reads_of_other_keys_do_not_wait_for_writes)
 {
     cr_expect_str_eq(read_behind_held_write("proxy.order=key"), "$old");
 }
+
+SCENARIO(order, behind_a_reset_nothing_is_subscribed_to)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+
+    for (int version = 2; version <= 3; version++) {
+        struct client *c = nearside_connect(n);
+        for (int i = 0; i < 20; i++) {
+            (void)ask(c, "HELLO %d", version);
+            cr_assert(client_send_text(c, "SUBSCRIBE ch\r\nRESET\r\nPUBLISH ch x\r\n"
+                                          "CLIENT REPLY OFF\r\nWATCH k\r\nRESET\r\n"
+                                          "PUBSUB NUMSUB ch\r\n"));
+            expect_next(c, version == 2 ? "[$subscribe $ch :1]" : ">[$subscribe $ch :1]");
+            expect_next(c, "+RESET");
+            expect_next(c, ":0");
+            expect_next(c, "+RESET");
+            expect_next(c, "[$ch :0]");
+        }
+    }
+}

@@ -220,27 +220,6 @@ SCENARIO(pubsub, who_publishes_to_itself_gets_message_and_count_in_the_order_of_
     }
 }
 
-SCENARIO(pubsub, behind_a_reset_nothing_is_subscribed_to)
-{
-    struct redis *r = redis_start(NULL);
-    struct nearside *n = nearside_start(r->port, NULL);
-
-    for (int version = 2; version <= 3; version++) {
-        struct client *c = nearside_connect(n);
-        for (int i = 0; i < 20; i++) {
-            (void)ask(c, "HELLO %d", version);
-            cr_assert(client_send_text(c, "SUBSCRIBE ch\r\nRESET\r\nPUBLISH ch x\r\n"
-                                          "CLIENT REPLY OFF\r\nWATCH k\r\nRESET\r\n"
-                                          "PUBSUB NUMSUB ch\r\n"));
-            expect_next(c, version == 2 ? "[$subscribe $ch :1]" : ">[$subscribe $ch :1]");
-            expect_next(c, "+RESET");
-            expect_next(c, ":0");
-            expect_next(c, "+RESET");
-            expect_next(c, "[$ch :0]");
-        }
-    }
-}
-
 SCENARIO(pubsub, a_subscriber_of_version_3_goes_on_working_as_before)
 {
     struct redis *r = redis_start(NULL);
