@@ -31,7 +31,8 @@ MUST_CHECK bool local_select(struct client *c, const struct request_view *view, 
 struct local_greeting {
     struct slice user, password, name;
     bool has_auth, has_name;
-    bool resp3; /* the protocol to answer in */
+    bool logs_in; /* Redis decides whether it may */
+    bool resp3;   /* the protocol to answer in */
 };
 
 /* HELLO: sees to its options, but for a login that is Redis's business (login.h): then to none. False

@@ -21,7 +21,16 @@ bool login_is_asked(const struct server *server);
 /* Is it the user Nearside is, with Redis or with its own clients? */
 bool login_is_ours(const struct server *server, struct slice user);
 /* Has the client not logged in anywhere, where it has to? It gets little memory. */
-bool login_is_stranger(const struct client *c);
+static inline bool login_is_stranger(const struct client *c)
+{
+    return unlikely(!c->authenticated) ||
+           (unlikely(c->anonymous) && login_is_asked(c->worker->server));
+}
+
+/* Takes as long for a wrong password as for one that is wrong at its end only. */
+bool login_is_password(const char *password, struct slice said);
+/* Is that what Nearside itself says to Redis? Then nobody has to be asked. */
+bool login_is_known(const struct client *c, struct slice user, struct slice password);
 
 /* What is otherwise answered here: with a login at Redis, or while one is asked for, Redis decides who
  * may. True: seen to, *result is what became of it. */

@@ -62,7 +62,7 @@ enum dispatch switch_protocol(struct client *c, const struct cmd *cmd,
         return DISPATCH_DONE;
     }
     bool resp3 = greeting.resp3;
-    if (greeting.has_auth && login_is_at_redis(c->worker->server)) {
+    if (greeting.logs_in) {
         return login_greet(c, cmd, view, &greeting);
     }
     struct request *request = request_spare(c->worker);

@@ -318,6 +318,35 @@ SCENARIO(users, a_password_that_redis_begins_to_ask_for_is_said_in_another_db_to
     expect(c, "$v", "GET k");
 }
 
+SCENARIO(users, what_nearside_itself_says_to_redis_needs_no_connection)
+{
+    struct redis *r = start_with_users();
+    expect(r->direct, "+OK", "CONFIG SET requirepass secret");
+    struct nearside *n =
+        nearside_start(r->port, "upstream.password=secret", "upstream.max_pinned=1", NULL);
+    struct client *bob = nearside_connect(n);
+
+    nearside_await_fills(n);
+    expect(bob, "+OK", "AUTH bob pass"); /* has the only one */
+    struct client *c = nearside_connect(n);
+    long long logins = redis_calls(r, "auth");
+    expect(c, "+OK", "AUTH secret");
+    expect(c, "+OK", "AUTH default secret");
+    expect(c, "%[...", "HELLO 3 AUTH default secret SETNAME me");
+    expect(c, "$me", "CLIENT GETNAME");
+    expect(c, "+OK", "SET open:1 v");
+    expect(c, "$v", "GET open:1");
+    long long hits = nearside_info(n, "l1_hits");
+    expect(c, "$v", "GET open:1");
+    cr_assert_eq(nearside_info(n, "l1_hits"), hits + 1);
+    cr_assert_eq(redis_calls(r, "auth"), logins);
+    expect(c, "-ERR too many clients need a connection of their own...", "AUTH default secre");
+    /* but who is somebody else is asked for it there, where he is */
+    expect(bob, "-WRONGPASS ...", "AUTH default secre");
+    expect(bob, "+OK", "AUTH default secret");
+    expect(c, "-WRONGPASS ...", "AUTH default secre");
+}
+
 SCENARIO(users, there_are_no_more_of_them_than_connections_of_their_own)
 {
     struct redis *r = start_with_users();
