@@ -126,12 +126,9 @@ bool redirect_notes(struct worker *worker, uint16_t node, struct slice text)
 
 static void append(struct worker *worker, struct request *request)
 {
-    struct request **link = &worker->redirected;
-    while (*link != NULL) {
-        link = &(*link)->next_redirected;
-    }
     request->next_redirected = NULL;
-    *link = request;
+    *worker->redirected_tail = request;
+    worker->redirected_tail = &request->next_redirected;
 }
 
 static void leave_replica(struct request *request)
@@ -335,6 +332,7 @@ void redirect_flush(struct worker *worker)
 {
     struct request *request = worker->redirected;
     worker->redirected = NULL;
+    worker->redirected_tail = &worker->redirected;
     while (request != NULL) {
         struct request *next = request->next_redirected;
         if (has_to_wait(request)) {
@@ -347,11 +345,19 @@ void redirect_flush(struct worker *worker)
     }
 }
 
+void redirect_init(struct worker *worker)
+{
+    worker->redirected_tail = &worker->redirected;
+}
+
 void redirect_fini(struct worker *worker)
 {
     while (worker->redirected != NULL) {
         struct request *request = worker->redirected;
         worker->redirected = request->next_redirected;
+        if (worker->redirected == NULL) {
+            worker->redirected_tail = &worker->redirected;
+        }
         request->redirecting = false;
         give_up(request, "Nearside is stopping");
     }

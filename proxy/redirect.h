@@ -21,6 +21,8 @@ void redirect_to_owner(struct request *request);
  * elsewhere. `text` is the whole reply. */
 MUST_CHECK bool redirect_notes(struct worker *worker, uint16_t node, struct slice text);
 
+/* Before anything else. */
+void redirect_init(struct worker *worker);
 /* Once per turn, before anything is written: sends again what may be. */
 void redirect_flush(struct worker *worker);
 /* The worker ends: nothing is sent any more. */

@@ -486,6 +486,7 @@ struct worker *worker_create(struct server *server, unsigned index)
     worker->mailbox_tail = &worker->mailbox_head;
     worker->own_tail = &worker->own_head;
     order_init(&worker->order);
+    redirect_init(worker);
     parser_init(&worker->parser);
     worker_read_clock(worker);
     create_links(worker);

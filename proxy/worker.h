@@ -99,10 +99,10 @@ struct worker {
     unsigned npinned_idle;
     struct learner learner; /* of worker 0 */
 
-    struct request *redirected; /* to be sent again, in order (redirect.c) */
-    struct fence *gathering;    /* one for each node; they start at the end of this turn */
-    struct fence *fences;       /* under way */
-    bool waits_for_room; /* a client stalled because a road was full: the last one that was */
+    struct request *redirected, **redirected_tail; /* to be sent again, in order (redirect.c) */
+    struct fence *gathering; /* one for each node; they start at the end of this turn */
+    struct fence *fences;    /* under way */
+    bool waits_for_room;     /* a client stalled because a road was full: the last one that was */
     uint16_t full_node;
     bool full_resp3;
     uint32_t full_db;
