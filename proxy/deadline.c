@@ -6,6 +6,8 @@
  *   on a lane, MGET on F   another request takes its place in the client's queue and has the error; the
  *                          old one is a ghost, which takes its reply, and keeps its write-begin until then
  *   parked on a lease      it gives the fetch up, and who comes later fetches anew
+ *   on several nodes       likewise, and its parts are closed: what they have sent are ghosts, and the
+ *                          rest is not sent any more
  *   on a pinned connection what became of the session is not known: everything that is unanswered gets
  *                          the error, then the client is closed
  *
@@ -18,6 +20,7 @@
 #include "deadline.h"
 
 #include "client.h"
+#include "fanout.h"
 #include "fetch.h"
 #include "forward.h"
 #include "pinned.h"
@@ -29,7 +32,7 @@ static bool is_waiting(const struct request *request)
 {
     return !request->answered && !request->fencing && request->arrived == 0 &&
            (request->kind == REQUEST_GET || request->kind == REQUEST_MGET ||
-            request->kind == REQUEST_FORWARD);
+            request->kind == REQUEST_FORWARD || request->kind == REQUEST_FANOUT);
 }
 
 /* The oldest of the client's requests that waits for a reply, and what leads to it. NULL: none. */
@@ -99,6 +102,10 @@ static bool give_up(struct client *c, struct request **link)
     if (request->kind == REQUEST_MGET) {
         readonly = true;
         fetch_give_up(request);
+    }
+    if (request->kind == REQUEST_FANOUT) {
+        readonly = request->cmd->readonly;
+        fanout_give_up(request);
     }
     struct request *instead = replace(c, link);
     if (instead != NULL) {

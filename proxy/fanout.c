@@ -167,6 +167,43 @@ void fanout_part_closed(struct client *part)
     end_part(part, false);
 }
 
+/* The node that keeps a part waiting. */
+static bool find_late(const struct client *part, uint16_t *node)
+{
+    for (const struct request *request = part->head; request != NULL; request = request->next) {
+        if (!request->answered) {
+            *node = request->node;
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Who asks for a key later is not to wait for the fetch this part waited for. */
+static void give_up_fetches(struct client *part)
+{
+    for (struct request *request = part->head; request != NULL; request = request->next) {
+        if (request->kind == REQUEST_GET && !request->answered &&
+            l1_give_up(part->worker->server->l1, &request->waiter)) {
+            request->kind = REQUEST_HELD; /* it is not woken any more, and goes with its client */
+        }
+    }
+}
+
+void fanout_give_up(struct request *request)
+{
+    struct fanout *fanout = request->fanout;
+    bool found = false;
+    for (size_t i = 0; i < fanout->nparts; i++) {
+        struct client *part = fanout->parts[i].client;
+        if (part != NULL) {
+            found = found || find_late(part, &request->node);
+            give_up_fetches(part);
+            client_close(part);
+        }
+    }
+}
+
 void fanout_close_parts(struct worker *worker)
 {
     while (worker->parts.head != NULL) {
@@ -183,6 +220,7 @@ static struct fanout *create(struct request *request, enum cmd_spread how, size_
         return NULL;
     }
     fanout->request = request;
+    request->fanout = fanout;
     fanout->how = how;
     for (size_t i = 0; i < nparts; i++) {
         chain_init(&fanout->parts[i].output);

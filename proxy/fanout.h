@@ -24,5 +24,8 @@ MUST_CHECK bool fanout_takes(struct client *c, const struct cmd *cmd, enum cmd_c
 void fanout_part_done(struct client *part);
 /* It was closed; if before that, its command has failed. */
 void fanout_part_closed(struct client *part);
+/* The request (REQUEST_FANOUT) has waited for too long: parts are closed, and what they have not sent
+ * is not sent any more. Leaves it to be answered by its client, or as a ghost that ends by itself. */
+void fanout_give_up(struct request *request);
 /* The worker ends: parts are given up. */
 void fanout_close_parts(struct worker *worker);

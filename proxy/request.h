@@ -16,6 +16,7 @@
 #include "../resp/cmd.h"
 #include "worker.h"
 
+struct fanout;
 struct mget;
 struct pinned;
 
@@ -101,7 +102,8 @@ struct request {
     size_t extra;   /* what it holds besides (an MGET's reply in the making) */
 
     struct request *next_fenced;
-    struct mget *mget; /* REQUEST_MGET: its leases and what has arrived (fetch.c) */
+    struct mget *mget;     /* REQUEST_MGET: its leases and what has arrived (fetch.c) */
+    struct fanout *fanout; /* REQUEST_FANOUT: its parts, until it is answered */
 
     uint32_t nkeys; /* keys and hashes have so many entries; one key is in place */
     uint64_t *hashes;

@@ -5,6 +5,7 @@
  */
 #include "../support/await.h"
 #include "../support/cleanup.h"
+#include "../support/cluster.h"
 #include "../support/nearside.h"
 #include "../support/redis.h"
 #include "../support/relay.h"
@@ -163,4 +164,56 @@ SCENARIO(deadline, clients_that_left_and_timeouts_leave_nothing_behind)
     nearside_await_info(n, "l1_writes_in_flight", 0, 0, 10000);
     nearside_await_info(n, "l1_leases", 0, 0, 10000);
     nearside_await_info(n, "l1_waiters", 0, 0, 10000);
+}
+
+/* ---- Several nodes -------------------------------------------------------------------------- */
+
+SCENARIO(deadline, frozen_node_does_not_hold_what_goes_to_several)
+{
+    static const char *const extra[] = {"--cluster-require-full-coverage", "no", NULL};
+    struct cluster *cluster = cluster_start(3, 0, extra);
+    struct nearside *n =
+        nearside_start(cluster->node[0]->port, "upstream.mode=cluster",
+                       "upstream.command_timeout=200ms", "upstream.dead_after=60s", NULL);
+    struct client *c = nearside_connect(n);
+    struct client *other = nearside_connect(n);
+    const char *a = cluster_key(cluster, 0, "k");
+    const char *b = cluster_key(cluster, 1, "k");
+    const char *late = cleanup_printf("-UPSTREAM 127.0.0.1:%d: %s", cluster->node[1]->port, LATE);
+    const char *unknown =
+        cleanup_printf("-UPSTREAM 127.0.0.1:%d: %s", cluster->node[1]->port, UNKNOWN);
+
+    await_reply(c, "+OK", 10000, "MSET %s 1 %s 2", a, b);
+    await_reply(c, ":2", 5000, "DBSIZE");
+    redis_freeze(cluster->node[1]);
+    int64_t began = now_ms();
+    expect(c, late, "MGET %s %s", a, b);
+    cr_assert_lt(now_ms() - began, 1500 * slowdown());
+    expect(c, late, "EXISTS %s %s", a, b);
+    expect(c, late, "DBSIZE");
+    expect(c, late, "KEYS *");
+    expect(c, unknown, "MSET %s 3 %s 4", a, b);
+    expect(c, unknown, "DEL %s %s", a, b);
+    expect(c, unknown, "SCRIPT LOAD 'return 1'");
+    expect(c, unknown, "FLUSHALL");
+    cr_assert_eq(nearside_info(n, "command_timeouts"), 8);
+    cr_assert_eq(nearside_info(n, "l1_waiters"), 0);
+    cr_assert_geq(nearside_info(n, "l1_writes_in_flight"), 1, "what was sent is under way");
+    for (int i = 0; i < 20; i++) { /* one behind the other, each with its own answer, in its turn */
+        cr_assert(client_command(c, "MGET %s %s", b, a) && client_command(c, "STRLEN %s", a) &&
+                  client_command(other, "UNLINK %s %s", b, a));
+    }
+    for (int i = 0; i < 20; i++) {
+        expect_next(c, late);
+        expect_next(c, ":0");
+        expect_next(other, unknown);
+    }
+
+    redis_thaw(cluster->node[1]);
+    nearside_await_info(n, "l1_writes_in_flight", 0, 0, 10000);
+    nearside_await_info(n, "l1_leases", 0, 0, 10000);
+    await_reply(c, "+OK", 10000, "MSET %s 5 %s 6", a, b);
+    expect(c, "[$5 $6]", "MGET %s %s", a, b);
+    expect(cluster->node[1]->direct, "$6", "GET %s", b);
+    nearside_check_alive(n);
 }
