@@ -51,12 +51,12 @@ export async function until(what, condition, seconds = 20) {
     }
 }
 
-// Has the server stopped or started.
+// Has the server stopped or started, or a node of the cluster fail.
 export async function server(word) {
     const input = createInterface({ input: process.stdin });
     const answer = new Promise((resolve) => input.once('line', resolve));
     console.log(word);
-    expect(await answer, { stop: 'stopped', start: 'started' }[word]);
+    expect(await answer, { stop: 'stopped', start: 'started', fail: 'failed' }[word]);
     input.close();
     process.stdin.pause();
 }

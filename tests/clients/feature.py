@@ -3,7 +3,7 @@
 import sys
 import time
 
-ANSWERS = {'stop': 'stopped', 'start': 'started'}
+ANSWERS = {'stop': 'stopped', 'start': 'started', 'fail': 'failed'}
 
 
 def expect(got, wanted):
@@ -35,7 +35,7 @@ def until(what, condition, seconds=20):
 
 
 def server(word):
-    """Has the server stopped or started."""
+    """Has the server stopped or started, or a node of the cluster fail."""
     print(word, flush=True)
     expect(sys.stdin.readline().strip(), ANSWERS[word])
 

@@ -7,10 +7,7 @@
 
 [, $host, $port, $feature] = $argv;
 
-// Warnings and notices are failures.
-set_error_handler(function (int $level, string $text) {
-    throw new Exception("php: $text");
-});
+require __DIR__ . '/feature.php';
 
 function open(): Redis
 {
@@ -18,13 +15,6 @@ function open(): Redis
     $redis = new Redis();
     expect($redis->connect($host, (int)$port), true);
     return $redis;
-}
-
-function expect(mixed $got, mixed $wanted): void
-{
-    if ($got !== $wanted) {
-        throw new Exception('got ' . json_encode($got) . ', wanted ' . json_encode($wanted));
-    }
 }
 
 function expect_error(string $text, callable $call): void
@@ -49,25 +39,6 @@ function expect_reply(string $text, Redis $redis, mixed $got): void
     if (!str_contains($error, $text)) {
         throw new Exception("got the error '$error', wanted $text");
     }
-}
-
-function until(string $what, callable $condition, int $seconds = 20): mixed
-{
-    $end = microtime(true) + $seconds;
-    while (!($result = $condition())) {
-        if (microtime(true) > $end) {
-            throw new Exception("not within $seconds s: $what");
-        }
-        usleep(10000);
-    }
-    return $result;
-}
-
-// Has the server stopped or started.
-function server(string $word): void
-{
-    echo "$word\n";
-    expect(trim((string)fgets(STDIN)), ['stop' => 'stopped', 'start' => 'started'][$word]);
 }
 
 // Runs one of the functions child_* beside us; join() says how it went.

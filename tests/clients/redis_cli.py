@@ -362,6 +362,7 @@ def stat(host, port):
     expect([line.split()[0] for line in lines[2:]], ['3', '3'])
 
 
-main({function.__name__: function for function in (
-    connect, get_set, types, select, pipeline, transaction, watch_retry, script, pubsub, blocking_pop,
-    scan, reconnect, interactive, bulk_load, resp3, big_keys, stat)})
+if __name__ == '__main__':
+    main({function.__name__: function for function in (
+        connect, get_set, types, select, pipeline, transaction, watch_retry, script, pubsub, blocking_pop,
+        scan, reconnect, interactive, bulk_load, resp3, big_keys, stat)})

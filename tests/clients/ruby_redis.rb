@@ -2,47 +2,11 @@
 #
 # ruby-redis as it is out of the box: RESP2, one retry after a lost connection (see run).
 
-require 'redis'
 require 'securerandom'
-
-HOST, PORT, FEATURE = ARGV
+require_relative 'feature'
 
 def open_redis(**options)
   Redis.new(host: HOST, port: PORT.to_i, **options)
-end
-
-def expect(got, wanted)
-  raise "got #{got.inspect}, wanted #{wanted.inspect}" unless got == wanted
-end
-
-def expect_error(text, kind = Redis::CommandError)
-  result = yield
-rescue kind => e
-  raise "got the error #{e.message}, wanted #{text}" unless e.message.include?(text)
-else
-  raise "got #{result.inspect}, wanted the error #{text}"
-end
-
-def wait_until(what, seconds = 20)
-  finish = Process.clock_gettime(Process::CLOCK_MONOTONIC) + seconds
-  until (result = yield)
-    raise "not within #{seconds} s: #{what}" if Process.clock_gettime(Process::CLOCK_MONOTONIC) > finish
-
-    sleep 0.01
-  end
-  result
-end
-
-# Has the server stopped or started.
-def server(word)
-  puts word
-  $stdout.flush
-  expect($stdin.gets&.chomp, { 'stop' => 'stopped', 'start' => 'started' }[word])
-end
-
-# The first thing another thread says; its failure is ours.
-def in_thread(&block)
-  Thread.new(&block).tap { |thread| thread.report_on_exception = false }
 end
 
 module Features
@@ -328,12 +292,4 @@ module Features
   end
 end
 
-begin
-  raise "no such feature: #{FEATURE}" unless Features.singleton_methods.include?(FEATURE.to_sym)
-
-  Features.public_send(FEATURE)
-rescue StandardError => e
-  puts "not ok #{FEATURE}: #{e.class}: #{e.message}"
-  raise
-end
-puts "ok #{FEATURE}"
+main(Features)

@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// ioredis's Cluster as it is out of the box: the slot map by CLUSTER SLOTS, a ready check by CLUSTER INFO
+// (see run).
+
+import { randomUUID } from 'node:crypto';
+import { expect, expectError, load, main, server, until } from './feature.mjs';
+
+const { Cluster } = load('ioredis');
+
+const KEYS = Array.from({ length: 500 }, (_, i) => `k${i}`); // in some 500 slots
+
+// Every error a connection reports fails the feature, except while a server is down.
+function open(host, port, options = {}) {
+    const cluster = new Cluster([{ host, port }], options);
+    cluster.problems = [];
+    cluster.on('error', (error) => cluster.problems.push(error.message));
+    return cluster;
+}
+
+async function close(...connections) {
+    for (const cluster of connections) {
+        expect(await cluster.quit(), 'OK');
+        expect(cluster.problems, []);
+    }
+}
+
+async function connect(host, port) {
+    const cluster = open(host, port);
+    await until('ready', () => cluster.status === 'ready');
+    expect(await cluster.ping(), 'PONG');
+    expect(cluster.nodes('all').length >= 1, true);
+    expect(await cluster.cluster('KEYSLOT', 'k'), 7629);
+    expect(/cluster_state:ok/.test(await cluster.cluster('INFO')), true);
+    await close(cluster);
+}
+
+async function get_set(host, port) {
+    const cluster = open(host, port);
+    for (const key of KEYS) {
+        expect(await cluster.set(key, `v${key}`), 'OK');
+        expect(await cluster.get(key), `v${key}`);
+    }
+    const values = await Promise.all(KEYS.map((key) => cluster.get(key)));
+    expect(values, KEYS.map((key) => `v${key}`));
+    expect(await cluster.hset('hash', { f: '1', g: '2' }), 2);
+    expect(await cluster.hgetall('hash'), { f: '1', g: '2' });
+    await expectError('WRONGTYPE', cluster.get('hash'));
+    await close(cluster);
+}
+
+// ioredis wants the keys of a pipeline on one node.
+async function pipeline(host, port) {
+    const cluster = open(host, port);
+    const batch = cluster.pipeline();
+    for (let i = 0; i < 500; i++) {
+        batch.set(`{p}${i}`, `v${i}`).get(`{p}${i}`).incr('{p}n');
+    }
+    const replies = await batch.lpush('{p}0', 'x').get('{p}1').exec();
+    for (let i = 0; i < 500; i++) {
+        expect(replies.slice(3 * i, 3 * i + 3), [[null, 'OK'], [null, `v${i}`], [null, i + 1]]);
+    }
+    expect(replies[1500][0].message.startsWith('WRONGTYPE'), true);
+    expect(replies[1501], [null, 'v1']);
+    await close(cluster);
+}
+
+async function several_keys(host, port) {
+    const cluster = open(host, port);
+    expect(await cluster.mset({ '{t}a': '1', '{t}b': '2' }), 'OK');
+    expect(await cluster.mget('{t}a', '{t}missing', '{t}b'), ['1', null, '2']);
+    expect(await cluster.rename('{t}a', '{t}c'), 'OK');
+    expect(await cluster.del('{t}b', '{t}c', '{t}a'), 2);
+    await expectError('CROSSSLOT', cluster.rename('a', 'b'));
+    await close(cluster);
+}
+
+async function transaction(host, port) {
+    const cluster = open(host, port);
+    await cluster.set('{t}k', 'before');
+    expect(await cluster.get('{t}k'), 'before');
+    const replies = await cluster.multi().set('{t}k', 'a').get('{t}k').rpush('{t}l', '1', '2').exec();
+    expect(replies, [[null, 'OK'], [null, 'a'], [null, 2]]);
+    expect(await cluster.get('{t}k'), 'a');
+    await expectError('EXECABORT', cluster.multi().set('{t}k', 'b').call('SET', '{t}k').exec());
+    expect(await cluster.get('{t}k'), 'a');
+    await close(cluster);
+}
+
+async function script(host, port) {
+    const cluster = open(host, port);
+    cluster.defineCommand('swap', {
+        numberOfKeys: 1,
+        lua: `-- ${randomUUID()}
+            local old = redis.call('GET', KEYS[1])
+            redis.call('SET', KEYS[1], ARGV[1])
+            return {old, redis.call('GET', KEYS[1])}`,
+    });
+    for (const key of KEYS.slice(0, 20)) {
+        await cluster.set(key, 'old');
+        expect(await cluster.get(key), 'old');
+        expect(await cluster.swap(key, 'new'), ['old', 'new']);
+        expect(await cluster.get(key), 'new');
+    }
+    await close(cluster);
+}
+
+async function pubsub(host, port) {
+    const cluster = open(host, port);
+    const subscriber = open(host, port);
+    const seen = [];
+    subscriber.on('message', (channel, message) => seen.push([channel, message]));
+    subscriber.on('pmessage', (pattern, channel, message) => seen.push([pattern, channel, message]));
+    expect(await subscriber.subscribe('news', 'weather'), 2);
+    expect(await subscriber.psubscribe('log.*'), 3);
+    await cluster.publish('news', 'one');
+    await until('a message', () => seen.length === 1);
+    await cluster.publish('log.app', 'two');
+    await until('two messages', () => seen.length === 2);
+    expect(seen, [['news', 'one'], ['log.*', 'log.app', 'two']]);
+    expect(await subscriber.set('k', 'v'), 'OK'); // on other connections
+    expect(await subscriber.unsubscribe('news'), 2);
+    await close(subscriber, cluster);
+}
+
+async function sharded_pubsub(host, port) {
+    const cluster = open(host, port);
+    const subscriber = open(host, port, { shardedSubscribers: true });
+    const seen = [];
+    const channels = ['{s}one', '{s}two', '{s}three']; // of one slot
+    subscriber.on('smessage', (channel, message) => seen.push(`${channel} ${message}`));
+    await until('ready', () => subscriber.status === 'ready');
+    for (const channel of channels) {
+        await subscriber.ssubscribe(channel);
+    }
+    for (const channel of channels) {
+        expect(await cluster.spublish(channel, 'hello'), 1);
+    }
+    await until('all messages', () => seen.length === channels.length);
+    expect(seen.sort(), channels.map((channel) => `${channel} hello`).sort());
+    for (const channel of channels) {
+        await subscriber.sunsubscribe(channel);
+        expect(await cluster.spublish(channel, 'hello'), 0);
+    }
+    await close(subscriber, cluster);
+}
+
+async function scan(host, port) {
+    const cluster = open(host, port);
+    await Promise.all(KEYS.map((key) => cluster.set(key, 'v')));
+    const found = new Set();
+    for (const node of cluster.nodes('master')) {
+        for await (const keys of node.scanStream({ match: 'k*', count: 50 })) {
+            keys.forEach((key) => found.add(key));
+        }
+    }
+    expect([...found].sort(), [...KEYS].sort());
+    await close(cluster);
+}
+
+// Every key can be read and written again while the client stays as it is.
+async function node_fails(host, port) {
+    const cluster = open(host, port);
+    await Promise.all(KEYS.map((key) => cluster.set(key, '1')));
+    await server('fail');
+    const writable = (key) => cluster.set(key, '2').then(() => true, () => false);
+    await until('all can be written', async () =>
+        (await Promise.all(KEYS.map(writable))).every(Boolean), 40);
+    expect(await Promise.all(KEYS.map((key) => cluster.get(key))), KEYS.map(() => '2'));
+    cluster.problems = [];
+    await close(cluster);
+}
+
+async function reconnect(host, port) {
+    const cluster = open(host, port);
+    expect(await cluster.set('k', 'kept'), 'OK');
+    await server('stop');
+    await until('noticed', () => cluster.status !== 'ready');
+    const queued = [cluster.get('k'), cluster.incr('n')]; // into the offline queue
+    await server('start');
+    expect(await Promise.all(queued), ['kept', 1]);
+    cluster.problems = [];
+    expect(await cluster.set('k', 'again'), 'OK');
+    expect(await cluster.get('k'), 'again');
+    await close(cluster);
+}
+
+await main({ connect, get_set, pipeline, several_keys, transaction, script, pubsub, sharded_pubsub, scan,
+    node_fails, reconnect });
