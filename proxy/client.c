@@ -370,7 +370,7 @@ static void drop_silent(struct client *c, struct request *request)
 static bool may_leave_in_parts(const struct client *c, const struct request *request)
 {
     return !request->completes_info && !request->greets &&
-           (request->road == ROAD_PINNED || !pinned_is_streaming(c));
+           ((request->road == ROAD_PINNED && pinned_is_alone(c)) || !pinned_is_streaming(c));
 }
 
 /* The first of the queue leaves it. */

@@ -26,6 +26,7 @@
 #include "redirect.h"
 #include "roads.h"
 #include "session.h"
+#include "stream.h"
 #include "switch.h"
 #include "../resp/write.h"
 
@@ -593,11 +594,21 @@ static bool find_place(struct client *c, const struct cmd *cmd, const struct req
 
 /* The client has a connection of its own to one node, but this one's key may be another's, and needs
  * no such connection. Never from L1 (R8). */
-static bool is_beside_session(const struct client *c, enum cmd_class class)
+static bool is_beside_session(const struct client *c, const struct cmd *cmd, enum cmd_class class)
 {
     return c->worker->server->is_cluster && c->pinned != NULL && !c->expects_multi &&
            !c->multi_refused && c->place.slot != SLOT_NONE && !pinned_is_subscriber(c) &&
-           (class != CMD_PINNED || c->place.node != pinned_node(c));
+           (class != CMD_PINNED || (c->place.node != pinned_node(c) &&
+                                    !(pinned_is_streaming(c) && stream_is_sharded(cmd))));
+}
+
+/* In a cluster: may it concern other nodes than that of the client's session? Reads behind WATCH with keys
+ * may not: their parts would use L1 (R8). */
+static bool is_outside_session(const struct client *c, bool session, enum cmd_class class)
+{
+    return !session ||
+           (class != CMD_PINNED && !c->expects_multi && !c->multi_refused &&
+            !pinned_is_subscriber(c) && (!c->expects_watch || c->place.slot == SLOT_NONE));
 }
 
 static enum dispatch beside_session(struct client *c, const struct cmd *cmd, enum cmd_class class,
@@ -632,14 +643,14 @@ enum dispatch dispatch_request(struct client *c, const struct request_view *view
     bool session = class == CMD_PINNED || c->pinned != NULL || c->expects_multi || c->multi_refused;
     if (unlikely(!c->authenticated)) {
         result = before_login(c, cmd, view, owner);
-    } else if (c->worker->server->is_cluster && !session &&
+    } else if (c->worker->server->is_cluster && is_outside_session(c, session, class) &&
                (facade_takes(c, cmd, view, owner, &result) ||
                 fanout_takes(c, cmd, class, view, &result))) {
         /* answered, or on its way to several nodes */
     } else if (unlikely(c->place.route != ROUTE_OK) && !c->expects_multi && !c->multi_refused &&
                class != CMD_LOCAL && class != CMD_REFUSED) {
         result = misplaced(c);
-    } else if (unlikely(session) && is_beside_session(c, class)) {
+    } else if (unlikely(session) && is_beside_session(c, cmd, class)) {
         result = beside_session(c, cmd, class, view, owner);
     } else if (unlikely(session) && session_takes(c, cmd, class, view)) {
         result = session_request(c, cmd, class, view, owner);

@@ -20,6 +20,7 @@
 #include "login.h"
 #include "pinned.h"
 #include "redirect.h"
+#include "session.h"
 #include "switch.h"
 #include "../resp/write.h"
 
@@ -402,6 +403,9 @@ static __attribute__((noinline)) void on_other_reply(struct request *request,
         request_destroy(request);
         return;
     }
+    if (request->streams && session_goes_on(c, request)) {
+        return;
+    }
     if (request->selects) {
         c->db = piece->type == '+' ? request->db : c->db;
     }
@@ -571,7 +575,8 @@ static void on_lost(struct call *call, enum call_loss loss)
         return;
     }
     if (loss == LOSS_UNSENT &&
-        fail_occupied(request, request->road == ROAD_PINNED ? pinned_conn(c) : lane_of(request))) {
+        fail_occupied(request,
+                      request->road == ROAD_PINNED ? pinned_conn_of(request) : lane_of(request))) {
         return;
     }
     if (loss == LOSS_UNSENT || request->readonly) {
@@ -715,7 +720,7 @@ static __attribute__((noinline)) void fail_submit(struct request *request, struc
 void forward_request(struct request *request, struct slice raw, struct blob *owner)
 {
     bool pinned = request->road == ROAD_PINNED;
-    struct conn *lane = pinned ? pinned_conn(request->client) : lane_of(request);
+    struct conn *lane = pinned ? pinned_conn_of(request) : lane_of(request);
     begin(request);
     if (MUTANT(X2) && request->class == CMD_UNKNOWN) {
         (void)!fence_join(request->worker, request);
@@ -726,7 +731,7 @@ void forward_request(struct request *request, struct slice raw, struct blob *own
     if (status == CONN_OK) {
         count_forwarded(request);
         if (pinned) {
-            pinned_mark_dirty(request->client);
+            pinned_mark_dirty(request);
         }
         return;
     }

@@ -34,9 +34,49 @@ struct pinned {
     struct stream stream;
     bool tainted; /* something else was done on it: never anybody else's */
     bool is_dirty;
+    bool held;              /* of the first: pinned_hold */
+    struct pinned *sibling; /* the same client's, to another node, for shard channels */
     struct pinned *next, *prev;
     struct pinned *next_dirty;
 };
+
+/* The first of the client's connections is c->pinned; the others have nothing but shard channels. */
+static struct pinned *to_node(const struct client *c, uint16_t node)
+{
+    struct pinned *p = c->pinned;
+    while (p != NULL && p->node != node) {
+        p = p->sibling;
+    }
+    return p;
+}
+
+/* The one that is in the middle of a message. */
+static const struct pinned *find_inside(const struct client *c)
+{
+    const struct pinned *p = c->pinned;
+    while (p != NULL && !stream_is_inside(&p->stream)) {
+        p = p->sibling;
+    }
+    return p;
+}
+
+static int64_t shards_of(const struct client *c)
+{
+    int64_t n = 0;
+    for (const struct pinned *p = c->pinned; p != NULL; p = p->sibling) {
+        n += p->stream.shards;
+    }
+    return n;
+}
+
+/* Whoever has much to take is sent nothing more; a message that has begun is not mixed with others. */
+static void apply_holds(const struct client *c)
+{
+    const struct pinned *inside = find_inside(c);
+    for (struct pinned *p = c->pinned; p != NULL; p = p->sibling) {
+        conn_hold(p->conn, c->pinned->held || (inside != NULL && inside != p));
+    }
+}
 
 static void on_lost(struct conn *conn, void *ctx)
 {
@@ -51,16 +91,27 @@ static void on_lost(struct conn *conn, void *ctx)
     }
 }
 
+static void count_others(struct pinned *p)
+{
+    p->stream.elsewhere = p->client == NULL ? 0 : shards_of(p->client) - p->stream.shards;
+}
+
 static bool on_stray(struct conn *conn, const struct reply_piece *piece, void *ctx)
 {
     struct pinned *p = ctx;
     p->stream.resp3 = p->resp3;
-    return stream_stray(&p->stream, conn, p->client, piece);
+    count_others(p);
+    bool taken = stream_stray(&p->stream, conn, p->client, piece);
+    if (p->client != NULL && !pinned_is_alone(p->client)) {
+        apply_holds(p->client);
+    }
+    return taken;
 }
 
 static void on_push(struct conn *conn, const struct push *push, void *ctx)
 {
     struct pinned *p = ctx;
+    count_others(p);
     stream_push(&p->stream, conn, p->client, push);
 }
 
@@ -99,6 +150,7 @@ static struct pinned *create(struct worker *worker, uint16_t node, uint32_t db, 
     p->node = node;
     p->db = db;
     p->resp3 = resp3;
+    stream_init(&p->stream);
     p->conn = conn_create(&(struct conn_options){
         .loop = worker->loop,
         .node = topology_node(worker->server->topology, node),
@@ -128,7 +180,7 @@ static struct pinned *find_idle(struct worker *worker, uint16_t node, uint32_t d
     return p;
 }
 
-static void give(struct client *c, uint16_t node, uint32_t db)
+static struct pinned *give(struct client *c, uint16_t node, uint32_t db)
 {
     struct worker *worker = c->worker;
     struct pinned *p = find_idle(worker, node, db, c->resp3);
@@ -141,20 +193,55 @@ static void give(struct client *c, uint16_t node, uint32_t db)
     p->client = c;
     p->multi = p->watching = p->own = false;
     push(&worker->pinned_busy, p);
-    c->pinned = p;
+    return p;
 }
 
-bool pinned_take(struct client *c, uint16_t node, uint32_t db)
+/* May there be one more? */
+static bool count_in(struct server *server)
 {
-    struct worker *worker = c->worker;
-    struct server *server = worker->server;
     if (atomic_fetch_add_explicit(&server->pinned, 1, memory_order_relaxed) >=
         server->conf->upstream_max_pinned) {
         atomic_fetch_sub_explicit(&server->pinned, 1, memory_order_relaxed);
         return false;
     }
-    give(c, node, db);
     return true;
+}
+
+bool pinned_take(struct client *c, uint16_t node, uint32_t db)
+{
+    if (!count_in(c->worker->server)) {
+        return false;
+    }
+    c->pinned = give(c, node, db);
+    return true;
+}
+
+bool pinned_reach(struct client *c, uint16_t node)
+{
+    if (to_node(c, node) == NULL) {
+        if (!count_in(c->worker->server)) {
+            return false;
+        }
+        struct pinned *p = give(c, node, c->pinned->db);
+        p->sibling = c->pinned->sibling;
+        c->pinned->sibling = p;
+        apply_holds(c);
+    }
+    return true;
+}
+
+uint16_t pinned_sharded_node(const struct client *c)
+{
+    const struct pinned *p = c->pinned;
+    while (p->sibling != NULL && p->stream.shards == 0) {
+        p = p->sibling;
+    }
+    return p->stream.shards > 0 ? p->node : c->pinned->node;
+}
+
+bool pinned_is_alone(const struct client *c)
+{
+    return c->pinned == NULL || c->pinned->sibling == NULL;
 }
 
 bool pinned_is_at_home(const struct client *c)
@@ -173,7 +260,7 @@ void pinned_move(struct client *c, uint16_t node)
     unlink_from(&old->worker->pinned_busy, old);
     old->client = NULL;
     push(&old->worker->pinned_retired, old);
-    give(c, node, old->db);
+    c->pinned = give(c, node, old->db);
     c->pinned->tainted = old->tainted;
 }
 
@@ -187,9 +274,14 @@ struct conn *pinned_conn(struct client *c)
     return c->pinned->conn;
 }
 
-void pinned_mark_dirty(struct client *c)
+struct conn *pinned_conn_of(const struct request *request)
 {
-    struct pinned *p = c->pinned;
+    return to_node(request->client, request->node)->conn;
+}
+
+void pinned_mark_dirty(const struct request *request)
+{
+    struct pinned *p = to_node(request->client, request->node);
     if (!p->is_dirty) {
         p->is_dirty = true;
         p->next_dirty = p->worker->pinned_dirty;
@@ -261,22 +353,23 @@ void pinned_follow(struct client *c, struct request *request, const struct reply
 
 void pinned_stream(struct client *c, struct request *request, int64_t argc)
 {
-    c->pinned->tainted = true;
+    struct pinned *p = to_node(c, request->node);
+    p->tainted = true;
     if (stream_is_subscription(request->cmd)) {
-        stream_ask(&c->pinned->stream, request, argc);
+        stream_ask(&p->stream, request, argc);
     } else {
-        c->pinned->stream.active = true;
+        p->stream.active = true;
     }
 }
 
 bool pinned_is_streaming(const struct client *c)
 {
-    return c->pinned != NULL && stream_is_on(&c->pinned->stream);
+    return c->pinned != NULL && (stream_is_on(&c->pinned->stream) || shards_of(c) > 0);
 }
 
 bool pinned_is_inside(const struct client *c)
 {
-    return c->pinned != NULL && stream_is_inside(&c->pinned->stream);
+    return find_inside(c) != NULL;
 }
 
 bool pinned_is_subscriber(const struct client *c)
@@ -291,12 +384,13 @@ struct pinned_counts pinned_counts(const struct client *c)
         return (struct pinned_counts){0};
     }
     const struct stream *s = &c->pinned->stream;
-    return (struct pinned_counts){s->channels, s->patterns, s->shards, s->monitoring};
+    return (struct pinned_counts){s->channels, s->patterns, shards_of(c), s->monitoring};
 }
 
 void pinned_hold(struct client *c, bool on)
 {
-    conn_hold(c->pinned->conn, on);
+    c->pinned->held = on;
+    apply_holds(c);
 }
 
 int64_t pinned_peer_id(const struct client *c)
@@ -326,25 +420,49 @@ void pinned_taint(struct client *c)
     c->pinned->tainted = true;
 }
 
+static void release(struct pinned *p)
+{
+    unlink_from(&p->worker->pinned_busy, p);
+    p->client = NULL;
+    p->sibling = NULL;
+    p->held = false;
+    atomic_fetch_sub_explicit(&p->worker->server->pinned, 1, memory_order_relaxed);
+}
+
+/* Closes the client's connections to other nodes, or those of them that have no shard channels. */
+static void drop_siblings(struct client *c, bool all)
+{
+    struct pinned **link = &c->pinned->sibling;
+    while (*link != NULL) {
+        struct pinned *p = *link;
+        if (!all && p->stream.shards > 0) {
+            link = &p->sibling;
+            continue;
+        }
+        *link = p->sibling;
+        release(p);
+        push(&p->worker->pinned_retired, p);
+    }
+}
+
 static struct pinned *detach(struct client *c)
 {
     struct pinned *p = c->pinned;
-    unlink_from(&p->worker->pinned_busy, p);
-    p->client = NULL;
+    drop_siblings(c, true);
+    release(p);
     c->pinned = NULL;
     c->expects_multi = c->expects_watch = c->multi_flushes = c->multi_selects = false;
     c->multi_logs_in = c->any_db = c->anchored = false;
     c->nqueued = 0;
     session_forget_log(c);
-    atomic_fetch_sub_explicit(&p->worker->server->pinned, 1, memory_order_relaxed);
     return p;
 }
 
 void pinned_settle(struct client *c)
 {
     struct pinned *p = c->pinned;
-    if (p->multi || p->watching || p->own || p->any_db || p->debugging ||
-        stream_is_on(&p->stream)) {
+    drop_siblings(c, false);
+    if (p->multi || p->watching || p->own || p->any_db || p->debugging || pinned_is_streaming(c)) {
         c->expects_multi = p->multi; /* a MULTI may have been refused */
         c->expects_watch = p->watching;
         return;
@@ -438,6 +556,7 @@ void pinned_reap(struct worker *worker)
     while (p != NULL) {
         struct pinned *next = p->next;
         conn_destroy(p->conn);
+        stream_fini(&p->stream);
         mem_free(p);
         p = next;
     }

@@ -24,6 +24,8 @@ MUST_CHECK bool pinned_take(struct client *c, uint16_t node, uint32_t db);
 bool pinned_is_at_home(const struct client *c);
 /* The connection; conn_accepts tells whether it takes commands. */
 struct conn *pinned_conn(struct client *c);
+/* The one the request is on, or will be: the same, unless it is about shard channels of another node. */
+struct conn *pinned_conn_of(const struct request *request);
 /* The node it leads to. */
 uint16_t pinned_node(const struct client *c);
 /* The client goes on on a connection to that node; nothing is unanswered on the one it had, and nothing
@@ -31,8 +33,17 @@ uint16_t pinned_node(const struct client *c);
 void pinned_move(struct client *c, uint16_t node);
 /* MULTI is sent ahead of what comes, and its reply will not be seen. */
 void pinned_expect_multi(struct client *c);
-/* Something was submitted: flushed at the end of the turn. */
-void pinned_mark_dirty(struct client *c);
+/* The request was submitted: flushed at the end of the turn. */
+void pinned_mark_dirty(const struct request *request);
+
+/* In a cluster, shard channels of several nodes: the client, which is streaming, has a connection to each,
+ * one of which is the one above. Makes sure that there is one to this node. False: upstream.max_pinned
+ * are in use. */
+MUST_CHECK bool pinned_reach(struct client *c, uint16_t node);
+/* A node whose connection has shard channels, or else the one above. */
+uint16_t pinned_sharded_node(const struct client *c);
+/* Is there one connection only? */
+bool pinned_is_alone(const struct client *c);
 
 /* The first piece of the reply says what became of the session; the request is on it. */
 void pinned_follow(struct client *c, struct request *request, const struct reply_piece *piece);

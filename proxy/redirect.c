@@ -251,6 +251,7 @@ bool redirect_takes(struct request *request, const struct reply_piece *piece)
     bool by_script = request->class == CMD_UNKNOWN && said.host.n > 0 &&
                      !topology_knows(topology, said.host, said.port);
     if (!may_follow(request)) {
+        topology_suspect(topology);
         return false;
     }
     if (said.refusal == REFUSAL_TRYAGAIN) {

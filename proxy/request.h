@@ -73,6 +73,7 @@ struct request {
     bool reselects, reselecting; /* SELECT goes behind it; and is what is being answered */
     bool probes;                 /* whether its client may do what is answered here (login.h) */
     bool streams;                /* SUBSCRIBE, MONITOR and the like (stream.c) */
+    bool everywhere;             /* SUNSUBSCRIBE of all, on each node that has any */
     bool debugs;                 /* SCRIPT DEBUG, but for NO: its connection is a debugger's */
     bool holds;                  /* what follows waits for its reply */
     bool any_db;     /* on a connection whose db is not known: its keys may be in L1's */

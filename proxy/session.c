@@ -158,6 +158,7 @@ static bool prepare(struct client *c, struct request *request, const struct cmd 
     request->debugs = is_named(cmd, "script|debug") && view->nargv > 2 &&
                       !slice_eq_nocase(view->argv[2], SLICE("no"));
     request->streams = request->holds = is_streaming(cmd);
+    request->everywhere = is_named(cmd, "sunsubscribe") && view->argc == 1;
     return dispatch_collect_keys(request, cmd, view);
 }
 
@@ -168,12 +169,24 @@ static bool needs_no_db(const struct cmd *cmd)
            is_named(cmd, "shutdown") || is_named(cmd, "client|unpause");
 }
 
+/* Shard channels of a slot that is not on the node where the client has others already? */
+static bool is_shard_elsewhere(const struct client *c, const struct cmd *cmd)
+{
+    return stream_is_sharded(cmd) && pinned_is_streaming(c) && !c->expects_multi &&
+           c->place.slot != SLOT_NONE && c->place.route == ROUTE_OK;
+}
+
 /* Has the client a connection for it? False: *result says what to do instead. */
 static bool get_ready(struct client *c, const struct cmd *cmd, enum cmd_class class,
                       enum dispatch *result)
 {
     *result = DISPATCH_STALL;
     if (c->pending > 0 && !c->expects_multi && (is_streaming(cmd) || is_wait(cmd))) {
+        return false;
+    }
+    if (is_shard_elsewhere(c, cmd) && !pinned_reach(c, c->place.node)) {
+        client_reply_error(c, PINNED_TOO_MANY);
+        *result = DISPATCH_DONE;
         return false;
     }
     if (c->pinned != NULL) {
@@ -348,11 +361,28 @@ static void send_held(struct client *c, struct request *request, struct slice ra
     send_behind(request, multi, log, (uint8_t)(c->nlog + 1), raw);
 }
 
+bool session_goes_on(struct client *c, struct request *request)
+{
+    static const struct slice all = {"*1\r\n$12\r\nSUNSUBSCRIBE\r\n", 23};
+    if (!request->everywhere || pinned_counts(c).shards == 0) {
+        return false;
+    }
+    request->node = pinned_sharded_node(c);
+    pinned_stream(c, request, 1);
+    forward_request(request, all, NULL);
+    return true;
+}
+
 /* Before it is enqueued. False: memory is out, or it has to wait (*result). */
 static bool settle_place(struct client *c, struct request *request, const struct request_view *view,
                          bool *poisons)
 {
     bool crosses = false;
+    if (stream_is_sharded(request->cmd) && pinned_is_streaming(c) &&
+        (c->place.slot == SLOT_NONE || c->place.route == ROUTE_OK)) {
+        c->place.node = c->place.slot == SLOT_NONE ? pinned_sharded_node(c) : c->place.node;
+        return true; /* get_ready has seen to the connection */
+    }
     if (!anchor(c, request, &crosses)) {
         return false;
     }

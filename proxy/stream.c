@@ -11,8 +11,14 @@
  * confirmation is that of channels and patterns together, or of shard channels; which of the two grew
  * or shrank, its kind says. UNSUBSCRIBE without arguments is confirmed once for each channel, or once
  * if there is none: that is why the three are counted apart.
+ *
+ * In a cluster a client may have shard channels on several nodes, with a connection to each. Each server
+ * counts those of its own; the client is told the sum.
  */
 #include "stream.h"
+
+#include <inttypes.h>
+#include <stdio.h>
 
 /* More channels are a lie; their sum must not overflow. */
 #define COUNT_MAX INT32_MAX
@@ -41,6 +47,21 @@ static const struct slice *find(const struct slice *list, size_t n, struct slice
 bool stream_is_subscription(const struct cmd *cmd)
 {
     return find(confirmations, ARRAY_LEN(confirmations), slice_str(cmd->name)) != NULL;
+}
+
+bool stream_is_sharded(const struct cmd *cmd)
+{
+    return strcmp(cmd->name, "ssubscribe") == 0 || strcmp(cmd->name, "sunsubscribe") == 0;
+}
+
+void stream_init(struct stream *s)
+{
+    chain_init(&s->confirm);
+}
+
+void stream_fini(struct stream *s)
+{
+    chain_fini(&s->confirm);
 }
 
 void stream_ask(struct stream *s, struct request *request, int64_t argc)
@@ -112,6 +133,54 @@ static void confirm(struct stream *s, struct conn *conn, struct reply_piece piec
     conn_answer(conn, &piece);
 }
 
+/* Is the confirmation's number not what the client is to see? */
+static bool is_recounted(const struct stream *s, struct slice kind)
+{
+    return s->elsewhere > 0 && kind.p[0] == 's' && (kind.p[1] == 's' || kind.p[2] == 'n');
+}
+
+/* s->confirm is a whole confirmation; it is handed on with the sum in it. */
+static void hand_on_recounted(struct stream *s, struct conn *conn, struct client *c, char type)
+{
+    char count[STREAM_TAIL];
+    struct blob *blob = blob_try(s->confirm.bytes + sizeof(count));
+    if (blob == NULL) {
+        if (c != NULL) {
+            client_close(c);
+        }
+        return;
+    }
+    size_t n = s->confirm.bytes;
+    chain_take(&s->confirm, blob->p);
+    while (n > 0 && blob->p[n - 1] != ':') {
+        n--;
+    }
+    int digits = snprintf(count, sizeof(count), "%" PRId64 "\r\n", s->shards + s->elsewhere);
+    memcpy(blob->p + n, count, (size_t)digits);
+    struct slice bytes = slice_of(blob->p, n + (size_t)digits);
+    if (is_asked_for(s, s->kind)) {
+        confirm(s, conn,
+                (struct reply_piece){
+                    .bytes = bytes, .type = type, .first = true, .last = true, .size = -1});
+    } else if (c != NULL) {
+        client_push(c, bytes);
+    }
+    blob_unref(blob);
+}
+
+/* A part of one. */
+static void recount(struct stream *s, struct conn *conn, struct client *c, struct slice bytes,
+                    char type, bool last)
+{
+    if (!chain_append(&s->confirm, bytes)) {
+        if (c != NULL) {
+            client_close(c);
+        }
+    } else if (last) {
+        hand_on_recounted(s, conn, c, type);
+    }
+}
+
 /* ---- RESP3 ---------------------------------------------------------------------------------- */
 
 void stream_push(struct stream *s, struct conn *conn, struct client *c, const struct push *push)
@@ -119,6 +188,11 @@ void stream_push(struct stream *s, struct conn *conn, struct client *c, const st
     const struct slice *kind = find(confirmations, ARRAY_LEN(confirmations), push->kind);
     if (kind != NULL) {
         count(s, *kind, push->bytes);
+        if (is_recounted(s, *kind)) {
+            s->kind = *kind;
+            recount(s, conn, c, push->bytes, '>', true);
+            return;
+        }
         if (is_asked_for(s, *kind)) {
             confirm(
                 s, conn,
@@ -189,6 +263,10 @@ static void hand_on(struct stream *s, struct conn *conn, struct client *c,
         keep_tail(s, piece->bytes);
         if (piece->last) {
             count(s, s->kind, slice_of(s->tail, s->ntail));
+        }
+        if (is_recounted(s, s->kind)) {
+            recount(s, conn, c, piece->bytes, '*', piece->last);
+            return;
         }
         if (is_asked_for(s, s->kind)) {
             confirm(s, conn, *piece);

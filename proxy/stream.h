@@ -30,6 +30,8 @@ struct stream {
     bool monitoring;
     bool resp3; /* as its connection speaks now: arrays are never messages */
     int64_t channels, patterns, shards; /* subscribed to, as the confirmations say */
+    int64_t
+        elsewhere; /* shard channels the client has on other nodes: counted in what it is told */
 
     struct request *asking; /* SUBSCRIBE or the like that awaits confirmations, or NULL */
     int64_t left;           /* how many */
@@ -41,11 +43,14 @@ struct stream {
     size_t nhead;
     char tail[STREAM_TAIL];
     size_t ntail;
-    struct slice kind; /* of a confirmation; static text */
+    struct slice kind;    /* of a confirmation; static text */
+    struct chain confirm; /* what has arrived of one whose count is to be changed */
 };
 
 /* Is it SUBSCRIBE, PSUBSCRIBE, SSUBSCRIBE or the contrary of one? */
 bool stream_is_subscription(const struct cmd *cmd);
+/* SSUBSCRIBE or SUNSUBSCRIBE? */
+bool stream_is_sharded(const struct cmd *cmd);
 static inline bool stream_is_on(const struct stream *s)
 {
     return s->monitoring || s->channels + s->patterns + s->shards > 0;
@@ -57,6 +62,8 @@ static inline bool stream_is_inside(const struct stream *s)
     return s->inside;
 }
 
+void stream_init(struct stream *s);
+void stream_fini(struct stream *s);
 /* The request (SUBSCRIBE or the like, of argc arguments) is about to be sent. */
 void stream_ask(struct stream *s, struct request *request, int64_t argc);
 

@@ -65,6 +65,12 @@ enum dispatch switch_protocol(struct client *c, const struct cmd *cmd,
     if (greeting.logs_in) {
         return login_greet(c, cmd, view, &greeting);
     }
+    if (resp3 != c->resp3 && !pinned_is_alone(c)) {
+        client_reply_error(c,
+                           "ERR the protocol cannot change while shard channels of several nodes "
+                           "are subscribed to");
+        return DISPATCH_DONE;
+    }
     struct request *request = request_spare(c->worker);
     if (request == NULL) {
         client_close(c);

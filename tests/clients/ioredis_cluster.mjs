@@ -127,7 +127,7 @@ async function sharded_pubsub(host, port) {
     const cluster = open(host, port);
     const subscriber = open(host, port, { shardedSubscribers: true });
     const seen = [];
-    const channels = ['{s}one', '{s}two', '{s}three']; // of one slot
+    const channels = ['one', 'two', 'three', 'four', 'five']; // on all nodes
     subscriber.on('smessage', (channel, message) => seen.push(`${channel} ${message}`));
     await until('ready', () => subscriber.status === 'ready');
     for (const channel of channels) {

@@ -132,7 +132,7 @@ async function pubsub(host, port) {
 async function sharded_pubsub(host, port) {
     const cluster = await open(host, port);
     const seen = [];
-    const channels = ['{s}one', '{s}two', '{s}three']; // of one slot
+    const channels = ['one', 'two', 'three', 'four', 'five']; // on all nodes
     for (const channel of channels) {
         await cluster.sSubscribe(channel, (message, from) => seen.push(`${from} ${message}`));
     }

@@ -5,6 +5,8 @@
  */
 #include "cluster_scene.h"
 
+#include <string.h>
+
 TestSuite(cluster_session);
 
 static bool has_blocked_client(void *node)
@@ -141,4 +143,112 @@ SCENARIO(cluster_session, messages_reach_subscribers_of_channels_and_of_shard_ch
     cr_assert(client_command(s.c, "PUBLISH news hello"));
     (void)client_read(s.c);
     expect_next(sub, "[$message $news $hello]");
+}
+
+/* One connection to Nearside, one to each node behind it: the client sees one server that counts all. */
+static void use_shard_channels_of_all_nodes(bool resp3)
+{
+    struct scene s = scene_start();
+    struct client *sub = nearside_connect(s.proxy);
+    const char *mark = resp3 ? ">" : "";
+    const char *channel[3];
+    size_t left = 3;
+
+    if (resp3) {
+        (void)ask(sub, "HELLO 3");
+    }
+    for (int i = 0; i < 3; i++) {
+        channel[i] = key_of(&s, i, "channel");
+        expect(sub, cleanup_printf("%s[$ssubscribe $%s :%d]", mark, channel[i], i + 1),
+               "SSUBSCRIBE %s", channel[i]);
+    }
+    cr_assert_eq(nearside_info(s.proxy, "pinned_connections"), 3);
+    for (int round = 0; round < 20; round++) {
+        for (int i = 0; i < 3; i++) {
+            expect(s.c, ":1", "SPUBLISH %s %d", channel[i], round);
+            expect_next(sub, cleanup_printf("%s[$smessage $%s $%d]", mark, channel[i], round));
+        }
+    }
+    expect(sub, cleanup_printf("%s[$sunsubscribe $%s :2]", mark, channel[1]), "SUNSUBSCRIBE %s",
+           channel[1]);
+    expect(s.c, ":0", "SPUBLISH %s lost", channel[1]);
+    expect(sub, cleanup_printf("%s[$ssubscribe $%s :3]", mark, channel[1]), "SSUBSCRIBE %s",
+           channel[1]);
+
+    cr_assert(client_command(sub, "SUNSUBSCRIBE"));
+    while (left-- > 0) {
+        const struct reply *reply = client_reply(sub);
+        cr_assert(reply->items == 3 && strcmp(reply->item[0]->text, "sunsubscribe") == 0);
+        cr_assert_eq(reply->item[2]->integer, (long long)left);
+    }
+    expect(sub, "+PONG", "PING");
+    nearside_await_info(s.proxy, "pinned_connections", 0, 0, 2000);
+    for (int i = 0; i < 3; i++) {
+        expect(s.c, ":0", "SPUBLISH %s nobody", channel[i]);
+    }
+    expect(sub, "+OK", "SET %s v", channel[2]);
+}
+
+SCENARIO(cluster_session, shard_channels_of_all_nodes_on_one_connection)
+{
+    use_shard_channels_of_all_nodes(false);
+}
+
+SCENARIO(cluster_session, shard_channels_of_all_nodes_on_one_connection_in_resp3)
+{
+    use_shard_channels_of_all_nodes(true);
+}
+
+/* A message that arrives in pieces is whole for its subscriber, whatever other nodes say meanwhile. */
+SCENARIO(cluster_session, large_messages_of_several_nodes_do_not_mix)
+{
+    enum { SIZE = 2000000, ROUNDS = 20 };
+    struct scene s = scene_start();
+    struct client *sub = nearside_connect(s.proxy);
+    const char *channel[3];
+    int seen[3] = {0};
+    size_t n;
+
+    for (int i = 0; i < 3; i++) {
+        channel[i] = key_of(&s, i, "channel");
+        (void)ask(sub, "SSUBSCRIBE %s", channel[i]);
+    }
+    char *value = cleanup_alloc(SIZE);
+    memset(value, 'v', SIZE);
+    for (int i = 0; i < 3 * ROUNDS; i++) {
+        struct client *node = s.cluster->node[i % 3]->direct;
+        cr_assert(client_command_big(node, cleanup_printf("SPUBLISH %s", channel[i % 3]), value,
+                                     i % 2 == 0 ? SIZE : 10));
+        if (i % 6 == 5) {
+            for (int k = i - 5; k <= i; k++) {
+                const struct reply *m = client_reply(sub);
+                cr_assert(m->type == '*' && m->items == 3);
+                for (int at = 0; at < 3; at++) {
+                    seen[at] += strcmp(m->item[1]->text, channel[at]) == 0;
+                }
+                n = m->item[2]->n;
+                cr_assert(n == SIZE || n == 10);
+            }
+        }
+    }
+    cr_assert(seen[0] == ROUNDS && seen[1] == ROUNDS && seen[2] == ROUNDS);
+}
+
+/* What goes to all nodes, or is the facade's to say, is so for a subscriber too. */
+SCENARIO(cluster_session, a_subscriber_in_resp3_uses_all_nodes_and_sees_the_facade)
+{
+    struct scene s = scene_start_with(0, "proxy.cluster_facade=yes");
+    struct client *sub = nearside_connect(s.proxy);
+    const char *a = key_of(&s, 0, "k"), *b = key_of(&s, 1, "k");
+
+    (void)ask(sub, "HELLO 3");
+    expect(sub, ">[$subscribe $news :1]", "SUBSCRIBE news");
+    expect(sub, "+OK", "MSET %s 1 %s 2", a, b);
+    expect(sub, "[$1 $2]", "MGET %s %s", a, b);
+    expect(sub, ":2", "DBSIZE");
+    const struct reply *slots = (client_command(sub, "CLUSTER SLOTS"), client_reply(sub));
+    cr_assert(slots->type == '*' && slots->items == 1, "one node has them all");
+    expect(sub, "+OK", "FLUSHALL");
+    expect(s.c, ":0", "DBSIZE");
+    expect(s.c, "[nil nil]", "MGET %s %s", a, b);
 }
