@@ -6,7 +6,7 @@
  */
 #include "l1_priv.h"
 
-size_t shard_drop_hash(struct shard *s, uint64_t hash)
+size_t shard_drop_some(struct shard *s, uint64_t hash)
 {
     size_t dropped = 0;
     struct entry *e = table_next(s, hash, NULL);
@@ -72,7 +72,9 @@ void l1_write_begin(struct l1 *l1, const uint64_t *hashes, size_t n)
         lock_take(&s->lock);
         writes_begin(s, hashes[i]);
         s->counted.write_drops += MUTANT(W1) ? 0 : shard_drop_hash(s, hashes[i]);
-        lease_detach_hash(s, hashes[i], NULL);
+        if (lease_may_be_open(s, hashes[i])) {
+            lease_detach_hash(s, hashes[i], NULL);
+        }
         lock_give(&s->lock);
     }
     if (n > 1) {
@@ -89,7 +91,7 @@ void l1_write_end(struct l1 *l1, const uint64_t *hashes, size_t n)
         struct shard *s = shard_of(l1, hashes[i]);
         lock_take(&s->lock);
         writes_end(s, hashes[i]);
-        if (!MUTANT(R5)) {
+        if (lease_may_be_open(s, hashes[i]) && !MUTANT(R5)) {
             lease_detach_hash(s, hashes[i], NULL);
         }
         lock_give(&s->lock);

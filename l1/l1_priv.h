@@ -630,13 +630,65 @@ void lease_detach(struct shard *s, struct l1_lease *lease);
  * any. */
 bool lease_detach_hash(struct shard *s, uint64_t hash, const uint32_t *db);
 
-void writes_begin(struct shard *s, uint64_t hash);
-void writes_end(struct shard *s, uint64_t hash);
+static inline size_t lease_bucket(uint64_t hash)
+{
+    return hash >> 32 & (LEASE_BUCKETS - 1);
+}
+
+/* False, as most often: no lease of that hash is open. */
+static inline bool lease_may_be_open(const struct shard *s, uint64_t hash)
+{
+    return s->open[lease_bucket(hash)] != NULL;
+}
+
+void writes_begin_slowly(struct shard *s, uint64_t hash);
+void writes_end_slowly(struct shard *s, uint64_t hash);
+
+static inline uint32_t write_home(uint64_t hash)
+{
+    return (uint32_t)(hash >> 32) & (WRITE_SLOTS - 1);
+}
+
+static inline void writes_begin(struct shard *s, uint64_t hash)
+{
+    struct writes *w = &s->writes;
+    struct write_slot *home = &w->slots[write_home(hash)];
+    if (unlikely(home->count > 0 || w->used == WRITE_SLOTS_USED_MAX)) {
+        writes_begin_slowly(s, hash);
+        return;
+    }
+    *home = (struct write_slot){.hash = hash, .count = 1};
+    w->used++;
+    w->tabled++;
+}
+
+static inline void writes_end(struct shard *s, uint64_t hash)
+{
+    struct writes *w = &s->writes;
+    uint32_t at = write_home(hash);
+    struct write_slot *home = &w->slots[at];
+    const struct write_slot *next = &w->slots[(at + 1) & (WRITE_SLOTS - 1)];
+    if (unlikely(home->hash != hash || home->count != 1 || next->count > 0)) {
+        writes_end_slowly(s, hash);
+        return;
+    }
+    home->count = 0; /* and nobody was pushed past it */
+    w->used--;
+    w->tabled--;
+}
+
 /* Whether nothing may be installed for that hash. */
 bool writes_block(const struct shard *s, uint64_t hash);
 
 /* Drops the entries of a hash whatever their db; how many. In change.c. */
-size_t shard_drop_hash(struct shard *s, uint64_t hash);
+size_t shard_drop_some(struct shard *s, uint64_t hash);
+
+static inline size_t shard_drop_hash(struct shard *s, uint64_t hash)
+{
+    bool empty = atomic_load_explicit(table_head(s, hash), memory_order_relaxed) == 0;
+    return empty ? 0 : shard_drop_some(s, hash);
+}
+
 /* R7 for a value: drops the entries of (hash, db) that differ and detaches. In change.c. */
 void shard_observe(const struct l1 *l1, struct shard *s, uint64_t hash, uint32_t db,
                    struct slice encoded);

@@ -30,11 +30,6 @@
 
 /* ---- Open leases --------------------------------------------------------------------------- */
 
-static size_t lease_bucket(uint64_t hash)
-{
-    return hash >> 32 & (LEASE_BUCKETS - 1);
-}
-
 struct l1_lease *lease_try(const struct l1_query *q)
 {
     struct l1_lease *lease = mem_try(sizeof(*lease) + q->key.n);
@@ -459,11 +454,6 @@ void l1_abandon(struct l1 *l1, struct l1_lease **lease)
 
 /* ---- Unanswered writes --------------------------------------------------------------------- */
 
-static uint32_t write_home(uint64_t hash)
-{
-    return (uint32_t)(hash >> 32) & (WRITE_SLOTS - 1);
-}
-
 /* The slot of the hash, or the empty one where the search for it ends. */
 static uint32_t write_slot(const struct writes *w, uint64_t hash)
 {
@@ -474,7 +464,7 @@ static uint32_t write_slot(const struct writes *w, uint64_t hash)
     return i;
 }
 
-void writes_begin(struct shard *s, uint64_t hash)
+void writes_begin_slowly(struct shard *s, uint64_t hash)
 {
     struct writes *w = &s->writes;
     struct write_slot *slot = &w->slots[write_slot(w, hash)];
@@ -504,7 +494,7 @@ static void write_slot_clear(struct writes *w, uint32_t i)
     w->used--;
 }
 
-void writes_end(struct shard *s, uint64_t hash)
+void writes_end_slowly(struct shard *s, uint64_t hash)
 {
     struct writes *w = &s->writes;
     uint32_t i = write_slot(w, hash);
