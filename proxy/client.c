@@ -593,6 +593,7 @@ static inline unsigned road_index(enum road road)
 static __attribute__((noinline)) void enqueue_odd(struct client *c, struct request *request)
 {
     c->unknown_on[road_index(request->road)] += request_is_unordered(request);
+    c->keyless += request->keyless;
     c->nblocked += request->blocks;
     c->switching = c->switching || request->holds;
 }
@@ -613,7 +614,7 @@ void client_enqueue(struct client *c, struct request *request)
         c->head = request;
     }
     c->tail = request;
-    c->queued++;
+    c->queued += request->commands;
     c->scattered = c->pending > 0 && (c->scattered || c->node != request->node);
     c->node = request->node;
     c->pending++;
@@ -644,7 +645,7 @@ bool client_arrived(struct client *c, struct request *request, size_t n)
     return !output_is_over(c, request->arrived);
 }
 
-bool client_pass(struct client *c, struct request *request, struct slice reply)
+static inline bool take(struct client *c, struct request *request, struct slice reply)
 {
     if (likely(request == c->head && !request->silent)) {
         if (c->out.bytes == 0) {
@@ -665,7 +666,17 @@ bool client_pass(struct client *c, struct request *request, struct slice reply)
         client_charge_request(c, request);
         client_charge(c);
     }
-    if (output_is_over(c, reply.n)) {
+    return !output_is_over(c, reply.n);
+}
+
+bool client_take(struct client *c, struct request *request, struct slice reply)
+{
+    return take(c, request, reply);
+}
+
+bool client_pass(struct client *c, struct request *request, struct slice reply)
+{
+    if (!take(c, request, reply)) {
         return false;
     }
     client_answered(c, request);
@@ -683,6 +694,7 @@ static __attribute__((noinline)) void answered_odd(struct client *c, struct requ
 {
     unsigned road = road_index(request->road);
     c->unknown_on[road] -= request_is_unordered(request);
+    c->keyless -= request->keyless;
     c->nblocked -= request->blocks;
     if (request->holds) {
         c->switching = false;

@@ -61,6 +61,7 @@ struct client {
     uint32_t pending;           /* of these, unanswered */
     uint32_t on_road[ROADS];    /* unanswered, by road */
     uint32_t unknown_on[ROADS]; /* of these, of unknown effect */
+    uint32_t keyless;           /* of these, on ROAD_LANE, batches whose keys are not kept */
 
     uint32_t db;     /* selected */
     size_t held;     /* bytes in replies that wait for their turn */
@@ -138,6 +139,9 @@ void client_push(struct client *c, struct slice bytes);
 /* Puts the request behind the others; it goes to c->place, and is unanswered on request->road until
  * client_answered. */
 void client_enqueue(struct client *c, struct request *request);
+/* A whole reply to the request: it leaves, or waits for its turn, and the request stays unanswered.
+ * False: the client is closed, and the request is its caller's. */
+MUST_CHECK bool client_take(struct client *c, struct request *request, struct slice reply);
 /* The whole reply of the request, which is `plain`, in one piece: client_arrived and client_answered.
  * False: the client is closed, and the request is its caller's. */
 MUST_CHECK bool client_pass(struct client *c, struct request *request, struct slice reply);

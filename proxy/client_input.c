@@ -14,6 +14,7 @@
  */
 #include "client.h"
 
+#include "batch.h"
 #include "dispatch.h"
 #include "login.h"
 
@@ -73,6 +74,20 @@ static void refuse_protocol(struct client *c, const char *why)
     client_end(c);
 }
 
+/* What is done with several requests at once; returns how many bytes they took. */
+static inline size_t serve_several(struct client *c, struct slice in, struct blob *owner,
+                                   unsigned *share)
+{
+    size_t used = 0;
+    if (dispatch_may_hit(c)) {
+        used = dispatch_hits(c, in, share);
+    }
+    if (used == 0 && c->state == CLIENT_OPEN) {
+        used = batch_dispatch(c, in, owner, share);
+    }
+    return used;
+}
+
 /* Serves the requests at the start of `in` and returns how many bytes they took. */
 static size_t serve_requests(struct client *c, struct parser *parser, struct slice in,
                              struct blob *owner)
@@ -98,12 +113,12 @@ static size_t serve_requests(struct client *c, struct parser *parser, struct sli
             client_mark_later(c);
             break;
         }
-        size_t hits = 0;
-        if (dispatch_may_hit(c) && parser_is_idle(parser)) {
-            hits = dispatch_hits(c, slice_of(in.p + used, in.n - used), &share);
+        size_t several = 0;
+        if (parser_is_idle(parser)) {
+            several = serve_several(c, slice_of(in.p + used, in.n - used), owner, &share);
         }
-        if (hits > 0 || c->state != CLIENT_OPEN) { /* it may have been closed over a limit */
-            used += hits;
+        if (several > 0 || c->state != CLIENT_OPEN) { /* it may have been closed over a limit */
+            used += several;
             continue;
         }
         share--;

@@ -74,6 +74,9 @@ static struct request *replace(struct client *c, struct request **link)
     new->holds = old->holds;
     new->plain = old->plain;
     new->wide = old->wide;
+    new->keyless = old->keyless;
+    new->commands = old->commands;
+    chain_splice(&new->reply, &old->reply); /* of a batch's commands before */
     new->next = old->next;
     *link = new;
     if (c->tail == old) {

@@ -28,8 +28,8 @@ static void on_get_lost(struct call *call, enum call_loss loss);
 static void on_mget_reply(struct call *call, const struct reply_piece *piece);
 static void on_mget_lost(struct call *call, enum call_loss loss);
 
-static const struct call_ops get_ops = {on_get_reply, on_get_lost};
-static const struct call_ops mget_ops = {on_mget_reply, on_mget_lost};
+static const struct call_ops get_ops = {.reply = on_get_reply, .lost = on_get_lost};
+static const struct call_ops mget_ops = {.reply = on_mget_reply, .lost = on_mget_lost};
 
 /* ---- What both need ------------------------------------------------------------------------- */
 

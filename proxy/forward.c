@@ -15,6 +15,7 @@
  */
 #include "forward.h"
 
+#include "batch.h"
 #include "fence.h"
 #include "info.h"
 #include "login.h"
@@ -35,7 +36,7 @@
 static void on_reply(struct call *call, const struct reply_piece *piece);
 static void on_lost(struct call *call, enum call_loss loss);
 
-static const struct call_ops lane_ops = {on_reply, on_lost};
+static const struct call_ops lane_ops = {.reply = on_reply, .lost = on_lost};
 
 struct conn *forward_lane(struct worker *worker, uint16_t node, uint32_t db, bool resp3,
                           enum road road)
@@ -440,9 +441,15 @@ static void on_reply(struct call *call, const struct reply_piece *piece)
 void forward_refuse(struct request *request, const char *text)
 {
     struct client *c = request->client;
-    COUNT(request->worker, upstream_errors, 1);
+    COUNT(request->worker, upstream_errors, request->commands);
     request->kind = REQUEST_HELD; /* nothing else holds it any more */
-    chain_fini(&request->reply);
+    for (; request->commands > 1; request->commands--) {
+        c->queued--;
+        if (!resp_error(&request->reply, text)) {
+            client_close(c);
+            return;
+        }
+    }
     if (!resp_error(&request->reply, text)) {
         client_close(c);
         return;
@@ -527,12 +534,27 @@ static void lose_fenced(struct request *request)
     }
 }
 
+void forward_lost(struct request *request, enum call_loss loss)
+{
+    bool pinned = request->road == ROAD_PINNED;
+    if (loss == LOSS_UNSENT &&
+        fail_occupied(request, pinned ? pinned_conn_of(request) : lane_of(request))) {
+        return;
+    }
+    if (loss == LOSS_UNSENT || request->readonly) {
+        forward_fail(request, "connection lost; the command was not answered");
+    } else {
+        forward_fail(request, "connection lost before the reply; whether the command was executed "
+                              "is unknown");
+    }
+}
+
 /* Sent again, a read would come behind later writes of its own connection, which may have been
  * executed, and see too much (D14). Losses are told in order: what is unanswered now is later. */
 static bool has_later_write(const struct request *request)
 {
     const struct client *c = request->client;
-    return c->unknown_on[0] + c->unknown_on[1] + c->unknown_on[2] > 0 ||
+    return c->unknown_on[0] + c->unknown_on[1] + c->unknown_on[2] + c->keyless > 0 ||
            order_has_later_write(&request->worker->order, request);
 }
 
@@ -574,17 +596,7 @@ static void on_lost(struct call *call, enum call_loss loss)
         forward_request(request, request->raw, request->raw_blob);
         return;
     }
-    if (loss == LOSS_UNSENT &&
-        fail_occupied(request,
-                      request->road == ROAD_PINNED ? pinned_conn_of(request) : lane_of(request))) {
-        return;
-    }
-    if (loss == LOSS_UNSENT || request->readonly) {
-        forward_fail(request, "connection lost; the command was not answered");
-    } else {
-        forward_fail(request, "connection lost before the reply; whether the command was executed "
-                              "is unknown");
-    }
+    forward_lost(request, loss);
 }
 
 /* ---- Retired lanes --------------------------------------------------------------------------- */
@@ -603,7 +615,7 @@ static void on_ghost_lost(struct call *call, enum call_loss loss)
     mem_free(call);
 }
 
-static const struct call_ops ghost_ops = {on_ghost_reply, on_ghost_lost};
+static const struct call_ops ghost_ops = {.reply = on_ghost_reply, .lost = on_ghost_lost};
 
 struct again {
     struct request **requests;
@@ -633,11 +645,13 @@ static struct call *stand_in(struct call *call, void *ctx)
     struct again *again = ctx;
     bool is_head = !again->behind_head;
     again->behind_head = true;
-    if (is_head || call->ops != &lane_ops || again->n == again->cap) {
+    bool batch = batch_is_call(call);
+    if (is_head || (!batch && call->ops != &lane_ops) || again->n == again->cap) {
         return call;
     }
     struct request *request = container_of(call, struct request, call);
-    struct call *ghost = may_move(request) ? mem_try_zero(sizeof(*ghost)) : NULL;
+    bool may = batch ? batch_may_move(request) : may_move(request);
+    struct call *ghost = may ? mem_try_zero(sizeof(*ghost)) : NULL;
     if (ghost == NULL) {
         return call;
     }
@@ -656,6 +670,10 @@ void forward_retired(struct worker *worker, struct conn *lane)
     conn_stand_in(lane, stand_in, &again);
     for (size_t i = 0; i < again.n; i++) {
         struct request *request = again.requests[i];
+        if (request->batch != NULL) {
+            batch_again(request);
+            continue;
+        }
         request->attempts++;
         COUNT(worker, resends, 1);
         forward_request(request, request->raw, request->raw_blob);

@@ -28,7 +28,10 @@ void forward_drop(struct request *request);
 /* The fence that held the request's reply is through. */
 void forward_fenced(struct request *request);
 
-/* Answers the request, which is in its client's queue, with this error. */
+/* Answers the request, which is in its client's queue and has no part of a reply to come, with this error:
+ * each command of it that is unanswered. */
 void forward_refuse(struct request *request, const char *text);
 /* The same with -UPSTREAM and why. */
 void forward_fail(struct request *request, const char *why);
+/* The same for a request whose connection was lost. */
+void forward_lost(struct request *request, enum call_loss loss);

@@ -155,7 +155,7 @@ static void on_lost(struct call *call, enum call_loss loss)
     l->next_ms = worker->now + l->delay_ms;
 }
 
-static const struct call_ops learner_ops = {on_reply, on_lost};
+static const struct call_ops learner_ops = {.reply = on_reply, .lost = on_lost};
 
 void learn_tick(struct worker *worker)
 {

@@ -509,7 +509,7 @@ static void on_heartbeat_lost(struct call *call, enum call_loss loss)
     container_of(call, struct worker_node, heartbeat)->beating = false;
 }
 
-static const struct call_ops heartbeat_ops = {on_heartbeat, on_heartbeat_lost};
+static const struct call_ops heartbeat_ops = {.reply = on_heartbeat, .lost = on_heartbeat_lost};
 
 /* A blocked command owes a reply for as long as it likes: whether its node lives is asked on a lane. */
 static void beat(struct worker *worker, uint16_t index)

@@ -98,10 +98,10 @@ static uint16_t target_of_ask(struct worker *worker, uint16_t from, struct said 
 bool redirect_notes(struct worker *worker, uint16_t node, struct slice text)
 {
     struct topology *topology = worker->server->topology;
-    if (!worker->server->is_cluster) {
-        return false;
+    struct said said = {.refusal = REFUSAL_NONE};
+    if (worker->server->is_cluster) {
+        said = listen_to(text);
     }
-    struct said said = listen_to(text);
     switch (said.refusal) {
     case REFUSAL_MOVED:
         COUNT(worker, redirects_moved, 1);

@@ -17,8 +17,8 @@ MUST_CHECK bool redirect_takes(struct request *request, const struct reply_piece
 /* The request is on nothing; it goes on to the primary that owns its slot, if that is known. */
 void redirect_to_owner(struct request *request);
 
-/* The same for a fetch on F: what the refusal says of the slot is noted, and the caller is to try
- * elsewhere. `text` is the whole reply. */
+/* The same for a fetch on F or a command of a batch: what the error says of the slot or the node is
+ * noted. True: it is such a refusal, and the caller is to try elsewhere. `text` is its first piece. */
 MUST_CHECK bool redirect_notes(struct worker *worker, uint16_t node, struct slice text);
 
 /* Before anything else. */

@@ -8,6 +8,7 @@
  */
 #include "request.h"
 
+#include "batch.h"
 #include "client.h"
 #include "dispatch.h"
 #include "fetch.h"
@@ -127,6 +128,7 @@ struct request *request_create(struct worker *worker)
     request->waiter.wake = on_wake;
     request->hashes = &request->one_hash;
     request->keys = &request->one_key;
+    request->commands = 1;
     return request;
 }
 
@@ -155,6 +157,9 @@ void request_destroy(struct request *request)
     }
     if (request->mget != NULL) {
         fetch_mget_destroy(request->mget);
+    }
+    if (request->batch != NULL) {
+        batch_destroy(request);
     }
     if (request->raw_blob != NULL) {
         blob_unref(request->raw_blob);

@@ -16,6 +16,7 @@
 #include "../resp/cmd.h"
 #include "worker.h"
 
+struct batch;
 struct fanout;
 struct mget;
 struct pinned;
@@ -89,6 +90,7 @@ struct request {
     bool fencing;        /* its reply is held until a fence is through (fence.h) */
     bool complete;       /* fencing, and all of the reply is here */
     bool wide;           /* more than L1_WRITE_KEYS keys: counted as unknown for order */
+    bool keyless;        /* a batch whose keys nobody asks for: it conflicts with other roads */
     uint8_t attempts;
     bool begun;        /* its write-begin has not ended yet */
     bool redirecting;  /* refused by a node, not sent again yet (redirect.h) */
@@ -103,7 +105,9 @@ struct request {
     size_t extra;   /* what it holds besides (an MGET's reply in the making) */
 
     struct request *next_fenced;
-    struct mget *mget;     /* REQUEST_MGET: its leases and what has arrived (fetch.c) */
+    struct mget *mget;   /* REQUEST_MGET: its leases and what has arrived (fetch.c) */
+    struct batch *batch; /* the commands it stands for, if there are several (batch.h); or NULL */
+    uint32_t commands;   /* how many of them are unanswered; 1 without a batch */
     struct fanout *fanout; /* REQUEST_FANOUT: its parts, until it is answered */
 
     uint32_t nkeys; /* keys and hashes have so many entries; one key is in place */

@@ -26,6 +26,7 @@ struct earlier roads_among(const struct client *c, const uint64_t *hashes, size_
         earlier.roads &= ~(unsigned)ROAD_FILL; /* fetches of other keys hold no read up (R6b) */
     }
     unsigned lanes = (unsigned)ROAD_LANE | (unsigned)ROAD_BULK;
+    earlier.roads |= c->keyless > 0 ? (unsigned)ROAD_LANE : 0;
     if (earlier.roads != 0 && (c->scattered || c->node != c->place.node)) {
         earlier.roads |= lanes; /* not all on the node where this one goes: wait */
     }

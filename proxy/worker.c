@@ -14,6 +14,7 @@
  */
 #include "worker.h"
 
+#include "batch.h"
 #include "client.h"
 #include "deadline.h"
 #include "fanout.h"
@@ -561,6 +562,7 @@ void worker_destroy(struct worker *worker)
     request_destroy(worker->spare);
     request_free_blocks(worker);
     fetch_free_flights(worker);
+    batch_free_all(worker);
     order_fini(&worker->order);
     pthread_mutex_destroy(&worker->mailbox_lock);
     ev_loop_destroy(worker->loop);

@@ -86,6 +86,8 @@ struct worker {
     uint32_t nblocks;
     struct flight *flights; /* likewise (fetch.c) */
     uint32_t nflights;
+    struct batch *batches; /* likewise (batch.c) */
+    uint32_t nbatches;
     char *read_buffer; /* WORKER_READ_SIZE, shared by all connections of the worker */
 
     struct client_queue clients;  /* all that have a socket */

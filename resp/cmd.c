@@ -284,6 +284,20 @@ const struct cmd *cmd_find(const struct request_view *v)
     return likely(s->whole) ? s->cmd : find_more(s, v);
 }
 
+const struct cmd *cmd_find_plain(struct slice name)
+{
+    if (name_too_long(name.n)) {
+        return NULL;
+    }
+    const struct index_slot *s = find_slot(name_head(name.p, name.n), name_tag(name.n, NULL));
+    const struct cmd *cmd = s->whole ? s->cmd : NULL;
+    bool plain = cmd != NULL &&
+                 (cmd->class == CMD_GET || cmd->class == CMD_READ || cmd->class == CMD_WRITE) &&
+                 cmd->keys == KEYS_RANGE && cmd->first == 1 && cmd->last == 1 && !cmd->varies &&
+                 !cmd->blocking;
+    return plain ? cmd : NULL;
+}
+
 bool cmd_arity_ok(const struct cmd *cmd, int64_t argc)
 {
     return cmd->arity >= 0 ? argc == cmd->arity : argc >= -(int64_t)cmd->arity;

@@ -89,6 +89,19 @@ static inline size_t parse_get(struct slice in, struct slice *key)
     return at + 2 + n + 2;
 }
 
+/* A whole request with a command and at least one more argument, in the form in which clients send it
+ * ("*<2..9>\r\n$<n>\r\n<name>\r\n$<n>\r\n<key>\r\n...", every n below 10,000, that of the name not 0). */
+struct plain {
+    struct slice name, key; /* borrow from the input */
+    size_t head;            /* bytes up to and with the name's CRLF; 0: there was none before */
+    int args;               /* behind the name */
+    bool same;              /* as the one before: number of arguments and name, byte for byte */
+};
+
+/* Such a request at the start of in: its size; 0 as for parse_get. *plain is all zeros, or of the
+ * request before it in the same input: those that are alike are looked at less closely. */
+size_t parse_plain(struct slice in, struct plain *plain);
+
 /* After PARSE_MORE: how many bytes the request has at least, counted from its start, as far as is
  * known (so that room for a large argument can be reserved once). More than the input had, and at
  * most PARSE_BULK_MAX + 2 more: arguments not yet announced by a "$n" of their own do not count. */

@@ -189,7 +189,7 @@ static void on_lost(struct call *call, enum call_loss loss)
     fail(container_of(call, struct cluster, call), "the connection was lost");
 }
 
-static const struct call_ops CLUSTER_CALL = {on_reply, on_lost};
+static const struct call_ops CLUSTER_CALL = {.reply = on_reply, .lost = on_lost};
 
 /* ---- The question -------------------------------------------------------------------------- */
 

@@ -50,6 +50,9 @@ struct call_ops {
     void (*reply)(struct call *call, const struct reply_piece *piece);
     /* Exactly once instead of (the rest of) the replies; the connection has forgotten the call. */
     void (*lost)(struct call *call, enum call_loss loss);
+    /* Optional: some replies have been delivered, more are owed, and the bytes that were read are about
+     * to go. */
+    void (*pause)(struct call *call);
 };
 
 /* One command, or several that belong together, awaiting `replies` replies in order. Embedded in

@@ -207,6 +207,9 @@ static void feed_framer(struct conn *conn, struct slice bytes)
     bool was_up = conn->state == CONN_UP;
     conn->feeding = true;
     bool good = framer_feed(conn->framer, bytes, &conn->given_up);
+    if (conn->head != NULL && conn->head->ops->pause != NULL) {
+        conn->head->ops->pause(conn->head);
+    }
     conn->feeding = false;
     if (conn->given_up) {
         conn_give_up(conn, conn->reason);

@@ -170,6 +170,33 @@ static void parse_pieces(const uint8_t *in, size_t n, const struct outcome *want
     }
 }
 
+/* What the short ways take, parse_request takes for the same request. */
+static void check_short_ways(struct slice in)
+{
+    struct plain plain = {.head = 0};
+    struct slice key;
+    struct parser p;
+    struct request_view view;
+    for (size_t at = 0; at < in.n;) {
+        struct slice rest = slice_of(in.p + at, in.n - at);
+        size_t n = parse_plain(rest, &plain);
+        size_t get = parse_get(rest, &key);
+        parser_init(&p);
+        enum parse_status status = parse_request(&p, rest, &view);
+        check(n == 0 ||
+              (status == PARSE_OK && view.size == n && slice_eq(view.argv[0], plain.name) &&
+               slice_eq(view.argv[1], plain.key) && view.argc == plain.args + 1));
+        check(get == 0 || (status == PARSE_OK && view.size == get && slice_eq(view.argv[1], key)));
+        if (status == PARSE_OK) {
+            blob_unref(view.inline_blob);
+        }
+        if (n == 0) {
+            return;
+        }
+        at += n;
+    }
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
 {
     struct outcome *outcomes = calloc(n + 1, sizeof(*outcomes));
@@ -190,5 +217,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
         parse_pieces(bytes, n, outcomes, at, n, seed);
     }
     free(outcomes);
+    uint8_t *exact = malloc(n);
+    check(n == 0 || exact != NULL);
+    memcpy(exact, bytes, n);
+    check_short_ways(slice_of((char *)exact, n));
+    free(exact);
     return 0;
 }

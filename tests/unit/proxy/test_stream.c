@@ -46,7 +46,7 @@ static void on_lost(struct call *c, enum call_loss loss)
     (void)loss;
 }
 
-static const struct call_ops CALL_OPS = {on_reply, on_lost};
+static const struct call_ops CALL_OPS = {.reply = on_reply, .lost = on_lost};
 
 static void flush_and_tick(void)
 {

@@ -1,0 +1,476 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * batch.c: see batch.h.
+ *
+ *   batch_dispatch ─► gather ─► write-begins ─► conn_submit ··· on_reply, for each: settle ─► bytes
+ *                                                            └─ on_lost: settle the rest ─► again, or
+ *                                                                        an error for each
+ *
+ * The call owes one reply per command, so that the framer's pieces arrive here in order; which command
+ * they answer is `done`.
+ */
+#include "batch.h"
+
+#include "forward.h"
+#include "redirect.h"
+#include "roads.h"
+
+#include "../conf/mem.h"
+#include "../conf/mutant.h"
+
+/* No more bytes of commands in one batch, but for the last one's: large ones are better sent at once. */
+#define BATCH_BYTES ((size_t)16 * 1024)
+
+/* Batches a worker keeps for use again; none where sanitizers look for use after free. */
+#ifdef NEARSIDE_LIBC_MALLOC
+#define BATCHES_MAX 0
+#else
+#define BATCHES_MAX 256
+#endif
+
+static void on_reply(struct call *call, const struct reply_piece *piece);
+static void on_lost(struct call *call, enum call_loss loss);
+static void on_pause(struct call *call);
+
+static const struct call_ops batch_ops = {.reply = on_reply, .lost = on_lost, .pause = on_pause};
+
+bool batch_is_call(const struct call *call)
+{
+    return call->ops == &batch_ops;
+}
+
+/* ---- Life ------------------------------------------------------------------------------------ */
+
+static struct batch *take_batch(struct worker *worker)
+{
+    struct batch *batch = worker->batches;
+    if (batch != NULL) {
+        worker->batches = batch->next;
+        worker->nbatches--;
+    } else if ((batch = mem_try(sizeof(*batch))) == NULL) {
+        return NULL;
+    }
+    batch->n = batch->done = 0;
+    batch->inside = false;
+    batch->gathered.n = 0;
+    return batch;
+}
+
+static void give_batch(struct worker *worker, struct batch *batch)
+{
+    if (worker->nbatches >= BATCHES_MAX) {
+        mem_free(batch);
+        return;
+    }
+    batch->next = worker->batches;
+    worker->batches = batch;
+    worker->nbatches++;
+}
+
+void batch_destroy(struct request *request)
+{
+    give_batch(request->worker, request->batch);
+    request->batch = NULL;
+    request->hashes = &request->one_hash; /* those were the batch's */
+}
+
+void batch_free_all(struct worker *worker)
+{
+    while (worker->batches != NULL) {
+        struct batch *batch = worker->batches;
+        worker->batches = batch->next;
+        mem_free(batch);
+    }
+    worker->nbatches = 0;
+}
+
+/* ---- Gathering ------------------------------------------------------------------------------- */
+
+/* What the command is in a batch; false: it goes its own way. */
+static bool class_in_batch(const struct cmd *cmd, bool caching, enum cmd_class *class)
+{
+    if (cmd == NULL || (cmd->class == CMD_GET && caching)) {
+        return false;
+    }
+    *class = cmd->class == CMD_WRITE ? CMD_WRITE : CMD_READ;
+    return true;
+}
+
+/* Is the first command one for a batch, and something behind it? This is asked of all that L1 did not
+ * answer, and most often the answer is no. */
+static inline bool may_begin(const struct client *c, struct slice in)
+{
+    struct plain plain = {.head = 0};
+    enum cmd_class class;
+    size_t size = parse_plain(in, &plain);
+    return size > 0 && size < in.n &&
+           class_in_batch(cmd_find_plain(plain.name), c->worker->server->caching, &class);
+}
+
+/* Is a plain command of this client nothing but that, and is all that it has unanswered on the lane? */
+static bool may_batch(const struct client *c)
+{
+    const struct server *server = c->worker->server;
+    return !server->is_cluster && !server->announces && c->authenticated && c->pinned == NULL &&
+           c->part_of == NULL && !c->switching && c->nblocked == 0 && !c->expects_multi &&
+           !c->multi_refused && !client_is_silent(c) && !c->skips_next &&
+           is_only_road(c, ROAD_LANE) && !MUTANT(R6) && !MUTANT(R6s);
+}
+
+/* Takes commands from the input as long as they are alike; returns their bytes. */
+static size_t gather(const struct client *c, struct batch *batch, struct slice in, uint32_t most,
+                     enum cmd_class *class, const struct cmd **last)
+{
+    struct l1 *l1 = c->worker->server->l1;
+    bool caching = c->worker->server->caching;
+    struct plain plain = {.head = 0};
+    size_t used = 0;
+    uint32_t n = 0;
+    while (n < most && used < BATCH_BYTES) {
+        size_t size = parse_plain(slice_of(in.p + used, in.n - used), &plain);
+        if (size == 0) {
+            break;
+        }
+        if (!plain.same) {
+            const struct cmd *cmd = cmd_find_plain(plain.name);
+            enum cmd_class this;
+            if (!class_in_batch(cmd, caching, &this) || (n > 0 && this != *class)) {
+                break;
+            }
+            *class = this;
+            *last = cmd;
+        }
+        if (caching) {
+            batch->hashes[n] = l1_hash(l1, plain.key);
+            batch->links[n].hash = batch->hashes[n];
+        }
+        used += size;
+        batch->ends[n++] = (uint32_t)used;
+    }
+    batch->n = n;
+    return used;
+}
+
+/* ---- Effects on L1 --------------------------------------------------------------------------- */
+
+static void begin(struct request *request)
+{
+    const struct batch *batch = request->batch;
+    struct l1 *l1 = request->worker->server->l1;
+    if (request->class != CMD_WRITE || request->keyless) {
+        return;
+    }
+    for (uint32_t i = 0; i < batch->n; i++) {
+        l1_write_begin(l1, &batch->hashes[i], 1);
+    }
+}
+
+/* The next command has been executed; or, lost, it may have been. */
+static inline void settle(struct request *request, uint32_t i, bool lost)
+{
+    struct l1 *l1 = request->worker->server->l1;
+    if (request->keyless) {
+        return;
+    }
+    if (request->class == CMD_WRITE) {
+        if (!MUTANT(W1e)) {
+            l1_write_end(l1, &request->batch->hashes[i], 1);
+        }
+    } else if (!lost && !MUTANT(R7)) {
+        l1_observe(l1, request->batch->hashes[i]);
+    }
+}
+
+static void settle_rest(struct request *request)
+{
+    const struct batch *batch = request->batch;
+    for (uint32_t i = batch->done + batch->inside; i < batch->n; i++) {
+        settle(request, i, true);
+    }
+}
+
+/* ---- Sending --------------------------------------------------------------------------------- */
+
+static struct conn *lane_of(const struct request *request)
+{
+    return forward_lane(request->worker, request->node, request->db, request->resp3, request->road);
+}
+
+static void fail_rest(struct request *request)
+{
+    settle_rest(request);
+    if (request->client == NULL) {
+        request_destroy(request);
+    } else {
+        forward_fail(request, "out of memory");
+    }
+}
+
+static void submit(struct request *request, struct slice bytes, struct blob *owner)
+{
+    request->call.ops = &batch_ops;
+    request->call.replies = request->commands;
+    if (conn_submit(lane_of(request), &request->call, bytes, owner) != CONN_OK) {
+        fail_rest(request);
+    }
+}
+
+static void count(struct worker *worker, const struct batch *batch, enum cmd_class class)
+{
+    COUNT(worker, commands_processed, batch->n);
+    COUNT(worker, commands_batched, batch->n);
+    if (class == CMD_WRITE) {
+        COUNT(worker, forwarded_writes, batch->n);
+    } else {
+        COUNT(worker, forwarded_reads, batch->n);
+    }
+}
+
+/* The batch, which is gathered, becomes a request. False: memory is out, and it is still the caller's. */
+static bool enqueue(struct client *c, struct batch *batch, enum cmd_class class,
+                    const struct cmd *last, struct slice raw, struct blob *owner)
+{
+    struct worker *worker = c->worker;
+    struct request *request = request_create(worker);
+    if (request == NULL) {
+        return false;
+    }
+    if (class == CMD_READ && request_keep_raw(request, raw, owner)) {
+        request->readonly = true;
+    }
+    request->kind = REQUEST_FORWARD;
+    request->class = class;
+    request->road = ROAD_LANE;
+    request->cmd = last;
+    request->batch = batch;
+    request->commands = batch->n;
+    request->hashes = batch->hashes;
+    request->keys = batch->links;
+    request->keyless = !worker->server->caching;
+    request->nkeys = request->keyless ? 0 : batch->n;
+    request->plain = !request->keyless;
+    request->extra = sizeof(*batch) + (request->raw_blob == NULL ? 0 : request->raw.n);
+    count(worker, batch, class);
+    client_enqueue(c, request);
+    client_charge_request(c, request);
+    begin(request);
+    submit(request, raw, owner);
+    return true;
+}
+
+size_t batch_dispatch(struct client *c, struct slice in, struct blob *owner, unsigned *share)
+{
+    struct worker *worker = c->worker;
+    uint32_t window = (uint32_t)worker->server->conf->proxy_window;
+    uint32_t most = window > c->queued ? window - c->queued : 0;
+    most = most < *share ? most : *share;
+    struct batch *batch;
+    if (most < 2 || !may_begin(c, in) || !may_batch(c) ||
+        forward_is_full(worker, 0, c->db, c->resp3, ROAD_LANE) ||
+        !conn_accepts(forward_lane(worker, 0, c->db, c->resp3, ROAD_LANE)) ||
+        (batch = take_batch(worker)) == NULL) {
+        return 0;
+    }
+    enum cmd_class class = CMD_NONE;
+    const struct cmd *last = NULL;
+    size_t used =
+        gather(c, batch, in, most < BATCH_COMMANDS ? most : BATCH_COMMANDS, &class, &last);
+    uint32_t n = batch->n;
+    if (n < 2 || !enqueue(c, batch, class, last, slice_of(in.p, used), owner)) {
+        give_batch(worker, batch);
+        return 0;
+    }
+    c->last_cmd = last;
+    *share -= n;
+    return used;
+}
+
+/* ---- Replies --------------------------------------------------------------------------------- */
+
+/* What has gathered goes to the client. False: it is closed, and the request a ghost. */
+static bool pass_gathered(struct request *request)
+{
+    struct batch *batch = request->batch;
+    struct slice replies = batch->gathered;
+    batch->gathered.n = 0;
+    if (request->client == NULL || replies.n == 0) {
+        return request->client != NULL;
+    }
+    bool open = client_take(request->client, request, replies);
+    request->arrived = 0;
+    return open;
+}
+
+/* The bytes that were read have all been looked at. */
+static void on_pause(struct call *call)
+{
+    (void)pass_gathered(container_of(call, struct request, call));
+}
+
+/* Where the worker reads; a reply that came in two reads is elsewhere, and not for long. */
+static bool is_in_read_buffer(const struct worker *worker, const char *p)
+{
+    return (uintptr_t)p - (uintptr_t)worker->read_buffer < WORKER_READ_SIZE;
+}
+
+static __attribute__((noinline)) void begin_gathering(struct request *request, struct slice reply)
+{
+    bool open = request->client != NULL;
+    if (request->batch->gathered.n > 0) {
+        open = pass_gathered(request);
+    }
+    if (is_in_read_buffer(request->worker, reply.p)) {
+        request->batch->gathered = reply;
+    } else if (open) {
+        (void)!client_take(request->client, request, reply);
+        request->arrived = 0;
+    }
+}
+
+/* Replies that lie behind each other in what was read are passed on in one piece. */
+static inline void gather_reply(struct request *request, struct slice reply)
+{
+    struct slice *gathered = &request->batch->gathered;
+    if (likely(gathered->n > 0 && gathered->p + gathered->n == reply.p)) {
+        gathered->n += reply.n;
+    } else {
+        begin_gathering(request, reply);
+    }
+}
+
+/* A piece of a reply that comes in several. False: the client is closed. */
+static bool take_piece(struct client *c, struct request *request, const struct reply_piece *piece)
+{
+    struct batch *batch = request->batch;
+    if (piece->first) {
+        batch->before = chain_mark(&request->reply);
+        request->released = false;
+    }
+    if (!chain_append(&request->reply, piece->bytes)) {
+        client_close(c);
+        return false;
+    }
+    return client_arrived(c, request, piece->bytes.n);
+}
+
+static void finish(struct request *request)
+{
+    request->extra = 0;
+    if (!pass_gathered(request)) {
+        request_destroy(request);
+    } else {
+        client_answered(request->client, request);
+    }
+}
+
+/* A reply in pieces. */
+static __attribute__((noinline)) void on_piece(struct request *request,
+                                               const struct reply_piece *piece)
+{
+    struct batch *batch = request->batch;
+    bool open = pass_gathered(request) && take_piece(request->client, request, piece);
+    (void)open; /* who is closed has made a ghost of the request */
+    batch->inside = !piece->last;
+    request->arrived = piece->last ? 0 : request->arrived;
+}
+
+static void on_reply(struct call *call, const struct reply_piece *piece)
+{
+    struct request *request = container_of(call, struct request, call);
+    struct batch *batch = request->batch;
+    if (piece->first) {
+        settle(request, batch->done, false);
+        if (unlikely(piece->type == '-')) {
+            (void)!redirect_notes(request->worker, request->node, piece->bytes);
+        }
+    }
+    if (likely(piece->first && piece->last)) {
+        gather_reply(request, piece->bytes);
+    } else {
+        on_piece(request, piece);
+    }
+    if (!piece->last) {
+        return;
+    }
+    batch->done++;
+    if (call->replies == 0) {
+        finish(request);
+    } else {
+        request->commands--;
+        if (likely(request->client != NULL)) {
+            request->client->queued--;
+        }
+    }
+}
+
+/* ---- Losses ---------------------------------------------------------------------------------- */
+
+/* Sent again, a read would come behind later writes of its client (D14). */
+static bool has_later_write(const struct request *request)
+{
+    for (const struct request *r = request->next; r != NULL; r = r->next) {
+        if (!r->answered && r->class != CMD_READ && r->class != CMD_GET && r->class != CMD_MGET &&
+            r->class != CMD_NONE) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void batch_again(struct request *request)
+{
+    const struct batch *batch = request->batch;
+    uint32_t from = batch->done == 0 ? 0 : batch->ends[batch->done - 1];
+    COUNT(request->worker, resends, request->commands);
+    request->attempts++;
+    submit(request, slice_of(request->raw.p + from, request->raw.n - from), request->raw_blob);
+}
+
+bool batch_may_move(const struct request *request)
+{
+    const struct batch *batch = request->batch;
+    const struct client *c = request->client;
+    if (c == NULL || !request->readonly || request->attempts > 0 || batch->done > 0 ||
+        batch->inside || has_later_write(request)) {
+        return false;
+    }
+    for (uint32_t i = 0; i < request->nkeys; i++) {
+        if (order_find(&request->worker->order, c, request->hashes[i], request->seq) != NULL) {
+            return false;
+        }
+    }
+    return (!request->keyless || request == c->head) &&
+           request->worker->server->conf->proxy_order != CONF_ORDER_STRICT;
+}
+
+static void on_lost(struct call *call, enum call_loss loss)
+{
+    struct request *request = container_of(call, struct request, call);
+    struct batch *batch = request->batch;
+    struct client *c = request->client;
+    bug_on(batch->gathered.n > 0);
+    settle_rest(request);
+    if (c == NULL) {
+        request_destroy(request);
+        return;
+    }
+    if (batch->inside && request->released) {
+        client_close(
+            c); /* half of the reply is with it already, and there is no way to take it back */
+        request_destroy(request);
+        return;
+    }
+    if (batch->inside) {
+        chain_rewind(&request->reply, batch->before);
+        batch->inside = false;
+        request->arrived = 0;
+        client_charge_request(c, request);
+    }
+    if (request->readonly && request->attempts == 0 && !has_later_write(request) &&
+        conn_accepts(lane_of(request))) {
+        batch_again(request);
+        return;
+    }
+    request->extra = 0;
+    forward_lost(request, loss);
+}

@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * batch.h: a batch: commands of one client that follow each other in its input, each a plain read or a
+ * plain write of one key, and travel as one request: one place in the client's queue, one call on the
+ * lane, one copy of their bytes. Their replies are taken one by one, each with its effect on L1 before
+ * a byte of it leaves (W1, R7). A batch has only reads or only writes. Worker's thread only.
+ *
+ * What a command on its own gets, its place in a batch gets too: write-begin and -end, order by its key
+ * (D14; with L1 off there are no keys, and it conflicts with what is on other roads), the window, the
+ * deadline, errors, a second attempt for reads (D16), a move away from a lane that is retired.
+ *
+ * Not in a cluster, not while others are told of writes (mode channel), not on pinned connections.
+ */
+#pragma once
+
+#include "client.h"
+
+#define BATCH_COMMANDS 64
+
+struct batch {
+    struct batch *next; /* worker->batches */
+    uint32_t n;
+    uint32_t done;                 /* answered */
+    bool inside;                   /* the reply to the next one has begun */
+    struct slice gathered;         /* replies in the read buffer, not passed on yet */
+    struct chain_mark before;      /* where it begins in request->reply, unless it has left */
+    uint32_t ends[BATCH_COMMANDS]; /* behind which byte of the whole each command ends */
+    /* With L1, for each command: */
+    uint64_t hashes[BATCH_COMMANDS];
+    struct order_link links[BATCH_COMMANDS];
+};
+
+/* Sends the plain commands at the start of the input as a batch, if there are at least two and nothing of
+ * the client is unanswered on another road. Returns how many bytes they took (at most *share commands,
+ * which is counted down); 0: what is there is for dispatch_request. No request may be half parsed.
+ * `owner` as for dispatch_request. May close the client. */
+size_t batch_dispatch(struct client *c, struct slice in, struct blob *owner, unsigned *share);
+
+/* Sends what is unanswered of a batch of reads again, on a lane that takes it. */
+void batch_again(struct request *request);
+
+/* Could it move to another lane: reads, of which none has been answered, in the order of its client? */
+bool batch_may_move(const struct request *request);
+
+/* Is this the call of a batch's request? */
+bool batch_is_call(const struct call *call);
+
+/* Frees request->batch. */
+void batch_destroy(struct request *request);
+/* Frees what batch_destroy has kept for the next ones. */
+void batch_free_all(struct worker *worker);

@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * test_batch.c: commands of a pipeline that travel together are to their client, and to everybody else,
+ * what they would be one by one.
+ */
+#include "../support/await.h"
+#include "../support/cleanup.h"
+#include "../support/nearside.h"
+#include "../support/redis.h"
+#include "../support/relay.h"
+#include "../support/scenario.h"
+
+#include <string.h>
+
+TestSuite(batch);
+
+#define LOST "-UPSTREAM ..."
+
+/* "SET <key><i> <i>" and the like for i below n, in one piece; the format gets i twice. */
+static void send_run(struct client *c, const char *fmt, int n)
+{
+    char *all = cleanup_alloc((size_t)n * 128);
+    size_t at = 0;
+
+    for (int i = 0; i < n; i++) {
+        const char *line = cleanup_printf(fmt, i, i);
+        size_t size;
+        char *bytes = command_bytes(line, &size);
+        cr_assert_leq(at + size, (size_t)n * 128);
+        memcpy(all + at, bytes, size);
+        at += size;
+    }
+    cr_assert(client_send(c, all, at));
+}
+
+static void expect_run(struct client *c, const char *fmt, int n)
+{
+    for (int i = 0; i < n; i++) {
+        expect_next(c, cleanup_printf(fmt, i));
+    }
+}
+
+#define expect_each(c, want, n)                                                                    \
+    do {                                                                                           \
+        for (int each_ = 0; each_ < (n); each_++) {                                                \
+            expect_next((c), (want));                                                              \
+        }                                                                                          \
+    } while (0)
+
+SCENARIO(batch, pipelines_of_writes_and_of_reads_travel_together)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+
+    send_run(c, "SET k%d v%d", 200);
+    expect_each(c, "+OK", 200);
+    cr_assert_geq(nearside_info(n, "commands_batched"), 190);
+    send_run(c, "GET k%d", 200);
+    expect_run(c, "$v%d", 200);
+    send_run(c, "STRLEN k%d", 10);
+    expect_each(c, ":2", 10);
+    send_run(c, "APPEND k%d x", 10);
+    expect_each(c, ":3", 10);
+    send_run(c, "GET k%d", 10);
+    expect_run(c, "$v%dx", 10);
+    cr_assert_eq(nearside_info(n, "l1_writes_in_flight"), 0);
+    cr_assert_eq(nearside_info(n, "forwarded_writes"), 210);
+    cr_assert_geq(nearside_info(n, "commands_batched"), 210);
+}
+
+SCENARIO(batch, without_l1_gets_travel_together_too)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, "invalidation.mode=off", NULL);
+    struct client *c = nearside_connect(n);
+
+    send_run(c, "SET k%d v%d", 100);
+    send_run(c, "GET k%d", 100);
+    expect_each(c, "+OK", 100);
+    expect_run(c, "$v%d", 100);
+    cr_assert_geq(nearside_info(n, "commands_batched"), 150);
+}
+
+SCENARIO(batch, errors_stand_where_they_belong)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+
+    expect(c, ":1", "LPUSH list x");
+    cr_assert(client_send_text(c, "*3\r\n$4\r\nINCR\r\n$1\r\na\r\n$1\r\nb\r\n"
+                                  "*2\r\n$4\r\nINCR\r\n$1\r\na\r\n"
+                                  "*2\r\n$4\r\nINCR\r\n$4\r\nlist\r\n"
+                                  "*2\r\n$4\r\nINCR\r\n$1\r\na\r\n"));
+    expect_next(c, "-ERR wrong number of arguments for 'incr' command");
+    expect_next(c, ":1");
+    expect_next(c, "-WRONGTYPE ...");
+    expect_next(c, ":2");
+    cr_assert_eq(nearside_info(n, "commands_batched"), 4);
+    cr_assert_eq(nearside_info(n, "l1_writes_in_flight"), 0);
+}
+
+SCENARIO(batch, cached_value_is_gone_before_the_write_is_answered)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, "proxy.workers=2", NULL);
+    struct client *writer = nearside_connect(n);
+    struct client *reader = nearside_connect(n);
+
+    nearside_await_fills(n);
+    for (int round = 0; round < 50; round++) {
+        (void)ask(reader, "GET a");
+        (void)ask(reader, "GET b");
+        cr_assert(
+            client_send_text(writer, cleanup_printf("*3\r\n$3\r\nSET\r\n$1\r\na\r\n$3\r\n%d\r\n"
+                                                    "*3\r\n$3\r\nSET\r\n$1\r\nb\r\n$3\r\n%d\r\n",
+                                                    100 + round, 100 + round)));
+        expect_next(writer, "+OK");
+        expect(reader, cleanup_printf("$%d", 100 + round), "GET a");
+        expect_next(writer, "+OK");
+        expect(reader, cleanup_printf("$%d", 100 + round), "GET b");
+    }
+    cr_assert_eq(nearside_info(n, "commands_batched"), 100);
+}
+
+SCENARIO(batch, reads_behind_it_see_it)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+
+    nearside_await_fills(n);
+    expect(c, "+OK", "SET k7 old");
+    expect(c, "$old", "GET k7");
+    expect(c, "$old", "GET k7");
+    send_run(c, "SET k%d v%d", 20);
+    cr_assert(client_command(c, "GET k7"));
+    cr_assert(client_command(c, "SET k7 newer"));
+    cr_assert(client_command(c, "GET k7"));
+    expect_each(c, "+OK", 20);
+    expect_next(c, "$v7");
+    expect_next(c, "+OK");
+    expect_next(c, "$newer");
+}
+
+/* A large command takes the other lane, and must not overtake. */
+SCENARIO(batch, large_command_behind_it_waits_for_it)
+{
+    static const char *const modes[] = {"invalidation.mode=off", "invalidation.mode=auto"};
+
+    for (int i = 0; i < 2; i++) {
+        struct redis *r = redis_start(NULL);
+        struct relay *link = relay_start(r->port, NULL);
+        struct nearside *n = nearside_start(relay_port(link), modes[i], NULL);
+        struct client *c = nearside_connect(n);
+        char *large = cleanup_alloc(100000);
+
+        memset(large, 'x', 100000);
+        expect(c, "+OK", "SET k0 small");
+        relay_delay(link, RELAY_UP, 20);
+        send_run(c, "APPEND k%d y", 8);
+        cr_assert(client_command_big(c, "SET k0", large, 100000));
+        send_run(c, "STRLEN k%d", 2);
+        expect_next(c, ":6");
+        expect_each(c, ":1", 7);
+        expect_next(c, "+OK");
+        expect_next(c, ":100000");
+        expect_next(c, ":1");
+    }
+}
+
+SCENARIO(batch, replies_may_arrive_in_single_bytes)
+{
+    struct redis *r = redis_start(NULL);
+    struct relay *link = relay_start(r->port, NULL);
+    struct nearside *n = nearside_start(relay_port(link), NULL);
+    struct client *c = nearside_connect(n);
+    struct client *other = nearside_connect(n);
+
+    send_run(c, "RPUSH l%d a b%d", 16);
+    expect_each(c, ":2", 16);
+    relay_chop(link, RELAY_DOWN, 1);
+    send_run(c, "LRANGE l%d 0 -1", 16);
+    send_run(other, "LINDEX l%d 1", 16);
+    for (int i = 0; i < 16; i++) {
+        expect_next(c, cleanup_printf("[$a $b%d]", i));
+    }
+    expect_run(other, "$b%d", 16);
+    send_run(c, "LLEN l%d", 16);
+    expect_each(c, ":2", 16);
+}
+
+SCENARIO(batch, large_values_stream_through_it)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+
+    store_value(r->direct, "large", 3000000);
+    expect(r->direct, "+OK", "SET small v");
+    for (int i = 0; i < 3; i++) {
+        cr_assert(client_command(c, "GETRANGE small 0 -1"));
+        cr_assert(client_command(c, "GETRANGE large 0 -1"));
+    }
+    for (int i = 0; i < 3; i++) {
+        expect_next(c, "$v");
+        const struct reply *reply = client_reply(c);
+        cr_assert(reply->type == '$' && reply->n == 3000000);
+    }
+}
+
+/* ---- Losses ---------------------------------------------------------------------------------- */
+
+SCENARIO(batch, reads_whose_replies_are_lost_are_sent_again)
+{
+    struct redis *r = redis_start(NULL);
+    struct relay *link = relay_start(r->port, NULL);
+    struct nearside *n = nearside_start(relay_port(link), NULL);
+    struct client *c = nearside_connect(n);
+
+    send_run(c, "SET k%d v%d", 16);
+    expect_each(c, "+OK", 16);
+    relay_hold(link, RELAY_DOWN, false);
+    send_run(c, "STRLEN k%d", 16);
+    nearside_await_info(n, "commands_batched", 32, 32, 5000);
+    relay_cut(link, false);
+    relay_release(link);
+    for (int i = 0; i < 16; i++) {
+        expect_next(c, i < 10 ? ":2" : ":3");
+    }
+    cr_assert_eq(nearside_info(n, "resends"), 16);
+}
+
+/* Three replies come, and half of the fourth. */
+SCENARIO(batch, what_was_answered_before_the_loss_stays_answered)
+{
+    struct redis *r = redis_start(NULL);
+    struct relay *link = relay_start(r->port, NULL);
+    struct nearside *n = nearside_start(relay_port(link), "proxy.workers=1", NULL);
+    struct client *c = nearside_connect(n);
+
+    expect(c, "+OK", "SET warm v");
+    int lane = relay_find(link, "SET");
+    cr_assert_geq(lane, 0);
+    relay_hold_link(link, lane, RELAY_DOWN);
+    send_run(c, "INCR k%d", 8);
+    nearside_await_info(n, "commands_batched", 8, 8, 5000);
+    await_reply(r->direct, "$1", 5000, "GET k7");
+    relay_pass(link, lane, RELAY_DOWN, 4 * 3 + 2);
+    expect_each(c, ":1", 3);
+    relay_cut_link(link, lane);
+    relay_release(link);
+    expect_each(c, LOST, 5);
+    expect(c, "$1", "GET k7");
+    nearside_await_info(n, "l1_writes_in_flight", 0, 0, 5000);
+    cr_assert_eq(nearside_info(n, "upstream_errors"), 5);
+}
+
+SCENARIO(batch, client_that_leaves_takes_nothing_with_it)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+    struct client *other = nearside_connect(n);
+
+    expect(other, "+OK", "SET k3 old");
+    redis_freeze(r);
+    send_run(c, "SET k%d v%d", 16);
+    nearside_await_info(n, "l1_writes_in_flight", 16, 16, 5000);
+    client_reset(c);
+    nearside_await_info(n, "clients_connected", 0, 2, 5000);
+    redis_thaw(r);
+    nearside_await_info(n, "l1_writes_in_flight", 0, 0, 5000);
+    expect(other, "$v3", "GET k3");
+}
+
+SCENARIO(batch, each_command_is_told_when_the_time_is_over)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n =
+        nearside_start(r->port, "upstream.command_timeout=200ms", "upstream.dead_after=60s", NULL);
+    struct client *c = nearside_connect(n);
+
+    expect(c, "+OK", "SET k v");
+    redis_freeze(r);
+    send_run(c, "SET k%d v%d", 5);
+    cr_assert(client_command(c, "CLIENT GETNAME"));
+    for (int i = 0; i < 5; i++) {
+        expect_next(c, cleanup_printf("-UPSTREAM 127.0.0.1:%d: no reply within 200 ms; whether the "
+                                      "command was executed is unknown",
+                                      r->port));
+    }
+    expect_next(c, "nil");
+    cr_assert_eq(nearside_info(n, "l1_writes_in_flight"), 5);
+    redis_thaw(r);
+    nearside_await_info(n, "l1_writes_in_flight", 0, 0, 5000);
+    await_reply(c, "$v4", 5000, "GET k4");
+}
+
+SCENARIO(batch, window_counts_its_commands)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, "proxy.window=20", NULL);
+    struct client *c = nearside_connect(n);
+
+    expect(c, "+OK", "SET k v");
+    redis_freeze(r);
+    send_run(c, "SET k%d v%d", 100);
+    nearside_await_info(n, "l1_writes_in_flight", 20, 20, 5000);
+    redis_thaw(r);
+    expect_each(c, "+OK", 100);
+    expect(c, "$v99", "GET k99");
+    expect(c, "+PONG", "PING");
+}
