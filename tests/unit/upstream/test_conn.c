@@ -156,32 +156,6 @@ Test(conn, a_server_that_answered_lately_may_take_longer_in_the_handshake)
     close_fake();
 }
 
-Test(conn, what_waits_for_a_bring_up_goes_along_when_the_node_moves)
-{
-    struct fake old = {0};
-    struct ask ask = {0};
-    char port[16];
-    fake_open(&old);
-    fake_open(&fake);
-    open_with(old.port, (struct node_options){0}, (struct conn_options){0});
-    fake_accept(&old);
-    fake_expect(&old, "$4\r\nPING\r\n");
-    cr_assert_eq(ask_line(conn, &ask, "GET k"), CONN_OK);
-    live_turn = NULL; /* no tick: the old server answers before the move is noticed */
-    (void)snprintf(port, sizeof(port), "%d", fake.port);
-    node_set_address(node, "127.0.0.1", port);
-    fake_say_info(&old, "1111");
-    fake_say(&old, "+PONG\r\n");
-    fake_greet_as(&fake, "2222");
-    live_turn = flush_and_tick;
-    fake_expect(&fake, "GET k");
-    fake_say(&fake, "$1\r\nv\r\n");
-    WAIT_FOR(ask.done || ask.lost);
-    cr_assert_not(ask.lost, "%s", conn_error(conn));
-    fake_close(&old);
-    close_fake();
-}
-
 Test(conn, connecting_has_a_deadline)
 {
     int port = 0;
