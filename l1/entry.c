@@ -43,7 +43,7 @@ bool entry_is_value(const struct entry *e, struct slice encoded)
         return slice_eq(slice_of(b->p, b->n), encoded);
     }
     bool same_form = is_framed(encoded, &value) == ((flags_of(e) & FLAG_FRAMED) != 0);
-    return same_form && slice_eq(entry_value(e), value);
+    return same_form && slice_eq(entry_value(e, flags_of(e)), value);
 }
 
 struct blob *entry_copy(const struct entry *e)
@@ -51,7 +51,7 @@ struct blob *entry_copy(const struct entry *e)
     if (flags_of(e) & FLAG_BLOB) {
         return blob_ref(entry_blob(e));
     }
-    struct slice value = entry_value(e);
+    struct slice value = entry_value(e, flags_of(e));
     if (!(flags_of(e) & FLAG_FRAMED)) {
         return blob_try_copy(value);
     }

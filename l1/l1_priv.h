@@ -350,15 +350,21 @@ static inline uint32_t entry_db(const struct l1 *l1, const struct entry *e)
     return l1->has_slots ? 0 : entry_place(e);
 }
 
+static inline size_t key_at(unsigned int flags)
+{
+    _Static_assert(FLAG_PLACE == 8 * sizeof(uint32_t), "the flag is eight times the offset");
+    return (flags & FLAG_PLACE) / 8;
+}
+
 static inline const char *entry_key(const struct entry *e)
 {
-    return e->bytes + (flags_of(e) & FLAG_PLACE ? sizeof(uint32_t) : 0);
+    return e->bytes + key_at(flags_of(e));
 }
 
 /* The value as it is kept, without frame; not of one with a blob. */
-static inline struct slice entry_value(const struct entry *e)
+static inline struct slice entry_value(const struct entry *e, unsigned int flags)
 {
-    return slice_of(entry_key(e) + e->key_len, e->value_len);
+    return slice_of(e->bytes + key_at(flags) + e->key_len, e->value_len);
 }
 
 static inline struct blob *entry_blob(const struct entry *e)
@@ -538,11 +544,17 @@ static inline bool key_eq(const char *a, const char *b, size_t n)
     return x == y;
 }
 
+/* Most entries have no place: what that leaves to compare takes one look at the flags. */
 static inline bool entry_is(const struct l1 *l1, const struct entry *e, uint64_t hash,
                             struct slice key, uint32_t db)
 {
-    return e->hash == (uint32_t)hash && e->key_len == key.n &&
-           (entry_db(l1, e) == db || MUTANT(DB)) && key_eq(entry_key(e), key.p, key.n);
+    if (e->hash != (uint32_t)hash || e->key_len != key.n) {
+        return false;
+    }
+    if (likely((flags_of(e) & FLAG_PLACE) == 0)) {
+        return (db == 0 || MUTANT(DB)) && key_eq(e->bytes, key.p, key.n);
+    }
+    return (entry_db(l1, e) == db || MUTANT(DB)) && key_eq(entry_key(e), key.p, key.n);
 }
 
 /* Partner of the acquire: the release in table_insert and wherever else a link is set. */

@@ -50,7 +50,7 @@ static struct batch *take_batch(struct worker *worker)
     } else if ((batch = mem_try(sizeof(*batch))) == NULL) {
         return NULL;
     }
-    batch->n = batch->done = 0;
+    batch->n = 0;
     batch->inside = false;
     batch->gathered.n = 0;
     return batch;
@@ -97,14 +97,17 @@ static bool class_in_batch(const struct cmd *cmd, bool caching, enum cmd_class *
 }
 
 /* Is the first command one for a batch, and something behind it? This is asked of all that L1 did not
- * answer, and most often the answer is no. */
+ * answer, and most often it is a GET. */
 static inline bool may_begin(const struct client *c, struct slice in)
 {
+    bool caching = c->worker->server->caching;
     struct plain plain = {.head = 0};
     enum cmd_class class;
+    if (caching && parse_get(in, &plain.key) > 0) {
+        return false;
+    }
     size_t size = parse_plain(in, &plain);
-    return size > 0 && size < in.n &&
-           class_in_batch(cmd_find_plain(plain.name), c->worker->server->caching, &class);
+    return size > 0 && size < in.n && class_in_batch(cmd_find_plain(plain.name), caching, &class);
 }
 
 /* Is a plain command of this client nothing but that, and is all that it has unanswered on the lane? */
@@ -184,7 +187,7 @@ static inline void settle(struct request *request, uint32_t i, bool lost)
 static void settle_rest(struct request *request)
 {
     const struct batch *batch = request->batch;
-    for (uint32_t i = batch->done + batch->inside; i < batch->n; i++) {
+    for (uint32_t i = request->done + batch->inside; i < batch->n; i++) {
         settle(request, i, true);
     }
 }
@@ -209,7 +212,7 @@ static void fail_rest(struct request *request)
 static void submit(struct request *request, struct slice bytes, struct blob *owner)
 {
     request->call.ops = &batch_ops;
-    request->call.replies = request->commands;
+    request->call.replies = request->commands - request->done;
     if (conn_submit(lane_of(request), &request->call, bytes, owner) != CONN_OK) {
         fail_rest(request);
     }
@@ -377,9 +380,8 @@ static __attribute__((noinline)) void on_piece(struct request *request,
 static void on_reply(struct call *call, const struct reply_piece *piece)
 {
     struct request *request = container_of(call, struct request, call);
-    struct batch *batch = request->batch;
     if (piece->first) {
-        settle(request, batch->done, false);
+        settle(request, request->done, false);
         if (unlikely(piece->type == '-')) {
             (void)!redirect_notes(request->worker, request->node, piece->bytes);
         }
@@ -392,14 +394,9 @@ static void on_reply(struct call *call, const struct reply_piece *piece)
     if (!piece->last) {
         return;
     }
-    batch->done++;
+    request->done++;
     if (call->replies == 0) {
         finish(request);
-    } else {
-        request->commands--;
-        if (likely(request->client != NULL)) {
-            request->client->queued--;
-        }
     }
 }
 
@@ -420,8 +417,8 @@ static bool has_later_write(const struct request *request)
 void batch_again(struct request *request)
 {
     const struct batch *batch = request->batch;
-    uint32_t from = batch->done == 0 ? 0 : batch->ends[batch->done - 1];
-    COUNT(request->worker, resends, request->commands);
+    uint32_t from = request->done == 0 ? 0 : batch->ends[request->done - 1];
+    COUNT(request->worker, resends, request->commands - request->done);
     request->attempts++;
     submit(request, slice_of(request->raw.p + from, request->raw.n - from), request->raw_blob);
 }
@@ -430,7 +427,7 @@ bool batch_may_move(const struct request *request)
 {
     const struct batch *batch = request->batch;
     const struct client *c = request->client;
-    if (c == NULL || !request->readonly || request->attempts > 0 || batch->done > 0 ||
+    if (c == NULL || !request->readonly || request->attempts > 0 || request->done > 0 ||
         batch->inside || has_later_write(request)) {
         return false;
     }

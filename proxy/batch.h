@@ -20,7 +20,6 @@
 struct batch {
     struct batch *next; /* worker->batches */
     uint32_t n;
-    uint32_t done;                 /* answered */
     bool inside;                   /* the reply to the next one has begun */
     struct slice gathered;         /* replies in the read buffer, not passed on yet */
     struct chain_mark before;      /* where it begins in request->reply, unless it has left */

@@ -381,7 +381,7 @@ static inline void pop_head(struct client *c)
     if (c->head == NULL) {
         c->tail = NULL;
     }
-    c->queued--;
+    c->queued -= request->commands;
     request_destroy(request);
 }
 

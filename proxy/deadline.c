@@ -76,6 +76,7 @@ static struct request *replace(struct client *c, struct request **link)
     new->wide = old->wide;
     new->keyless = old->keyless;
     new->commands = old->commands;
+    new->done = old->done;
     chain_splice(&new->reply, &old->reply); /* of a batch's commands before */
     new->next = old->next;
     *link = new;

@@ -441,18 +441,13 @@ static void on_reply(struct call *call, const struct reply_piece *piece)
 void forward_refuse(struct request *request, const char *text)
 {
     struct client *c = request->client;
-    COUNT(request->worker, upstream_errors, request->commands);
+    COUNT(request->worker, upstream_errors, request->commands - request->done);
     request->kind = REQUEST_HELD; /* nothing else holds it any more */
-    for (; request->commands > 1; request->commands--) {
-        c->queued--;
+    for (uint32_t i = request->done; i < request->commands; i++) {
         if (!resp_error(&request->reply, text)) {
             client_close(c);
             return;
         }
-    }
-    if (!resp_error(&request->reply, text)) {
-        client_close(c);
-        return;
     }
     client_answered(c, request);
 }

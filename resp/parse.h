@@ -69,24 +69,35 @@ MUST_CHECK enum parse_status parse_request(struct parser *p, struct slice in,
  * request. */
 static inline size_t parse_get(struct slice in, struct slice *key)
 {
-    static const char head[] = "*2\r\n$3\r\n";
+    static const char head[] = "*2\r\n$3\r\n"; /* 8 bytes, as */
+    static const char name[] = "get\r\n$\0\0"; /* here, behind which the length follows */
+    static const char any_case[] = "\x20\x20\x20\0\0\0\0\0";
+    static const char no_length[] = "\xff\xff\xff\xff\xff\xff\0\0";
     const char *p = in.p;
-    if (in.n < 20 || memcmp(p, head, 8) != 0 || (p[8] | 0x20) != 'g' || (p[9] | 0x20) != 'e' ||
-        (p[10] | 0x20) != 't' || memcmp(p + 11, "\r\n$", 3) != 0 || p[14] < '1' || p[14] > '9') {
+    uint64_t word, want, lower, mask;
+    if (unlikely(in.n < 20)) {
         return 0;
     }
-    size_t n = (size_t)(p[14] - '0');
-    size_t at = 15;
-    if (p[15] >= '0' && p[15] <= '9') {
-        n = 10 * n + (size_t)(p[15] - '0');
-        at = 16;
-    }
-    if (in.n < at + 2 + n + 2 || memcmp(p + at, "\r\n", 2) != 0 ||
-        memcmp(p + at + 2 + n, "\r\n", 2) != 0) {
+    memcpy(&word, p + 8, 8);
+    memcpy(&want, name, 8);
+    memcpy(&lower, any_case, 8);
+    memcpy(&mask, no_length, 8);
+    size_t n = (size_t)(unsigned char)p[14] - '0';
+    if (memcmp(p, head, 8) != 0 || ((word | lower) & mask) != want || n - 1 > 8) {
         return 0;
     }
-    *key = slice_of(p + at + 2, n);
-    return at + 2 + n + 2;
+    size_t digit = (size_t)(unsigned char)p[15] - '0';
+    p += 15;
+    if (likely(digit <= 9)) {
+        n = 10 * n + digit;
+        p++;
+    }
+    size_t size = (size_t)(p - in.p) + 2 + n + 2;
+    if (unlikely(in.n < size || memcmp(p, "\r\n", 2) != 0 || memcmp(p + 2 + n, "\r\n", 2) != 0)) {
+        return 0;
+    }
+    *key = slice_of(p + 2, n);
+    return size;
 }
 
 /* A whole request with a command and at least one more argument, in the form in which clients send it

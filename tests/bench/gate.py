@@ -9,6 +9,7 @@ leave out what it has for particular CPUs, so that copying costs the same everyw
 """
 
 import re
+import subprocess
 
 from generator import Generator
 from servers import Failure, Servers, need
@@ -17,26 +18,35 @@ CLIENTS = 16
 PIPELINE = 16
 KEYS = 10240  # a multiple of what is in flight
 FEW, MANY = 2560, 28160
-ATTEMPTS = 3  # timers, which tick also while nothing is asked, can only add to a count
+ATTEMPTS = 3  # what else depends on time can only add to a count
 TUNABLES = "glibc.cpu.hwcaps=-AVX_Fast_Unaligned_Load,-AVX2,-AVX512F,-AVX512VL,-ERMS,-FSRM"
 
 # name, budget, limit, GETs in percent, keys, settings. A count over its limit fails. A limit above the
 # budget says what is reached so far, and goes down with it. A fill takes another entry's place: L1 is
 # full.
 COSTS = [
-    ("hit", 400, 485, 100, KEYS, ["l1.max_memory=4mb"]),
-    ("forwarded GET", 450, 1600, 100, KEYS, ["l1.max_memory=4mb", "invalidation.mode=off"]),
-    ("forwarded SET", 450, 1950, 0, KEYS, ["l1.max_memory=4mb"]),
-    ("fill", 1000, 3500, 100, 10 * KEYS, ["l1.max_memory=4mb"]),
+    ("hit", 400, 400, 100, KEYS, ["l1.max_memory=4mb"]),
+    ("forwarded GET", 450, 450, 100, KEYS, ["l1.max_memory=4mb", "invalidation.mode=off"]),
+    ("forwarded SET", 450, 800, 0, KEYS, ["l1.max_memory=4mb"]),
+    ("fill", 1000, 3100, 100, 10 * KEYS, ["l1.max_memory=4mb"]),
 ]
 
 
+# What is done ten times a second whether anybody asks or not. Under callgrind, and more so beside other
+# work, a request takes so long that this would be counted with it.
+TIMER = re.compile(r"^\s*([\d,]+) \(.*proxy/worker\.c:on_tick", re.MULTILINE)
+
+
 def total(path):
+    """All instructions of a run but those of the timer."""
     with open(path, encoding="ascii", errors="replace") as profile:
         found = re.search(r"^(?:totals|summary): (\d+)", profile.read(), re.MULTILINE)
-    if found is None:
-        raise Failure("callgrind wrote no total to %s" % path)
-    return int(found.group(1))
+    listing = subprocess.run(["callgrind_annotate", "--inclusive=yes", "--threshold=100", path],
+                             stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    timer = TIMER.search(listing.stdout)
+    if found is None or timer is None:
+        raise Failure("callgrind wrote no total, or no timer, to %s: %s" % (path, listing.stderr))
+    return int(found.group(1)) - int(timer.group(1).replace(",", ""))
 
 
 class Gate:
@@ -91,6 +101,7 @@ def judge_workload(name, requests, info):
 def run(binary, load):
     """Prints a line for each cost and the result; returns the exit status."""
     need("valgrind", "test")
+    need("callgrind_annotate", "test")
     failed = 0
     print("user-space instructions per request (callgrind), %d clients, %d in flight each, 64 B"
           % (CLIENTS, PIPELINE))
