@@ -432,7 +432,9 @@ bool batch_may_move(const struct request *request)
         return false;
     }
     for (uint32_t i = 0; i < request->nkeys; i++) {
-        if (order_find(&request->worker->order, c, request->hashes[i], request->seq) != NULL) {
+        bool again = batch->links[i].request == NULL; /* behind itself, as it were */
+        if (again ||
+            order_find(&request->worker->order, c, request->hashes[i], request->seq) != NULL) {
             return false;
         }
     }
