@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * get.c: lookups. A hit takes no lock if the thread has a reader. Everything else looks again with
- * the lock (l1_get once more if it must open a lease, which is allocated without it).
+ * the lock (l1_get once more if it turns out that it must open a lease, which is allocated without it).
  *
  * Why nothing stale is served: a change takes the shard's lock and removes the entry, so a lookup
  * that began behind it finds nothing, and one that overlaps with it may return what was current when
@@ -177,8 +177,8 @@ static enum l1_result join_with(struct l1 *l1, struct shard *s, struct l1_query 
     return L1_JOINED;
 }
 
-/* The second look of a miss, with a lease that was allocated without the lock. Anything may have
- * happened since the first. */
+/* The look of a miss with a lease that was allocated without the lock. Anything may have happened
+ * since the one before. */
 static enum l1_result look_again(struct l1 *l1, struct shard *s, struct l1_query *q, int64_t now,
                                  struct work *work)
 {
@@ -193,15 +193,18 @@ static enum l1_result look_again(struct l1 *l1, struct shard *s, struct l1_query
     return result;
 }
 
-/* Not inlined, so that a hit saves few registers. */
+/* Not inlined, so that a hit saves few registers. `absent`: it seems that a lease will be wanted. */
 static __attribute__((noinline)) enum l1_result get_locked(struct l1 *l1, struct shard *s,
-                                                           struct l1_query *q, int64_t now)
+                                                           struct l1_query *q, int64_t now,
+                                                           bool absent)
 {
     struct work work = {.now = now};
-    lock_take(&s->lock);
-    enum l1_result result =
-        q->with != NULL ? join_with(l1, s, q, now) : look(l1, s, q, now, NULL, &work);
-    lock_give(&s->lock);
+    enum l1_result result = L1_OWNER;
+    if (!absent) {
+        lock_take(&s->lock);
+        result = q->with != NULL ? join_with(l1, s, q, now) : look(l1, s, q, now, NULL, &work);
+        lock_give(&s->lock);
+    }
     if (result == L1_OWNER) {
         result = look_again(l1, s, q, now, &work);
     }
@@ -212,14 +215,16 @@ static __attribute__((noinline)) enum l1_result get_locked(struct l1 *l1, struct
 enum l1_result l1_get(struct l1 *l1, struct l1_query *q, int64_t now)
 {
     struct shard *s = shard_of(l1, q->hash);
+    bool absent = false;
     if (likely(q->reader != NULL && q->with == NULL)) {
         reader_begin(l1, q->reader);
         enum peek seen = peek(l1, s, q, now);
         if (likely(seen <= PEEK_NULL)) {
             return seen == PEEK_HIT ? L1_HIT : L1_HIT_NULL;
         }
+        absent = seen == PEEK_NOTHING;
     }
-    return get_locked(l1, s, q, now);
+    return get_locked(l1, s, q, now, absent);
 }
 
 static __attribute__((noinline)) enum l1_result hit_locked(struct l1 *l1, struct shard *s,

@@ -96,16 +96,12 @@ static bool class_in_batch(const struct cmd *cmd, bool caching, enum cmd_class *
     return true;
 }
 
-/* Is the first command one for a batch, and something behind it? This is asked of all that L1 did not
- * answer, and most often it is a GET. */
+/* Is the first command one for a batch, and something behind it? */
 static inline bool may_begin(const struct client *c, struct slice in)
 {
     bool caching = c->worker->server->caching;
     struct plain plain = {.head = 0};
     enum cmd_class class;
-    if (caching && parse_get(in, &plain.key) > 0) {
-        return false;
-    }
     size_t size = parse_plain(in, &plain);
     return size > 0 && size < in.n && class_in_batch(cmd_find_plain(plain.name), caching, &class);
 }

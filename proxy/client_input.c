@@ -74,18 +74,24 @@ static void refuse_protocol(struct client *c, const char *why)
     client_end(c);
 }
 
-/* What is done with several requests at once; returns how many bytes they took. */
-static inline size_t serve_several(struct client *c, struct slice in, struct blob *owner,
-                                   unsigned *share)
+/* The usual GET is told without the parser, and needs nothing that dispatch_request looks at. */
+static inline bool is_usual_get(const struct client *c, const struct parser *parser,
+                                struct slice in, struct request_view *view)
 {
-    size_t used = 0;
-    if (dispatch_may_hit(c)) {
-        used = dispatch_hits(c, in, share);
+    const struct server *server = c->worker->server;
+    if (!server->caching || server->is_cluster || !dispatch_is_plain(c) || c->nblocked > 0 ||
+        !parser_is_idle(parser)) {
+        return false;
     }
-    if (used == 0 && c->state == CLIENT_OPEN) {
-        used = batch_dispatch(c, in, owner, share);
+    view->size = parse_get(in, &view->argv[1]);
+    if (view->size == 0) {
+        return false;
     }
-    return used;
+    view->raw = slice_of(in.p, view->size);
+    view->argc = view->nargv = 2;
+    view->argv[0] = slice_of(in.p + 8, 3);
+    view->inline_blob = NULL;
+    return true;
 }
 
 /* Serves the requests at the start of `in` and returns how many bytes they took. */
@@ -113,25 +119,32 @@ static size_t serve_requests(struct client *c, struct parser *parser, struct sli
             client_mark_later(c);
             break;
         }
+        struct slice rest = slice_of(in.p + used, in.n - used);
+        struct request_view view;
         size_t several = 0;
-        if (parser_is_idle(parser)) {
-            several = serve_several(c, slice_of(in.p + used, in.n - used), owner, &share);
+        if (dispatch_may_hit(c) && parser_is_idle(parser)) {
+            several = dispatch_hits(c, rest, &share);
+        }
+        bool usual = several == 0 && is_usual_get(c, parser, rest, &view);
+        if (several == 0 && !usual && parser_is_idle(parser) && c->state == CLIENT_OPEN) {
+            several = batch_dispatch(c, rest, owner, &share);
         }
         if (several > 0 || c->state != CLIENT_OPEN) { /* it may have been closed over a limit */
             used += several;
             continue;
         }
         share--;
-        struct request_view view;
         const char *fault = NULL;
-        switch (parse_request(parser, slice_of(in.p + used, in.n - used), &view)) {
+        switch (usual ? PARSE_OK : parse_request(parser, rest, &view)) {
         case PARSE_OK:
             fault = login_is_stranger(c) ? request_fault(&view) : NULL;
             if (fault != NULL) {
                 refuse_protocol(c, fault);
                 return in.n;
             }
-            if (dispatch_request(c, &view, view.inline_blob == NULL ? owner : view.inline_blob) ==
+            if ((usual ? dispatch_get(c, &view, owner)
+                       : dispatch_request(c, &view,
+                                          view.inline_blob == NULL ? owner : view.inline_blob)) ==
                 DISPATCH_STALL) {
                 blob_unref(view.inline_blob);
                 c->stalled = true;

@@ -362,6 +362,16 @@ static enum dispatch get(struct client *c, const struct cmd *cmd, const struct r
     return get_from_l1(c, request, cmd, &earlier, hash, view, owner);
 }
 
+enum dispatch dispatch_get(struct client *c, const struct request_view *view, struct blob *owner)
+{
+    const struct cmd *cmd = cmd_find_plain(SLICE("get"));
+    enum dispatch result = get(c, cmd, view, owner);
+    if (result == DISPATCH_DONE) {
+        c->last_cmd = cmd;
+    }
+    return result;
+}
+
 /* ---- MGET ------------------------------------------------------------------------------------ */
 
 #define MGET_KEYS 1024

@@ -22,6 +22,18 @@ static inline bool dispatch_may_hit(const struct client *c)
     return c->head == NULL && c->worker->server->caching;
 }
 
+/* Does a GET of this client mean nothing but "what is the value"? */
+static inline bool dispatch_is_plain(const struct client *c)
+{
+    return c->pinned == NULL && c->authenticated && !c->switching && !c->expects_multi &&
+           !c->multi_refused && !c->replies_off && !c->skips_next;
+}
+
+/* dispatch_request for a GET of which parse_get has told that it is one, from a client that is plain, with
+ * L1 and not in a cluster. */
+MUST_CHECK enum dispatch dispatch_get(struct client *c, const struct request_view *view,
+                                      struct blob *owner);
+
 /* The common case in one go: serves GETs at the start of the input as long as L1 has them. Returns how
  * many bytes they took (at most *share requests, which is counted down), 0 if there is none or the client is not in a state for it; what follows is for
  * dispatch_request. No request may be half parsed, and dispatch_may_hit has to be true. */

@@ -13,13 +13,6 @@
 /* Replies from L1 in one go, before the client's limits are looked at again. */
 #define HITS_SHARE ((size_t)64 * 1024)
 
-/* Does a GET of this client mean nothing but "what is the value"? */
-static bool is_plain(const struct client *c)
-{
-    return c->pinned == NULL && c->authenticated && !c->switching && !c->expects_multi &&
-           !c->multi_refused && !c->replies_off && !c->skips_next;
-}
-
 /* The replies to a pipeline in one piece of memory, rather than in several that grow. Should memory be
  * out, the first reply finds out. */
 static void reserve_replies(struct chain *out, size_t requests)
@@ -40,7 +33,7 @@ size_t dispatch_hits(struct client *c, struct slice in, unsigned *share)
     uint64_t hits = 0;
     uint64_t nulls = 0;
     size_t n;
-    if (!is_plain(c) || (n = parse_get(in, &query.key)) == 0 ||
+    if (!dispatch_is_plain(c) || (n = parse_get(in, &query.key)) == 0 ||
         (query.out = client_reply_begin(c)) == NULL) {
         return 0;
     }
