@@ -194,9 +194,8 @@ static enum l1_result look_again(struct l1 *l1, struct shard *s, struct l1_query
 }
 
 /* Not inlined, so that a hit saves few registers. `absent`: it seems that a lease will be wanted. */
-static __attribute__((noinline)) enum l1_result get_locked(struct l1 *l1, struct shard *s,
-                                                           struct l1_query *q, int64_t now,
-                                                           bool absent)
+static __attribute__((noinline)) enum l1_result
+get_locked(struct l1 *l1, struct shard *s, struct l1_query *q, int64_t now, bool absent)
 {
     struct work work = {.now = now};
     enum l1_result result = L1_OWNER;

@@ -18,7 +18,7 @@
 #include "../conf/mem.h"
 #include "../conf/mutant.h"
 
-/* No more bytes of commands in one batch, but for the last one's: large ones are better sent at once. */
+/* No more bytes of commands in one batch, but for the last one's; and none that has more itself. */
 #define BATCH_BYTES ((size_t)16 * 1024)
 
 /* Batches a worker keeps for use again; none where sanitizers look for use after free. */
@@ -96,14 +96,18 @@ static bool class_in_batch(const struct cmd *cmd, bool caching, enum cmd_class *
     return true;
 }
 
-/* Is the first command one for a batch, and something behind it? */
+/* Are the first two commands alike? If not, nothing has been lost but this look. */
 static inline bool may_begin(const struct client *c, struct slice in)
 {
     bool caching = c->worker->server->caching;
     struct plain plain = {.head = 0};
-    enum cmd_class class;
+    enum cmd_class first;
+    enum cmd_class second;
     size_t size = parse_plain(in, &plain);
-    return size > 0 && size < in.n && class_in_batch(cmd_find_plain(plain.name), caching, &class);
+    return size > 0 && class_in_batch(cmd_find_plain(plain.name), caching, &first) &&
+           parse_plain(slice_of(in.p + size, in.n - size), &plain) > 0 &&
+           (plain.same ||
+            (class_in_batch(cmd_find_plain(plain.name), caching, &second) && first == second));
 }
 
 /* Is a plain command of this client nothing but that, and is all that it has unanswered on the lane? */
@@ -111,9 +115,8 @@ static bool may_batch(const struct client *c)
 {
     const struct server *server = c->worker->server;
     return !server->is_cluster && !server->announces && c->authenticated && c->pinned == NULL &&
-           c->part_of == NULL && !c->switching && c->nblocked == 0 && !c->expects_multi &&
-           !c->multi_refused && !client_is_silent(c) && !c->skips_next &&
-           is_only_road(c, ROAD_LANE) && !MUTANT(R6) && !MUTANT(R6s);
+           !c->switching && !c->expects_multi && !c->multi_refused && !client_is_silent(c) &&
+           !c->skips_next && is_only_road(c, ROAD_LANE) && !MUTANT(R6) && !MUTANT(R6s);
 }
 
 /* Takes commands from the input as long as they are alike; returns their bytes. */
@@ -127,7 +130,7 @@ static size_t gather(const struct client *c, struct batch *batch, struct slice i
     uint32_t n = 0;
     while (n < most && used < BATCH_BYTES) {
         size_t size = parse_plain(slice_of(in.p + used, in.n - used), &plain);
-        if (size == 0) {
+        if (size == 0 || size > BATCH_BYTES) {
             break;
         }
         if (!plain.same) {
@@ -195,22 +198,15 @@ static struct conn *lane_of(const struct request *request)
     return forward_lane(request->worker, request->node, request->db, request->resp3, request->road);
 }
 
-static void fail_rest(struct request *request)
-{
-    settle_rest(request);
-    if (request->client == NULL) {
-        request_destroy(request);
-    } else {
-        forward_fail(request, "out of memory");
-    }
-}
-
 static void submit(struct request *request, struct slice bytes, struct blob *owner)
 {
     request->call.ops = &batch_ops;
     request->call.replies = request->commands - request->done;
-    if (conn_submit(lane_of(request), &request->call, bytes, owner) != CONN_OK) {
-        fail_rest(request);
+    struct conn *lane = lane_of(request);
+    enum conn_status status = conn_submit(lane, &request->call, bytes, owner);
+    if (status != CONN_OK) {
+        settle_rest(request);
+        forward_unsent(request, lane, status);
     }
 }
 
@@ -248,10 +244,8 @@ static bool enqueue(struct client *c, struct batch *batch, enum cmd_class class,
     request->keyless = !worker->server->caching;
     request->nkeys = request->keyless ? 0 : batch->n;
     request->plain = !request->keyless;
-    request->extra = sizeof(*batch) + (request->raw_blob == NULL ? 0 : request->raw.n);
     count(worker, batch, class);
     client_enqueue(c, request);
-    client_charge_request(c, request);
     begin(request);
     submit(request, raw, owner);
     return true;
@@ -354,7 +348,6 @@ static bool take_piece(struct client *c, struct request *request, const struct r
 
 static void finish(struct request *request)
 {
-    request->extra = 0;
     if (!pass_gathered(request)) {
         request_destroy(request);
     } else {
@@ -367,8 +360,9 @@ static __attribute__((noinline)) void on_piece(struct request *request,
                                                const struct reply_piece *piece)
 {
     struct batch *batch = request->batch;
-    bool open = pass_gathered(request) && take_piece(request->client, request, piece);
-    (void)open; /* who is closed has made a ghost of the request */
+    if (pass_gathered(request)) {
+        (void)!take_piece(request->client, request, piece); /* false: a ghost now */
+    }
     batch->inside = !piece->last;
     request->arrived = piece->last ? 0 : request->arrived;
 }
@@ -398,18 +392,6 @@ static void on_reply(struct call *call, const struct reply_piece *piece)
 
 /* ---- Losses ---------------------------------------------------------------------------------- */
 
-/* Sent again, a read would come behind later writes of its client (D14). */
-static bool has_later_write(const struct request *request)
-{
-    for (const struct request *r = request->next; r != NULL; r = r->next) {
-        if (!r->answered && r->class != CMD_READ && r->class != CMD_GET && r->class != CMD_MGET &&
-            r->class != CMD_NONE) {
-            return true;
-        }
-    }
-    return false;
-}
-
 void batch_again(struct request *request)
 {
     const struct batch *batch = request->batch;
@@ -424,12 +406,12 @@ bool batch_may_move(const struct request *request)
     const struct batch *batch = request->batch;
     const struct client *c = request->client;
     if (c == NULL || !request->readonly || request->attempts > 0 || request->done > 0 ||
-        batch->inside || has_later_write(request)) {
+        batch->inside || forward_is_overtaken(request)) {
         return false;
     }
     for (uint32_t i = 0; i < request->nkeys; i++) {
-        bool again = batch->links[i].request == NULL; /* behind itself, as it were */
-        if (again ||
+        /* what moves is executed twice: not for a value that is asked for again and again */
+        if (batch->links[i].request == NULL ||
             order_find(&request->worker->order, c, request->hashes[i], request->seq) != NULL) {
             return false;
         }
@@ -461,11 +443,10 @@ static void on_lost(struct call *call, enum call_loss loss)
         request->arrived = 0;
         client_charge_request(c, request);
     }
-    if (request->readonly && request->attempts == 0 && !has_later_write(request) &&
+    if (request->readonly && request->attempts == 0 && !forward_is_overtaken(request) &&
         conn_accepts(lane_of(request))) {
         batch_again(request);
         return;
     }
-    request->extra = 0;
     forward_lost(request, loss);
 }

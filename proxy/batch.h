@@ -9,6 +9,9 @@
  * (D14; with L1 off there are no keys, and it conflicts with what is on other roads), the window, the
  * deadline, errors, a second attempt for reads (D16), a move away from a lane that is retired.
  *
+ * That a reply may be to a command whose bytes have not left is seen for the batch as a whole only: a server
+ * that answers what it was not asked ends the link at its last reply.
+ *
  * Not in a cluster, not while others are told of writes (mode channel), not on pinned connections.
  */
 #pragma once

@@ -51,7 +51,7 @@ static void fail(struct request *request, bool readonly)
     (void)snprintf(why, sizeof(why), "no reply within %" PRId64 " ms%s",
                    request->worker->server->conf->upstream_command_timeout,
                    readonly ? "" : "; whether the command was executed is unknown");
-    COUNT(request->worker, command_timeouts, 1);
+    COUNT(request->worker, command_timeouts, request->commands - request->done);
     forward_fail(request, why);
 }
 

@@ -544,13 +544,22 @@ void forward_lost(struct request *request, enum call_loss loss)
     }
 }
 
-/* Sent again, a read would come behind later writes of its own connection, which may have been
- * executed, and see too much (D14). Losses are told in order: what is unanswered now is later. */
-static bool has_later_write(const struct request *request)
+/* Losses are told in order: what is unanswered now is later; but for a lane that was retired. */
+bool forward_is_overtaken(const struct request *request)
 {
     const struct client *c = request->client;
-    return c->unknown_on[0] + c->unknown_on[1] + c->unknown_on[2] + c->keyless > 0 ||
-           order_has_later_write(&request->worker->order, request);
+    if (c->unknown_on[0] + c->unknown_on[1] + c->unknown_on[2] > 0) {
+        return true;
+    }
+    if (c->keyless == 0) {
+        return order_has_later_write(&request->worker->order, request);
+    }
+    for (const struct request *r = request->next; r != NULL; r = r->next) {
+        if (!r->answered && request_writes(r)) {
+            return true; /* of whatever key */
+        }
+    }
+    return false;
 }
 
 static void on_lost(struct call *call, enum call_loss loss)
@@ -583,7 +592,7 @@ static void on_lost(struct call *call, enum call_loss loss)
         redirect_to_owner(request); /* who has not lost what a replica has lost */
     }
     if ((request->readonly || MUTANT(W2)) && request->attempts == 0 &&
-        request->road != ROAD_PINNED && !has_later_write(request) &&
+        request->road != ROAD_PINNED && !forward_is_overtaken(request) &&
         conn_accepts(lane_of(request))) {
         request->attempts++;
         request->preface = 0;
@@ -624,7 +633,8 @@ static bool may_move(const struct request *request)
 {
     const struct client *c = request->client;
     if (c == NULL || !request->readonly || request->attempts > 0 || request->arrived > 0 ||
-        request->raw.n == 0 || request->holds || request->fencing || has_later_write(request)) {
+        request->raw.n == 0 || request->holds || request->fencing ||
+        forward_is_overtaken(request)) {
         return false;
     }
     for (uint32_t i = 0; i < request->nkeys; i++) {
@@ -716,6 +726,11 @@ static __attribute__((noinline)) void fail_submit(struct request *request, struc
                                                   enum conn_status status)
 {
     settle(request, NULL);
+    forward_unsent(request, lane, status);
+}
+
+void forward_unsent(struct request *request, const struct conn *lane, enum conn_status status)
+{
     if (request->client == NULL) {
         request_destroy(request); /* a ghost that was redirected */
         return;

@@ -33,5 +33,11 @@ void forward_fenced(struct request *request);
 void forward_refuse(struct request *request, const char *text);
 /* The same with -UPSTREAM and why. */
 void forward_fail(struct request *request, const char *why);
-/* The same for a request whose connection was lost. */
+/* The same for a request that the lane did not take, */
+void forward_unsent(struct request *request, const struct conn *lane, enum conn_status status);
+/* or whose connection was lost. */
 void forward_lost(struct request *request, enum call_loss loss);
+
+/* Sent (again) on another connection, would a read come behind later writes of its client, which may have
+ * been executed, and see too much, or ahead of something of unknown effect (D14)? */
+bool forward_is_overtaken(const struct request *request);

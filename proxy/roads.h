@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * roads.h: the order rule (D14, R6): on which upstream connections a client has unanswered requests
- * that a new one must not overtake. Those are the ones that name a key of it, or any if one of the two has
- * unknown effect, or with proxy.order = strict any but fetches before a read. None: go. One road to the
- * same node that the new request can take too: take it. Otherwise: wait until something was answered.
- * Worker's thread only.
+ * that a new one must not overtake. Those are the ones that name a key of it; or any, if one of the two has
+ * unknown effect or is a batch without keys; or with proxy.order = strict any but fetches before a read.
+ * None: go. One road to the same node that the new request can take too: take it. Otherwise: wait until
+ * something was answered. Worker's thread only.
  */
 #pragma once
 

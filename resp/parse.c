@@ -585,8 +585,10 @@ static inline const char *plain_arg(const char *p, const char *end, struct slice
             n = 10 * n + digit;
             p++;
         }
+    } else if (unlikely(n > 9)) {
+        return NULL;
     }
-    if (unlikely(n > 9999 || (size_t)(end - p) < n + 4 || memcmp(p, "\r\n", 2) != 0 ||
+    if (unlikely((size_t)(end - p) < n + 4 || memcmp(p, "\r\n", 2) != 0 ||
                  memcmp(p + 2 + n, "\r\n", 2) != 0)) {
         return NULL;
     }

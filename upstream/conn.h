@@ -50,8 +50,8 @@ struct call_ops {
     void (*reply)(struct call *call, const struct reply_piece *piece);
     /* Exactly once instead of (the rest of) the replies; the connection has forgotten the call. */
     void (*lost)(struct call *call, enum call_loss loss);
-    /* Optional: some replies have been delivered, more are owed, and the bytes that were read are about
-     * to go. */
+    /* Optional, for the call at the head: what was read is about to go, and with it the pieces that were
+     * delivered, if there were any. */
     void (*pause)(struct call *call);
 };
 

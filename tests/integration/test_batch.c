@@ -232,6 +232,59 @@ SCENARIO(batch, reads_whose_replies_are_lost_are_sent_again)
     cr_assert_eq(nearside_info(n, "resends"), 16);
 }
 
+SCENARIO(batch, reads_are_sent_again_unless_their_key_is_written_behind_them)
+{
+    struct redis *r = redis_start(NULL);
+    struct relay *link = relay_start(r->port, NULL);
+    struct nearside *n = nearside_start(relay_port(link), NULL);
+    struct client *c = nearside_connect(n);
+    struct client *other = nearside_connect(n);
+
+    send_run(c, "SET k%d v%d", 8);
+    expect_each(c, "+OK", 8);
+    relay_hold(link, RELAY_DOWN, false);
+    send_run(c, "STRLEN k%d", 8);
+    cr_assert(client_command(c, "SET other v"));
+    send_run(other, "STRLEN k%d", 8);
+    cr_assert(client_command(other, "SET k3 longer"));
+    await_reply(r->direct, "$v", 5000, "GET other");
+    await_reply(r->direct, "$longer", 5000, "GET k3");
+    relay_cut(link, false);
+    relay_release(link);
+    for (int i = 0; i < 8; i++) {
+        expect_next(c, i == 3 ? ":6" : ":2");
+    }
+    expect_next(c, LOST);
+    expect_each(other, LOST, 9);
+}
+
+/* The lane is retired, and reads on it may go on on another one. */
+SCENARIO(batch, reads_do_not_overtake_what_their_client_sent_before)
+{
+    static const char *const before[] = {"FLUSHALL", "EVAL 'redis.call(\"DEL\",\"k0\",\"k1\")' 0"};
+
+    for (int i = 0; i < 2; i++) {
+        struct redis *r = redis_start(NULL);
+        struct nearside *n = nearside_start(r->port, NULL);
+        struct client *c = nearside_connect(n);
+        struct client *other = nearside_connect(n);
+
+        send_run(c, "SET k%d v%d", 2);
+        expect_each(c, "+OK", 2);
+        expect(r->direct, "+OK", "CLIENT PAUSE 1500 WRITE");
+        long long sent =
+            nearside_info(n, "forwarded_flushes") + nearside_info(n, "forwarded_unknown");
+        cr_assert(client_command(c, "%s", before[i]));
+        nearside_await_info(n, i == 0 ? "forwarded_flushes" : "forwarded_unknown", sent + 1,
+                            sent + 1, 5000);
+        send_run(c, "STRLEN k%d", 2);
+        send_run(other, "STRLEN x%d", 2);
+        expect_each(other, ":0", 2);
+        expect_next(c, i == 0 ? "+OK" : "nil");
+        expect_each(c, ":0", 2);
+    }
+}
+
 /* Three replies come, and half of the fourth. */
 SCENARIO(batch, what_was_answered_before_the_loss_stays_answered)
 {
@@ -296,6 +349,25 @@ SCENARIO(batch, each_command_is_told_when_the_time_is_over)
     redis_thaw(r);
     nearside_await_info(n, "l1_writes_in_flight", 0, 0, 5000);
     await_reply(c, "$v4", 5000, "GET k4");
+}
+
+SCENARIO(batch, what_waits_for_a_reply_is_no_unread_reply)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, "proxy.max_output=64kb", NULL);
+    struct client *c = nearside_connect(n);
+    char *field = cleanup_alloc(1501);
+
+    memset(field, 'f', 1500);
+    field[1500] = '\0';
+    expect(c, "+OK", "SET k v");
+    redis_freeze(r);
+    for (int i = 0; i < 300; i++) {
+        cr_assert(client_command(c, "HEXISTS h %s", field));
+    }
+    nearside_await_info(n, "commands_batched", 100, 300, 5000);
+    redis_thaw(r);
+    expect_each(c, ":0", 300);
 }
 
 SCENARIO(batch, window_counts_its_commands)
