@@ -105,10 +105,10 @@ struct request {
     size_t extra;   /* what it holds besides (an MGET's reply in the making) */
 
     struct request *next_fenced;
-    struct mget *mget;   /* REQUEST_MGET: its leases and what has arrived (fetch.c) */
-    struct batch *batch; /* the commands it stands for, if there are several (batch.h); or NULL */
-    uint32_t commands;   /* how many they are; 1 without a batch */
-    uint32_t done;       /* of a batch: how many have been answered */
+    struct mget *mget;     /* REQUEST_MGET: its leases and what has arrived (fetch.c) */
+    struct batch *batch;   /* the commands it stands for, if there are several (batch.h); or NULL */
+    uint32_t commands;     /* how many they are; 1 without a batch */
+    uint32_t done;         /* of a batch: how many have been answered */
     struct fanout *fanout; /* REQUEST_FANOUT: its parts, until it is answered */
 
     uint32_t nkeys; /* keys and hashes have so many entries; one key is in place */
