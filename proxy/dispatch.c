@@ -28,6 +28,7 @@
 #include "session.h"
 #include "stream.h"
 #include "switch.h"
+#include "../resp/scripts.h"
 #include "../resp/write.h"
 
 #include "../conf/mutant.h"
@@ -214,6 +215,9 @@ enum dispatch dispatch_forward(struct client *c, const struct cmd *cmd, enum cmd
     request->cmd = cmd;
     request->readonly = cmd->readonly;
     request->relearns = class == CMD_FLUSH && learn_is_due(cmd, false);
+    request->names_script = class == CMD_NONE && view->nargv == 3 &&
+                            strcmp(cmd->name, "script|load") == 0 &&
+                            script_cannot_write(view->argv[2]);
     request->completes_info = cmd->local == LOCAL_INFO && local_info_wants_section(view);
     send_on_lane(c, request, cmd, view, owner);
     return DISPATCH_DONE;

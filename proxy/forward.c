@@ -23,6 +23,7 @@
 #include "redirect.h"
 #include "session.h"
 #include "switch.h"
+#include "../resp/scripts.h"
 #include "../resp/write.h"
 
 #include "../conf/mem.h"
@@ -373,6 +374,9 @@ static __attribute__((noinline)) void on_other_reply(struct request *request,
         if (request->road == ROAD_PINNED && c != NULL) {
             pinned_follow(c, request, piece);
         }
+    }
+    if (request->names_script && piece->last && slice_starts(piece->bytes, SLICE("$40\r\n"))) {
+        scripts_learn(slice_of(piece->bytes.p + 5, piece->bytes.n - 7));
     }
     if (request->refused && c != NULL) {
         if (!piece->last) {

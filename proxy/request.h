@@ -86,6 +86,7 @@ struct request {
     bool is_get;     /* a GET beside L1: R7 compares the value */
     bool plain;      /* its reply is passed on as it is, and means nothing more for its client */
     bool completes_info; /* INFO: our section is appended */
+    bool names_script;   /* SCRIPT LOAD of a text that cannot write: its reply is the name */
     bool relearns;       /* when it has been executed, the server may have other commands */
     bool fencing;        /* its reply is held until a fence is through (fence.h) */
     bool complete;       /* fencing, and all of the reply is here */

@@ -22,6 +22,7 @@
 #include "cmd.h"
 
 #include "learnt.h"
+#include "scripts.h"
 
 #include <endian.h>
 
@@ -398,48 +399,13 @@ static struct option_scan scan_options(const struct request_view *v, int64_t fro
     return found;
 }
 
-/* The next word of *text up to one of two bytes; false at its end. */
-static bool next_part(struct slice *text, char end, struct slice *part)
-{
-    if (text->n == 0) {
-        return false;
-    }
-    const char *p = memchr(text->p, end, text->n);
-    part->p = text->p;
-    part->n = p == NULL ? text->n : (size_t)(p - text->p);
-    size_t taken = p == NULL ? text->n : part->n + 1;
-    *text = slice_of(text->p + taken, text->n - taken);
-    return true;
-}
-
-/* Does the first line, "#!lua ... flags=a,b", have the flag no-writes? */
-static bool cannot_write(struct slice script)
-{
-    static const struct slice label = {"flags=", 6};
-    struct slice line;
-    struct slice word;
-    struct slice flag;
-    if (script.n < 2 || memcmp(script.p, "#!", 2) != 0 || !next_part(&script, '\n', &line)) {
-        return false;
-    }
-    while (next_part(&line, ' ', &word)) {
-        if (word.n < label.n || memcmp(word.p, label.p, label.n) != 0) {
-            continue;
-        }
-        word = slice_of(word.p + label.n, word.n - label.n);
-        while (next_part(&word, ',', &flag)) {
-            if (slice_eq(flag, SLICE("no-writes"))) {
-                return true;
-            }
-        }
-    }
-    return false;
-}
-
 enum cmd_class cmd_varying_class(const struct cmd *cmd, const struct request_view *v)
 {
     if (cmd->keys != KEYS_STREAMS) {
-        return v->nargv > 1 && cannot_write(v->argv[1]) ? CMD_READ : cmd->class;
+        bool by_name = strcmp(cmd->name, "evalsha") == 0;
+        bool harmless =
+            v->nargv > 1 && (by_name ? scripts_know(v->argv[1]) : script_cannot_write(v->argv[1]));
+        return harmless ? CMD_READ : cmd->class;
     }
     bool block =
         scan_options(v, STREAM_OPTIONS_AT, stream_options, ARRAY_LEN(stream_options)).block;

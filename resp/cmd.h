@@ -120,7 +120,8 @@ bool cmd_arity_ok(const struct cmd *cmd, int64_t argc);
 enum cmd_class cmd_varying_class(const struct cmd *cmd, const struct request_view *v);
 /* The class to act on. It is the row's, but XREAD and XREADGROUP are CMD_PINNED only with BLOCK;
  * without it they are what their effect says, a read (XREAD) or a write (XREADGROUP). EVAL of a
- * script that says it cannot write ("#!lua flags=no-writes", which the server enforces) is a read. */
+ * script that says it cannot write ("#!lua flags=no-writes", which the server enforces), or EVALSHA of the
+ * name of one (scripts.h), is a read. */
 static inline enum cmd_class cmd_effective_class(const struct cmd *cmd,
                                                  const struct request_view *v)
 {

@@ -378,3 +378,20 @@ SCENARIO(fence, scripts_that_cannot_write_are_not_fenced)
     expect(s.c[0], "$v", "EVALSHA %s 1 k", sha);
     cr_assert_eq(nearside_info(s.proxy, "fences"), 1);
 }
+
+/* By its name, which can stand for nothing else, whoever loaded it. */
+SCENARIO(fence, loaded_script_that_cannot_write_is_not_fenced)
+{
+    struct setup s = start(NULL);
+
+    expect(s.c[0], "+OK", "SET k v");
+    const char *sha = ask(s.c[0], "SCRIPT LOAD '#!lua flags=no-writes\n"
+                                  "return redis.call(\"GET\", KEYS[1])'");
+    sha = cleanup_printf("%s", sha + 1);
+    expect(s.c[1], "$v", "EVALSHA %s 1 k", sha);
+    expect(s.c[0], "+OK", "SCRIPT FLUSH");
+    expect(s.c[1], "-NOSCRIPT ...", "EVALSHA %s 1 k", sha);
+    cr_assert_eq(nearside_info(s.proxy, "fences"), 0);
+    expect(s.c[1], "-NOSCRIPT ...", "EVALSHA 0000000000000000000000000000000000000000 1 k");
+    cr_assert_eq(nearside_info(s.proxy, "fences"), 1);
+}
