@@ -368,10 +368,9 @@ static enum dispatch get(struct client *c, const struct cmd *cmd, const struct r
 
 enum dispatch dispatch_get(struct client *c, const struct request_view *view, struct blob *owner)
 {
-    const struct cmd *cmd = cmd_find_plain(SLICE("get"));
-    enum dispatch result = get(c, cmd, view, owner);
+    enum dispatch result = get(c, cmd_get(), view, owner);
     if (result == DISPATCH_DONE) {
-        c->last_cmd = cmd;
+        c->last_cmd = cmd_get();
     }
     return result;
 }

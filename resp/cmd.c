@@ -66,7 +66,9 @@ static const struct {
 #undef SPREAD
 };
 
-static uint8_t spread_of_row[ARRAY_LEN(rows)]; /* enum cmd_spread; cmd_init writes it */
+/* cmd_init writes them: */
+static uint8_t spread_of_row[ARRAY_LEN(rows)]; /* enum cmd_spread */
+static const struct cmd *row_of_get;
 
 /* ---- the index ---- */
 
@@ -231,6 +233,7 @@ void cmd_init(void)
 {
     memset(name_index, 0, sizeof(name_index));
     enter_spreads();
+    row_of_get = row_named("get");
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         if (strchr(rows[i].name, '|') == NULL) {
             enter_name(&rows[i], 0, NULL);
@@ -297,6 +300,11 @@ const struct cmd *cmd_find_plain(struct slice name)
                  cmd->keys == KEYS_RANGE && cmd->first == 1 && cmd->last == 1 && !cmd->varies &&
                  !cmd->blocking;
     return plain ? cmd : NULL;
+}
+
+const struct cmd *cmd_get(void)
+{
+    return row_of_get;
 }
 
 bool cmd_arity_ok(const struct cmd *cmd, int64_t argc)

@@ -106,6 +106,8 @@ const struct cmd *cmd_find(const struct request_view *v);
 /* The row of a command that is no more than a GET, a read or a write of its first argument, as a key, in
  * every form it has; NULL for all others and for long names. */
 const struct cmd *cmd_find_plain(struct slice name);
+/* The row of GET. */
+const struct cmd *cmd_get(void);
 
 /* Has commands.def a row for this command or container? */
 bool cmd_is_built_in(struct slice name);
