@@ -12,6 +12,7 @@
 #include "nodes.h"
 
 #include "follow.h"
+#include "forward.h"
 
 #include "../resp/learnt.h"
 
@@ -276,11 +277,61 @@ void nodes_flush(struct worker *worker)
     }
 }
 
+static void on_heartbeat(struct call *call, const struct reply_piece *piece)
+{
+    struct worker_node *node = container_of(call, struct worker_node, heartbeat);
+    node->beating = node->beating && !piece->last;
+}
+
+static void on_heartbeat_lost(struct call *call, enum call_loss loss)
+{
+    (void)loss;
+    container_of(call, struct worker_node, heartbeat)->beating = false;
+}
+
+static const struct call_ops heartbeat_ops = {.reply = on_heartbeat, .lost = on_heartbeat_lost};
+
+/* A node that was heard lately, or is being asked, is left alone. */
+static bool is_to_be_asked(struct worker *worker, uint16_t index)
+{
+    const struct server *server = worker->server;
+    struct worker_node *mine = &worker->nodes[index];
+    int64_t heard = node_last_heard(topology_node(server->topology, index));
+    mine->heartbeat.ops = &heartbeat_ops;
+    mine->heartbeat.replies = 1;
+    return !mine->beating && worker->now - heard >= server->conf->upstream_dead_after / 4;
+}
+
+static const struct slice ping = {"*1\r\n$4\r\nPING\r\n", 14};
+
+void nodes_beat(struct worker *worker, uint16_t index)
+{
+    if (is_to_be_asked(worker, index)) {
+        struct conn *lane =
+            forward_lane(worker, index, worker->server->conf->upstream_db, false, ROAD_LANE);
+        struct worker_node *mine = &worker->nodes[index];
+        mine->beating = conn_submit(lane, &mine->heartbeat, ping, NULL) == CONN_OK;
+    }
+}
+
+/* A node without a feed (a replica, any node if invalidation is off) says nothing while nothing is asked
+ * of it. A lane that is there is enough to know how it is; none is opened or kept for that. */
+static void beat_idle(struct worker *worker, uint16_t index)
+{
+    if (is_to_be_asked(worker, index)) {
+        struct worker_node *mine = &worker->nodes[index];
+        mine->beating = upstream_probe(worker->upstream, index, worker->server->conf->upstream_db,
+                                       &mine->heartbeat, ping);
+    }
+}
+
 void nodes_tick(struct worker *worker)
 {
     for (uint16_t i = 0; i < worker->nnodes; i++) {
         if (worker->nodes[i].feeding) {
             feed_tick(worker_feed(worker, i), worker->now);
+        } else {
+            beat_idle(worker, i);
         }
     }
 }

@@ -28,5 +28,9 @@ void nodes_forget(struct worker *worker);
 void nodes_flush(struct worker *worker);
 void nodes_tick(struct worker *worker);
 
+/* PINGs the node on a lane, unless it was heard lately or a PING is on its way. Every tick nodes_tick does
+ * the same for nodes without a feed, if there is a lane. */
+void nodes_beat(struct worker *worker, uint16_t index);
+
 /* Is a node known to be of that version or newer? Any thread. */
 bool nodes_are_at_least(const struct server *server, unsigned major, unsigned minor);

@@ -12,6 +12,7 @@
 #include "pinned.h"
 
 #include "login.h"
+#include "nodes.h"
 #include "session.h"
 #include "stream.h"
 
@@ -497,43 +498,14 @@ void pinned_flush(struct worker *worker)
     }
 }
 
-static void on_heartbeat(struct call *call, const struct reply_piece *piece)
-{
-    struct worker_node *node = container_of(call, struct worker_node, heartbeat);
-    node->beating = node->beating && !piece->last;
-}
-
-static void on_heartbeat_lost(struct call *call, enum call_loss loss)
-{
-    (void)loss;
-    container_of(call, struct worker_node, heartbeat)->beating = false;
-}
-
-static const struct call_ops heartbeat_ops = {.reply = on_heartbeat, .lost = on_heartbeat_lost};
-
-/* A blocked command owes a reply for as long as it likes: whether its node lives is asked on a lane. */
-static void beat(struct worker *worker, uint16_t index)
-{
-    struct server *server = worker->server;
-    struct worker_node *node = &worker->nodes[index];
-    int64_t heard = node_last_heard(topology_node(server->topology, index));
-    if (node->beating || worker->now - heard < server->conf->upstream_dead_after / 4) {
-        return;
-    }
-    struct conn *lane = upstream_lane(
-        worker->upstream, (struct lane_id){.node = index, .db = server->conf->upstream_db});
-    node->heartbeat.ops = &heartbeat_ops;
-    node->heartbeat.replies = 1;
-    node->beating =
-        conn_submit(lane, &node->heartbeat, SLICE("*1\r\n$4\r\nPING\r\n"), NULL) == CONN_OK;
-}
-
 void pinned_tick(struct worker *worker)
 {
     struct pinned *next;
     for (struct pinned *p = worker->pinned_busy; p != NULL; p = next) {
         next = p->next;
-        beat(worker, p->node);
+        /* A blocked command owes a reply for as long as it likes: whether its node lives is asked on a
+         * lane. */
+        nodes_beat(worker, p->node);
         conn_tick(p->conn, worker->now);
     }
     for (struct pinned *p = worker->pinned_idle; p != NULL; p = next) {

@@ -52,7 +52,7 @@ struct worker_node {
         *_Atomic feed;     /* NULL: none yet. Written by the worker; other workers' INFO reads it */
     bool feeding;          /* the feed is started (nodes.h) */
     bool beating;          /* `heartbeat` is on its way */
-    struct call heartbeat; /* pinned.c */
+    struct call heartbeat; /* nodes.c */
     int64_t flush_lost;    /* ms: when a flush was lost that the server may execute yet; 0: none */
     /* connections of the lanes, as of the last tick; relaxed, for INFO */
     _Atomic uint32_t lanes, lanes_up;

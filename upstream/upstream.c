@@ -165,6 +165,24 @@ struct conn *upstream_find_lane(struct upstream *up, struct lane_id id)
     return lane == NULL ? NULL : lane->conn;
 }
 
+bool upstream_probe(struct upstream *up, uint16_t node, uint32_t db, struct call *call,
+                    struct slice bytes)
+{
+    struct lane_id id = {.node = node, .db = db};
+    struct lane *lane = *find_lane(up, id);
+    if (lane == NULL) {
+        id.kind = LANE_REPLICA;
+        lane = *find_lane(up, id);
+    }
+    if (lane == NULL) {
+        return false;
+    }
+    bool used = lane->queued != lane->conn->queued;
+    bool ok = conn_submit(lane->conn, call, bytes, NULL) == CONN_OK;
+    lane->queued = used ? lane->queued : lane->conn->queued;
+    return ok;
+}
+
 struct conn *upstream_lane(struct upstream *up, struct lane_id id)
 {
     struct lane **link = find_lane(up, id);

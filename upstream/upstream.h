@@ -51,6 +51,11 @@ struct conn *upstream_lane(struct upstream *up, struct lane_id id);
 /* The same if it exists, otherwise NULL: for who only looks. */
 struct conn *upstream_find_lane(struct upstream *up, struct lane_id id);
 
+/* Submits the call on a lane to the node that is there, a normal one or else one for reads that may lag;
+ * that does not count as its use. False: there is none, or it does not accept. */
+MUST_CHECK bool upstream_probe(struct upstream *up, uint16_t node, uint32_t db, struct call *call,
+                               struct slice bytes);
+
 /* How many lanes have been retired so far. A client that has something unanswered from before the
  * newest one must not send what may not overtake that. */
 uint64_t upstream_retired(const struct upstream *up);

@@ -170,7 +170,8 @@ SCENARIO(deadline, clients_that_left_and_timeouts_leave_nothing_behind)
 
 SCENARIO(deadline, frozen_node_does_not_hold_what_goes_to_several)
 {
-    static const char *const extra[] = {"--cluster-require-full-coverage", "no", NULL};
+    static const char *const extra[] = {"--cluster-require-full-coverage", "no",
+                                        "--cluster-node-timeout", "60000", NULL};
     struct cluster *cluster = cluster_start(3, 0, extra);
     struct nearside *n =
         nearside_start(cluster->node[0]->port, "upstream.mode=cluster",

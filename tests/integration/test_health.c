@@ -71,6 +71,22 @@ SCENARIO(health_states, frozen_server_is_suspect_then_down_and_up_when_it_answer
     await_reply(c, "+OK", 2000, "SET k v");
 }
 
+/* Without L1 nothing is said to an idle server but what asks how it is. */
+SCENARIO(health_states, idle_server_that_freezes_is_noticed_without_a_command)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n =
+        nearside_start(r->port, "invalidation.mode=off", "upstream.dead_after=2s", NULL);
+
+    await_reply(nearside_connect(n), "+OK", 5000, "SET k v");
+    await_state(n, "up", 5000);
+    redis_freeze(r);
+    await_state(n, "suspect", 3000 * slowdown());
+    await_state(n, "down", 10000);
+    redis_thaw(r);
+    await_state(n, "up", 10000);
+}
+
 SCENARIO(health_states, server_that_refuses_connections_is_down_after_so_many)
 {
     struct redis *r = redis_start(NULL);

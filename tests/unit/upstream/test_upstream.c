@@ -213,3 +213,72 @@ Test(upstream, destroy_ends_all_calls_as_lost)
     cr_assert(first.lost && second.lost);
     cr_assert_eq(second.loss, LOSS_UNSENT);
 }
+
+/* ---- A cluster's lanes are closed when nobody uses them --------------------------------------- */
+
+static void start_cluster(void)
+{
+    char text[8];
+    redis_start(&redis, "");
+    open_up(redis.port);
+    upstream_destroy(up);
+    topology_destroy(topology);
+    (void)snprintf(text, sizeof(text), "%d", redis.port);
+    topology = topology_create(&(struct topology_options){
+        .is_cluster = true, .node = {.connect_timeout_ms = 5000, .dead_after_ms = 5000}});
+    up = upstream_create(&(struct upstream_options){
+        .loop = live_loop,
+        .topology = topology,
+        .now = live_now,
+        .read_buffer = live_buffer,
+        .read_size = sizeof(live_buffer),
+    });
+    const struct topology_range all = {
+        .first = 0,
+        .last = TOPOLOGY_SLOTS - 1,
+        .primary = topology_find(topology, SLICE("127.0.0.1"), slice_str(text))};
+    topology_apply(topology, &all, 1);
+}
+
+Test(upstream, lane_in_a_cluster_is_closed_a_minute_after_its_last_use)
+{
+    struct ask ask = {0}, probe = {0};
+    start_cluster();
+    struct conn *lane = lane_to(0, false, LANE_NORMAL);
+    WAIT_FOR(conn_state(lane) == CONN_UP);
+    cr_assert_eq(ask_line(lane, &ask, "PING"), CONN_OK);
+    WAIT_FOR(ask.done);
+
+    live_turn = NULL; /* the clock is ours from here */
+    int64_t used = live_now();
+    upstream_tick(up, used);
+    upstream_tick(up, used + 60000);
+    cr_assert_eq(find_lane(0, false, LANE_NORMAL), lane);
+    probe.call = (struct call){.ops = &ASK_OPS, .replies = 1};
+    cr_assert(upstream_probe(up, 0, 0, &probe.call, SLICE("*1\r\n$4\r\nPING\r\n")));
+    upstream_flush(up);
+    WAIT_FOR(probe.done); /* which was no use */
+    upstream_tick(up, used + 60001);
+    cr_assert_null(find_lane(0, false, LANE_NORMAL));
+    cr_assert_not(upstream_probe(up, 0, 0, &probe.call, SLICE("")), "none is opened for that");
+    cr_assert_eq(count_lanes().lanes, 0);
+    stop();
+}
+
+Test(upstream, lane_in_a_cluster_stays_as_long_as_it_is_used)
+{
+    start_cluster();
+    struct conn *lane = lane_to(0, false, LANE_NORMAL);
+    WAIT_FOR(conn_state(lane) == CONN_UP);
+    live_turn = NULL;
+    int64_t now = live_now();
+    for (int i = 0; i < 10; i++) {
+        struct ask ask = {0};
+        cr_assert_eq(ask_line(lane, &ask, "PING"), CONN_OK);
+        upstream_flush(up);
+        WAIT_FOR(ask.done);
+        upstream_tick(up, now += 30000);
+        cr_assert_eq(find_lane(0, false, LANE_NORMAL), lane);
+    }
+    stop();
+}
