@@ -217,7 +217,7 @@ $(addprefix $(BUILD)/fuzz/,$(FUZZERS)): $(BUILD)/fuzz/%: \
 .PHONY: test unit integration test-programs asan asan-unit asan-integration
 .PHONY: tsan tsan-race tsan-load race race-programs clients fuzz fuzzers bench bench-programs
 .PHONY: bench-load bench-gate bench-test
-.PHONY: differential
+.PHONY: differential versions
 
 test: unit integration ## unit and integration tests on the release flavour
 
@@ -231,6 +231,15 @@ $(addprefix unit-,$(UNIT_FOLDERS)): unit-%: $(BUILD)/release/tests/unit_%
 
 integration: $(call nearside,release) $(INTEGRATION) ## against real servers
 	NEARSIDE_BIN=$(call nearside,release) scripts/run_tests criterion $(INTEGRATION)
+
+versions: $(call nearside,release) $(INTEGRATION) $(BUILD)/servers/done ## integration tests on Redis 8 and Valkey 8
+	status=0; for name in redis valkey; do \
+	    echo "$$name:"; PATH=$(abspath $(BUILD))/servers/$$name:$$PATH \
+	    NEARSIDE_BIN=$(call nearside,release) scripts/run_tests criterion $(INTEGRATION) || status=1; \
+	done; exit $$status
+
+$(BUILD)/servers/done: scripts/get-servers.sh
+	$(Q)$< $(@D) && touch $@
 
 differential: $(call nearside,release) ## the same commands to Redis and through Nearside, DIFF_SECONDS (60)
 	NEARSIDE_BIN=$(call nearside,release) \
