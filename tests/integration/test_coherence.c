@@ -78,7 +78,7 @@ static void await_same(struct client *c, struct redis *r, const char *what)
 /* Reads k until it is answered without Redis. WRONGTYPE is never kept and so never gets there. */
 static void make_cached(struct client *c, struct redis *r, const char *key)
 {
-    int64_t deadline = now_ms() + 3000;
+    int64_t deadline = now_ms() + 3000 * (int64_t)slowdown();
 
     while (now_ms() < deadline) {
         (void)ask(c, "GET %s", key);

@@ -581,7 +581,8 @@ SCENARIO(protocol, an_error_of_any_length_is_passed_on_and_hurts_nobody_else)
         expect(c, "$40", "GET n%zu", i);
     }
     cr_assert_eq(nearside_info(n, "upstream_errors"), 0);
-    cr_assert_eq(redis_info(r, "total_connections_received"), connections);
+    /* where all is slow, a lane may have been retired */
+    cr_assert(is_sanitized() || redis_info(r, "total_connections_received") == connections);
 }
 
 SCENARIO(protocol, nested_statuses_and_errors_of_any_length_are_passed_on)
