@@ -105,6 +105,12 @@ void client_mark_runnable(struct client *c)
     must(c == &client && !stream_is_inside(&world->stream));
 }
 
+/* Where memory is out, which it is not here. */
+void client_close(struct client *c)
+{
+    must(c == NULL);
+}
+
 static void send_request(const struct cmd *cmd, int64_t argc)
 {
     struct asked *asked = calloc(1, sizeof(*asked));
