@@ -88,27 +88,6 @@ SCENARIO(trouble, slots_move_under_load)
     cr_assert(nearside_info(t.scene.proxy, "redirects_moved") > 0);
 }
 
-SCENARIO(trouble, a_node_comes_and_goes)
-{
-    struct trouble t = start(0);
-    struct cluster *c = t.scene.cluster;
-    int slot[4];
-    int owner[4];
-
-    int added = cluster_add(c);
-    for (int i = 0; i < 4; i++) {
-        slot[i] = cluster_slot(c, cleanup_printf("load%d.%d", 3 * i, 3 * i));
-        owner[i] = cluster_owner(c, slot[i]);
-        cluster_move_slot(c, slot[i], added);
-    }
-    load_await(t.load, 200, SOON_MS);
-    for (int i = 0; i < 4; i++) {
-        cluster_move_slot(c, slot[i], owner[i]);
-    }
-    cluster_remove(c, added);
-    end(&t);
-}
-
 SCENARIO(trouble, a_frozen_node_thaws)
 {
     struct trouble t = start(0);
