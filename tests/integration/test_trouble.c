@@ -112,7 +112,7 @@ SCENARIO(trouble, a_primary_dies_and_its_replica_takes_over)
 
 SCENARIO(trouble, all_nodes_are_restarted)
 {
-    static const char *const aof[] = {"--appendonly", "yes", NULL};
+    static const char *const aof[] = {"--appendonly", "yes", "--appendfsync", "always", NULL};
     struct scene s = {.cluster = cluster_start(3, 0, aof)};
     s.proxy = nearside_start(s.cluster->node[0]->port, "upstream.mode=cluster",
                              "upstream.topology_refresh=1s", LEASE, NULL);
