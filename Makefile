@@ -273,7 +273,7 @@ tsan-load: $(call nearside,tsan)
 # were missing. See tests/coherence/README.md.
 MUTANT_UNITS := $(addprefix $(BUILD)/mutant/tests/unit_,l1 invalidation)
 
-.PHONY: coherence asan-coherence tsan-coherence mutants mutant
+.PHONY: coherence asan-coherence tsan-coherence coherence-moves tsan-moves mutants mutant
 
 coherence: $(call nearside,release) $(CHECKER) ## the checker for COHERENCE_SECONDS (60)
 	NEARSIDE_BIN=$< $(CHECKER) --seconds $(or $(COHERENCE_SECONDS),60) $(CHECKER_ARGS)
@@ -282,9 +282,20 @@ asan-coherence: $(call nearside,asan) $(CHECKER) ## the same under AddressSaniti
 	NEARSIDE_BIN=$< NEARSIDE_SANITIZED=1 NEARSIDE_SLOWDOWN=4 \
 	    $(CHECKER) --seconds $(or $(COHERENCE_SECONDS),20) $(CHECKER_ARGS)
 
+UNDER_TSAN = NEARSIDE_SANITIZED=1 NEARSIDE_SLOWDOWN=4 TSAN_OPTIONS="exitcode=66 $$TSAN_OPTIONS" $(TSAN_RUN)
+
 tsan-coherence: $(call nearside,tsan) $(CHECKER) ## the same under ThreadSanitizer (20 s)
-	NEARSIDE_BIN=$< NEARSIDE_SANITIZED=1 NEARSIDE_SLOWDOWN=4 TSAN_OPTIONS="exitcode=66 $$TSAN_OPTIONS" \
-	    $(TSAN_RUN) $(CHECKER) --seconds $(or $(COHERENCE_SECONDS),20) $(CHECKER_ARGS)
+	NEARSIDE_BIN=$< $(UNDER_TSAN) $(CHECKER) --seconds $(or $(COHERENCE_SECONDS),20) $(CHECKER_ARGS)
+
+# In front of a cluster and behind sentinels: slots move, nodes come and go, replicas take over.
+check_moves = status=0; for mode in cluster sentinel; do NEARSIDE_BIN=$< $(1) $(CHECKER) --mode $$mode \
+	    --seconds $(or $(COHERENCE_SECONDS),30) $(CHECKER_ARGS) || status=1; done; exit $$status
+
+coherence-moves: $(call nearside,release) $(CHECKER) ## the checker with clusters and sentinels (30 s each)
+	$(call check_moves)
+
+tsan-moves: $(call nearside,tsan) $(CHECKER) ## the same under ThreadSanitizer
+	$(call check_moves,$(UNDER_TSAN))
 
 mutant: $(call nearside,mutant) ## the program with rules that can be switched off
 

@@ -469,11 +469,13 @@ static void check_mode(struct loader *l)
         if (conf->proxy_cluster_facade) {
             complain_mode(l, OPTION_proxy_cluster_facade, "mode = cluster");
         }
-        if (conf->upstream_read_from != CONF_READ_PRIMARY) {
-            complain_mode(l, OPTION_upstream_read_from, "mode = cluster");
-        }
     } else if (conf->upstream_db != 0) {
         complain_mode(l, OPTION_upstream_db, "the other modes, since clusters have db 0 only");
+    }
+    if (conf->upstream_mode == CONF_MODE_STANDALONE &&
+        conf->upstream_read_from != CONF_READ_PRIMARY) {
+        complain_mode(l, OPTION_upstream_read_from,
+                      "mode = sentinel or cluster, which tell who the replicas are");
     }
     if (conf->proxy_announce[0] != '\0') {
         if (!conf->proxy_cluster_facade) {

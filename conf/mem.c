@@ -60,6 +60,13 @@ static size_t raw_usable(const void *p)
     /* The prototype lacks a const: nothing is written. */
     return malloc_usable_size((void *)(uintptr_t)p);
 }
+
+/* Sanitizers put an allocator of their own in the place of libc's and give pages back by themselves.
+ * malloc_trim would reach the libc's beneath, and set it up in two threads at once: glibc aborts
+ * when the second of them ends. */
+static void raw_trim(void)
+{
+}
 #else
 static void *raw_alloc(size_t n)
 {
@@ -84,6 +91,30 @@ static void raw_free(void *p)
 static size_t raw_usable(const void *p)
 {
     return mi_usable_size(p);
+}
+
+/* What is free in a segment (32 MiB) of which something is used, mimalloc 2.0 gives back at the next allocation
+ * there behind a delay, and each free in the segment makes that delay a millisecond longer: after a burst, many
+ * seconds. Without the delay it gives back at once what it joins with a block that is freed. So some are, untouched,
+ * of a size that finds the emptiest segments. The delay is off for all threads meanwhile, and stays on
+ * otherwise: without it every free of a page is a system call. */
+#define PROBES     6
+#define PROBE_SIZE ((size_t)12 << 20)
+#define DELAY_MS   25 /* mimalloc's own */
+
+static void raw_trim(void)
+{
+    void *probes[PROBES];
+    mi_option_set(mi_option_decommit_delay, 0);
+    mi_collect(true);
+    for (int i = 0; i < PROBES; i++) {
+        probes[i] = mi_malloc(PROBE_SIZE);
+    }
+    for (int i = 0; i < PROBES; i++) {
+        mi_free(probes[i]);
+    }
+    mi_option_set(mi_option_decommit_delay, DELAY_MS);
+    mi_collect(true);
 }
 #endif
 
@@ -190,6 +221,11 @@ void *mem_try_resize(void *p, size_t n)
 void mem_free(void *p)
 {
     raw_free(p);
+}
+
+void mem_trim(void)
+{
+    raw_trim();
 }
 
 size_t mem_usable(const void *p)

@@ -110,7 +110,7 @@ static void on_push(struct conn *conn, const struct push *push, void *ctx)
         return;
     }
     for (size_t i = 0; i < push->nitems; i++) {
-        l1_invalidate(l1, l1_hash(l1, push->items[i]));
+        l1_invalidate_by(l1, l1_hash(l1, push->items[i]), feed->cover);
     }
     feed_count(&feed->counters.invalidations, push->nitems);
 }

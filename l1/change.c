@@ -6,12 +6,15 @@
  */
 #include "l1_priv.h"
 
-size_t shard_drop_some(struct shard *s, uint64_t hash)
+size_t shard_drop_some(struct shard *s, uint64_t hash, bool *hit)
 {
     size_t dropped = 0;
     struct entry *e = table_next(s, hash, NULL);
     while (e != NULL) {
         struct entry *next = table_next(s, hash, e);
+        if (hit != NULL && atomic_load_explicit(&e->freq, memory_order_relaxed) > 0) {
+            *hit = true;
+        }
         entry_drop(s, e);
         dropped++;
         e = next;
@@ -35,15 +38,22 @@ void shard_observe(const struct l1 *l1, struct shard *s, uint64_t hash, uint32_t
         e = next;
     }
     lease_detach_hash(s, hash, &db);
+    version_move(s, hash);
 }
 
 void l1_invalidate(struct l1 *l1, uint64_t hash)
 {
+    l1_invalidate_by(l1, hash, L1_NO_COVER);
+}
+
+void l1_invalidate_by(struct l1 *l1, uint64_t hash, uint16_t cover)
+{
     struct shard *s = shard_of(l1, hash);
     lock_take(&s->lock);
-    size_t dropped = MUTANT(R3e) ? 0 : shard_drop_hash(s, hash);
-    bool detached = !MUTANT(R3) && lease_detach_hash(s, hash, NULL);
+    size_t dropped = MUTANT(R3e) ? 0 : shard_drop_hash(s, hash, NULL);
+    bool detached = !MUTANT(R3) && lease_detach_some(s, hash, NULL, cover);
     s->counted.invalidations += dropped > 0 || detached;
+    version_move(s, hash);
     lock_give(&s->lock);
 }
 
@@ -59,27 +69,31 @@ void l1_observe(struct l1 *l1, uint64_t hash)
 {
     struct shard *s = shard_of(l1, hash);
     lock_take(&s->lock);
-    s->counted.read_drops += shard_drop_hash(s, hash);
+    s->counted.read_drops += shard_drop_hash(s, hash, NULL);
     lease_detach_hash(s, hash, NULL);
+    version_move(s, hash);
     lock_give(&s->lock);
 }
 
-void l1_write_begin(struct l1 *l1, const uint64_t *hashes, size_t n)
+struct l1_begun l1_write_begin(struct l1 *l1, const uint64_t *hashes, size_t n)
 {
+    uint64_t version = atomic_load_explicit(&l1->version, memory_order_acquire);
+    uint32_t of_key = 0;
+    bool hit = false;
     bug_on(n == 0 || n > L1_WRITE_KEYS);
     for (size_t i = 0; i < n; i++) {
         struct shard *s = shard_of(l1, hashes[i]);
         lock_take(&s->lock);
         writes_begin(s, hashes[i]);
-        s->counted.write_drops += MUTANT(W1) ? 0 : shard_drop_hash(s, hashes[i]);
-        if (lease_may_be_open(s, hashes[i])) {
-            lease_detach_hash(s, hashes[i], NULL);
-        }
+        s->counted.write_drops += MUTANT(W1) ? 0 : shard_drop_hash(s, hashes[i], &hit);
+        lease_detach_hash(s, hashes[i], NULL);
+        of_key = atomic_load_explicit(&s->versions[version_at(hashes[i])], memory_order_relaxed);
         lock_give(&s->lock);
     }
     if (n > 1) {
         atomic_fetch_add_explicit(&l1->torn, 1, memory_order_acq_rel);
     }
+    return (struct l1_begun){.version = version + of_key, .was_hit = hit};
 }
 
 /* Detaches as well: a lease taken since the begin may have been sent before the write, and a reader
@@ -91,9 +105,10 @@ void l1_write_end(struct l1 *l1, const uint64_t *hashes, size_t n)
         struct shard *s = shard_of(l1, hashes[i]);
         lock_take(&s->lock);
         writes_end(s, hashes[i]);
-        if (lease_may_be_open(s, hashes[i]) && !MUTANT(R5)) {
+        if (!MUTANT(R5)) {
             lease_detach_hash(s, hashes[i], NULL);
         }
+        version_move(s, hashes[i]);
         lock_give(&s->lock);
     }
 }
@@ -113,6 +128,7 @@ void l1_write_begin_wide(struct l1 *l1)
  * between. */
 void l1_write_end_wide(struct l1 *l1)
 {
+    l1_unknown_end(l1);
     atomic_fetch_add_explicit(&l1->torn, 1, memory_order_acq_rel);
     for (uint32_t i = 0; i < l1->shard_count; i++) {
         struct shard *s = &l1->shards[i];
@@ -122,4 +138,16 @@ void l1_write_end_wide(struct l1 *l1)
         s->generation++;
         lock_give(&s->lock);
     }
+}
+
+void l1_unknown_end(struct l1 *l1)
+{
+    atomic_fetch_add_explicit(&l1->version, 1, memory_order_release);
+}
+
+uint64_t l1_version(const struct l1 *l1, uint64_t hash)
+{
+    const struct shard *s = shard_of(l1, hash);
+    return atomic_load_explicit(&l1->version, memory_order_acquire) +
+           atomic_load_explicit(&s->versions[version_at(hash)], memory_order_acquire);
 }

@@ -113,6 +113,12 @@ static bool ghost_take(struct ghost *g, uint32_t hash)
     return false;
 }
 
+void evict_expect(const struct shard *s, uint64_t hash)
+{
+    __builtin_prefetch(ghost_set(&s->ghost, (uint32_t)hash), 1);
+    __builtin_prefetch(table_head(s, hash), 1);
+}
+
 /* ---- Queues -------------------------------------------------------------------------------- */
 
 size_t entry_charge(const struct shard *s, const struct entry *e)
@@ -192,6 +198,16 @@ static void second_chance(struct shard *s, struct entry *e)
     queue_push(s, &s->main, e, charge);
 }
 
+/* Who goes after e: its bucket is on its way when it is wanted, and whoever goes after that. */
+static void expect_next(const struct shard *s, const struct entry *e)
+{
+    const struct entry *next = entry_at(s, e->newer);
+    if (next != NULL) {
+        __builtin_prefetch(table_head(s, next->hash), 1);
+        __builtin_prefetch(s->base + (size_t)next->newer * REF_UNIT, 1);
+    }
+}
+
 bool evict_step(struct l1 *l1, struct shard *s, struct work *work)
 {
     bool from_small = s->small.bytes > s->small_target || s->main.oldest == 0;
@@ -199,6 +215,7 @@ bool evict_step(struct l1 *l1, struct shard *s, struct work *work)
     if (e == NULL) {
         return false;
     }
+    expect_next(s, e);
     enum fate fate = entry_fate(l1, e, work->now);
     if (fate == FATE_VOID || fate == FATE_EXPIRED) {
         entry_bury(s, e, fate);

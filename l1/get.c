@@ -78,10 +78,9 @@ enum peek { PEEK_HIT, PEEK_NULL, PEEK_NOTHING, PEEK_LOOK_AGAIN };
 
 /* PEEK_NOTHING: seems not to be there. PEEK_LOOK_AGAIN: there is something that takes the lock. Inlined
  * into both callers: a call would cost an eighth of a lookup. */
-static inline __attribute__((always_inline)) enum peek peek(struct l1 *l1, const struct shard *s,
-                                                            const struct l1_query *q, int64_t now)
+static inline __attribute__((always_inline)) enum peek peek(const struct l1 *l1, struct entry *e,
+                                                            struct chain *out, int64_t now)
 {
-    struct entry *e = table_peek(l1, s, q->hash, q->key, q->db);
     if (unlikely(e == NULL)) {
         return PEEK_NOTHING;
     }
@@ -92,7 +91,7 @@ static inline __attribute__((always_inline)) enum peek peek(struct l1 *l1, const
         return PEEK_LOOK_AGAIN;
     }
     touch(e);
-    enum l1_result result = serve(e, flags, q->out);
+    enum l1_result result = serve(e, flags, out);
     return result == L1_HIT ? PEEK_HIT : result == L1_HIT_NULL ? PEEK_NULL : PEEK_LOOK_AGAIN;
 }
 
@@ -217,7 +216,9 @@ enum l1_result l1_get(struct l1 *l1, struct l1_query *q, int64_t now)
     bool absent = false;
     if (likely(q->reader != NULL && q->with == NULL)) {
         reader_begin(l1, q->reader);
-        enum peek seen = peek(l1, s, q, now);
+        const struct l1_key key = {.key = q->key, .hash = q->hash};
+        struct entry *e = table_peek(l1, s, table_head(s, q->hash), &key, q->db);
+        enum peek seen = peek(l1, e, q->out, now);
         if (likely(seen <= PEEK_NULL)) {
             return seen == PEEK_HIT ? L1_HIT : L1_HIT_NULL;
         }
@@ -226,61 +227,9 @@ enum l1_result l1_get(struct l1 *l1, struct l1_query *q, int64_t now)
     return get_locked(l1, s, q, now, absent);
 }
 
-static __attribute__((noinline)) enum l1_result hit_locked(struct l1 *l1, struct shard *s,
-                                                           const struct l1_query *q, int64_t now)
-{
-    lock_take(&s->lock);
-    const struct entry *e = find_live(l1, s, q, now);
-    enum l1_result result = e != NULL ? serve(e, flags_of(e), q->out) : L1_PASS;
-    lock_give(&s->lock);
-    return result;
-}
-
-enum l1_result l1_hit(struct l1 *l1, const struct l1_query *q, int64_t now)
-{
-    struct shard *s = shard_of(l1, q->hash);
-    if (likely(q->reader != NULL)) {
-        reader_begin(l1, q->reader);
-        enum peek seen = peek(l1, s, q, now);
-        if (likely(seen <= PEEK_NULL)) {
-            return seen == PEEK_HIT ? L1_HIT : L1_HIT_NULL;
-        }
-        if (seen == PEEK_NOTHING) {
-            return L1_PASS;
-        }
-    }
-    return hit_locked(l1, s, q, now);
-}
-
-/* Appends the key's value or null; false when it has neither, or memory is out. */
-static bool answer(struct l1 *l1, const struct l1_query *asked, struct chain *out,
-                   struct slice null, int64_t now)
-{
-    struct l1_query q = *asked;
-    q.out = out;
-    enum l1_result result = l1_hit(l1, &q, now);
-    return result == L1_HIT || (result == L1_HIT_NULL && chain_append(out, null));
-}
-
-bool l1_get_all(struct l1 *l1, const struct l1_query *q, size_t n, struct chain *out,
-                struct slice null, int64_t now)
-{
-    struct chain_mark mark = chain_mark(out);
-    /* Partners of both loads: the read-modify-writes of `torn`. Lookups load links with acquire, and
-     * the shards' locks order those against the drops and installs on either side. */
-    uint64_t torn = atomic_load_explicit(&l1->torn, memory_order_acquire);
-    bool whole = true;
-    for (size_t i = 0; i < n && whole; i++) {
-        whole = answer(l1, &q[i], out, null, now);
-    }
-    if (whole && atomic_load_explicit(&l1->torn, memory_order_acquire) == torn) {
-        return true;
-    }
-    chain_rewind(out, mark);
-    return false;
-}
-
-struct l1_lease *l1_lease_try(struct l1 *l1, const struct l1_query *asked, int64_t now)
+/* `bare`: l1_lease_try; else l1_lease_again. */
+static struct l1_lease *lease_unasked(struct l1 *l1, const struct l1_query *asked, bool bare,
+                                      int64_t now)
 {
     struct l1_query q = *asked;
     struct shard *s = shard_of(l1, q.hash);
@@ -290,9 +239,10 @@ struct l1_lease *l1_lease_try(struct l1 *l1, const struct l1_query *asked, int64
     if (fresh == NULL) {
         return NULL;
     }
-    fresh->bare = true;
+    fresh->bare = bare;
     lock_take(&s->lock);
-    if (find_live(l1, s, &q, now) == NULL && find_current(l1, s, &q, now) == NULL) {
+    if ((bare || !writes_block(s, q.hash)) && find_live(l1, s, &q, now) == NULL &&
+        find_current(l1, s, &q, now) == NULL) {
         enum l1_result result = take_lease(l1, s, &q, now, &fresh, &work);
         debug_assert((result == L1_OWNER) == (q.lease != NULL));
         (void)result;
@@ -301,4 +251,121 @@ struct l1_lease *l1_lease_try(struct l1 *l1, const struct l1_query *asked, int64
     mem_free(fresh);
     work_end(&work);
     return q.lease;
+}
+
+struct l1_lease *l1_lease_try(struct l1 *l1, const struct l1_query *q, int64_t now)
+{
+    return lease_unasked(l1, q, true, now);
+}
+
+struct l1_lease *l1_lease_again(struct l1 *l1, const struct l1_query *q, int64_t now)
+{
+    return lease_unasked(l1, q, false, now);
+}
+
+/* ---- Runs ---------------------------------------------------------------------------------- */
+
+/* So many lookups are under way at a time. */
+#define RUN_AHEAD 32
+/* Of a processor's cache. Short values end in the entry's second. */
+#define LINE 64
+
+static __attribute__((noinline)) enum l1_result hit_locked(struct l1 *l1, struct shard *s,
+                                                           const struct l1_run *run,
+                                                           const struct l1_key *key, int64_t now)
+{
+    struct l1_query q = {.key = key->key, .hash = key->hash, .db = run->db};
+    lock_take(&s->lock);
+    const struct entry *e = find_live(l1, s, &q, now);
+    enum l1_result result = e != NULL ? serve(e, flags_of(e), run->out) : L1_PASS;
+    lock_give(&s->lock);
+    return result;
+}
+
+/* Where a key is looked for. A bucket that is split meanwhile has lost it, perhaps: it is overlooked. */
+struct look {
+    struct shard *shard;
+    const _Atomic uint32_t *head;
+};
+
+/* Each lookup waits for a bucket, and then for the entry behind it. All of them begin to wait for the one
+ * before the first goes on to the other. */
+static inline void look_ahead(const struct l1 *l1, const struct l1_key *keys, size_t n,
+                              struct look *looks)
+{
+    for (size_t i = 0; i < n; i++) {
+        looks[i].shard = shard_of(l1, keys[i].hash);
+        looks[i].head = table_head(looks[i].shard, keys[i].hash);
+        __builtin_prefetch(looks[i].head);
+    }
+    for (size_t i = 0; i < n; i++) {
+        size_t ref = atomic_load_explicit(looks[i].head, memory_order_relaxed);
+        const char *e = looks[i].shard->base + ref * REF_UNIT;
+        __builtin_prefetch(e);
+        __builtin_prefetch(e + LINE);
+    }
+}
+
+void l1_look_ahead(const struct l1 *l1, const struct l1_key *keys, size_t n)
+{
+    struct look looks[RUN_AHEAD];
+    look_ahead(l1, keys, n < RUN_AHEAD ? n : RUN_AHEAD, looks);
+}
+
+static inline enum l1_result hit(struct l1 *l1, const struct l1_run *run, const struct l1_key *key,
+                                 const struct look *look, int64_t now)
+{
+    if (likely(run->reader != NULL)) {
+        struct entry *e = table_peek(l1, look->shard, look->head, key, run->db);
+        enum peek seen = peek(l1, e, run->out, now);
+        if (likely(seen == PEEK_HIT)) {
+            return L1_HIT;
+        }
+        if (seen != PEEK_LOOK_AGAIN) {
+            return seen == PEEK_NULL ? L1_HIT_NULL : L1_PASS;
+        }
+    }
+    return hit_locked(l1, look->shard, run, key, now);
+}
+
+size_t l1_get_run(struct l1 *l1, struct l1_run *run, int64_t now)
+{
+    struct look looks[RUN_AHEAD];
+    if (likely(run->reader != NULL)) {
+        reader_begin(l1, run->reader);
+    }
+    run->nulls = 0;
+    size_t answered = 0;
+    while (answered < run->n) {
+        const struct l1_key *keys = run->keys + answered;
+        size_t n = run->n - answered < RUN_AHEAD ? run->n - answered : RUN_AHEAD;
+        look_ahead(l1, keys, n, looks);
+        for (size_t i = 0; i < n; i++, answered++) {
+            enum l1_result result = hit(l1, run, &keys[i], &looks[i], now);
+            if (result == L1_HIT_NULL && chain_append(run->out, run->null)) {
+                run->nulls++;
+            } else if (result != L1_HIT) {
+                return answered;
+            }
+            if (run->out->bytes >= run->enough) {
+                return answered + 1;
+            }
+        }
+    }
+    return answered;
+}
+
+bool l1_get_all(struct l1 *l1, struct l1_run *run, int64_t now)
+{
+    struct chain_mark mark = chain_mark(run->out);
+    run->enough = SIZE_MAX;
+    /* Partners of both loads: the read-modify-writes of `torn`. Lookups load links with acquire, and
+     * the shards' locks order those against the drops and installs on either side. */
+    uint64_t torn = atomic_load_explicit(&l1->torn, memory_order_acquire);
+    bool whole = l1_get_run(l1, run, now) == run->n;
+    if (whole && atomic_load_explicit(&l1->torn, memory_order_acquire) == torn) {
+        return true;
+    }
+    chain_rewind(run->out, mark);
+    return false;
 }

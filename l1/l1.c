@@ -268,6 +268,7 @@ void l1_drop_all(struct l1 *l1)
     }
     atomic_fetch_add_explicit(&l1->torn, 1, memory_order_acq_rel);
     atomic_fetch_add_explicit(&l1->drop_alls, 1, memory_order_relaxed);
+    l1_unknown_end(l1);
 }
 
 void l1_drop_slot(struct l1 *l1, uint16_t slot)

@@ -155,15 +155,34 @@ struct l1_query {
  * lease is in the table when this returns, with t_send = now: send the fetch after it (R1). */
 MUST_CHECK enum l1_result l1_get(struct l1 *l1, struct l1_query *q, int64_t now);
 
-/* Like l1_get, but answers L1_HIT, L1_HIT_NULL or L1_PASS and leaves no trace of a miss: for a run of
- * pipelined GETs, most of which hit. Without the lock it may overlook an entry that is being moved. `cover`, `waiter` and `with` are not looked at. */
-MUST_CHECK enum l1_result l1_hit(struct l1 *l1, const struct l1_query *q, int64_t now);
+/* Keys that are looked up together, so that memory is waited for once for many of them. */
+struct l1_key {
+    struct slice key;
+    uint64_t hash; /* l1_hash(key) */
+};
 
-/* All or nothing, for MGET: every value (or `null`) is appended to `out` in order, or nothing is
- * and the result is false. Never mixes values from before and after one multi-key write of this
- * process: such a write beginning meanwhile is a miss. */
-MUST_CHECK bool l1_get_all(struct l1 *l1, const struct l1_query *q, size_t n, struct chain *out,
-                           struct slice null, int64_t now);
+struct l1_run {
+    const struct l1_key *keys;
+    size_t n;
+    uint32_t db;
+    struct l1_reader *reader; /* as in l1_query */
+    struct chain *out;
+    struct slice null; /* what is appended for a key that is known not to exist */
+    size_t enough;     /* l1_get_run: no more of them once `out` has so many bytes */
+    size_t nulls;      /* out: of the answers, how many are `null` */
+};
+
+/* The keys in order as long as each is a hit, for a run of pipelined GETs: how many were answered. Leaves no
+ * trace of a miss. Without the lock it may overlook an entry that is being moved. */
+MUST_CHECK size_t l1_get_run(struct l1 *l1, struct l1_run *run, int64_t now);
+
+/* A hint: these keys (at most 32) are looked up next, and what that reads can be on its way from memory. */
+void l1_look_ahead(const struct l1 *l1, const struct l1_key *keys, size_t n);
+
+/* All or nothing, for MGET: every key is answered, or nothing is appended and the result is false. Never
+ * mixes values from before and after one multi-key write of this process: such a write beginning meanwhile
+ * is a miss. `enough` is not looked at. */
+MUST_CHECK bool l1_get_all(struct l1 *l1, struct l1_run *run, int64_t now);
 
 /* Takes the waiter off its lease. True: it will not be woken. False: it was woken already, or is
  * about to be: the wake arrives on another thread. Owner thread of the waiter only. */
@@ -183,6 +202,14 @@ bool l1_outwait(struct l1 *l1, struct l1_waiter *w, uint16_t fetcher);
 struct slice l1_lease_key(const struct l1_lease *lease);
 uint32_t l1_lease_db(const struct l1_lease *lease);
 uint16_t l1_lease_slot(const struct l1_lease *lease);
+
+/* R3b. Whether nothing of the reply to the lease's fetch has arrived yet; at first, and for MGETs always, it
+ * counts as if it had. By the thread of its cover. */
+void l1_lease_await(struct l1_lease *lease, bool unanswered);
+
+/* A lease without a waiter for a key that was just written, to have it here again before it is asked for. Like
+ * l1_lease_try, but NULL also while a write of the key is unanswered; others may join it. */
+MUST_CHECK struct l1_lease *l1_lease_again(struct l1 *l1, const struct l1_query *q, int64_t now);
 
 /* A lease for a key that is to be fetched as part of something larger (MGET): like l1_get that can
  * only answer L1_OWNER, without a waiter. NULL when the key has an entry or a lease, or may have
@@ -211,12 +238,21 @@ void l1_abandon(struct l1 *l1, struct l1_lease **lease);
 
 /* The key changed elsewhere: its entry goes, in every db, and its leases are detached (R3). */
 void l1_invalidate(struct l1 *l1, uint64_t hash);
+/* The same, said on the very connection that is the cover. What it has been asked for and not answered yet is
+ * read behind that change, since replies and announcements come in the order of their making: those leases
+ * stay open (R3b). By the thread of the cover. */
+void l1_invalidate_by(struct l1 *l1, uint64_t hash, uint16_t cover);
 
 /* W1. From begin to end nothing is installed or served for these keys; begin drops entries, both
  * detach leases. Every begin has exactly one end with the same hashes (of any thread), whatever
- * happened to the command. n >= 1 and <= L1_WRITE_KEYS; a hash may occur twice. */
+ * happened to the command. n >= 1 and <= L1_WRITE_KEYS; a hash may occur twice.
+ */
 #define L1_WRITE_KEYS 1024
-void l1_write_begin(struct l1 *l1, const uint64_t *hashes, size_t n);
+struct l1_begun {
+    uint64_t version; /* l1_version of the last of them */
+    bool was_hit;     /* an entry was dropped that somebody had read from here */
+};
+struct l1_begun l1_write_begin(struct l1 *l1, const uint64_t *hashes, size_t n);
 void l1_write_end(struct l1 *l1, const uint64_t *hashes, size_t n);
 /* For commands with more keys than that: nothing at all is installed from begin to end, in bounded
  * memory. The caller calls l1_invalidate for each written key after the begin. */
@@ -229,6 +265,15 @@ void l1_write_end_wide(struct l1 *l1);
  * neither. */
 void l1_observe_value(struct l1 *l1, uint64_t hash, uint32_t db, struct slice encoded);
 void l1_observe(struct l1 *l1, uint64_t hash);
+
+/* R9. A number that is another one as soon as anybody may know the key's value, or a newer one, from
+ * somewhere else: it moves, not only with this key, in every l1_invalidate, l1_write_end, l1_observe,
+ * l1_observe_value, l1_fill, l1_abandon, l1_drop_all and l1_unknown_end. Takes no lock. Asked for before a
+ * write is sent and again later, the same number says: nobody has been answered, in between, with anything
+ * that is not older than that write. */
+uint64_t l1_version(const struct l1 *l1, uint64_t hash);
+/* A command whose keys are not known has been executed, and its client is about to be told. */
+void l1_unknown_end(struct l1 *l1);
 
 /* ---- Upkeep -------------------------------------------------------------------------------- */
 

@@ -228,9 +228,10 @@ struct l1_lease {
     uint16_t slot;
     uint16_t cover;
     uint16_t fetcher;
-    bool open;    /* found in open[]; once closed it stays closed */
-    bool carried; /* has waiters that a detached lease left it (R5b) */
-    bool bare;    /* its owner delivers the value himself (l1_lease_try) */
+    bool open;       /* found in open[]; once closed it stays closed */
+    bool carried;    /* has waiters that a detached lease left it (R5b) */
+    bool unanswered; /* l1_lease_await; its cover's thread alone looks at it */
+    bool bare;       /* its owner delivers the value himself (l1_lease_try) */
     size_t key_len;
     char key[];
 };
@@ -250,6 +251,8 @@ struct writes {
     uint64_t wide;
     struct write_slot slots[WRITE_SLOTS];
 };
+
+#define VERSIONS 16 /* of a shard: one line */
 
 struct shard {
     /* What lookups read, on lines that only growing writes. */
@@ -276,6 +279,8 @@ struct shard {
     struct l1_stats counted; /* all but items, bytes, leases, writes */
     struct l1_lease *open[LEASE_BUCKETS];
     struct writes writes;
+    /* By hash; written under the lock (l1_version). */
+    CACHE_ALIGNED _Atomic uint32_t versions[VERSIONS];
 };
 
 /* 0: resting. Otherwise the epoch that its thread saw when it began to look. */
@@ -307,6 +312,7 @@ struct l1 {
      * half of. */
     CACHE_ALIGNED _Atomic uint64_t torn;
     _Atomic uint64_t drop_alls;
+    _Atomic uint64_t version; /* moves with what has no key (l1_version) */
 };
 
 static inline struct shard *shard_of(const struct l1 *l1, uint64_t hash)
@@ -577,13 +583,14 @@ static inline struct entry *table_find(const struct l1 *l1, const struct shard *
  * around for ever. */
 #define PEEK_MAX 32
 
-/* Without the lock: NULL says nothing. */
-static inline struct entry *table_peek(const struct l1 *l1, const struct shard *s, uint64_t hash,
-                                       struct slice key, uint32_t db)
+/* Without the lock, from the head of its bucket on: NULL says nothing. */
+static inline struct entry *table_peek(const struct l1 *l1, const struct shard *s,
+                                       const _Atomic uint32_t *head, const struct l1_key *key,
+                                       uint32_t db)
 {
-    struct entry *e = link_load(s, table_head(s, hash));
+    struct entry *e = link_load(s, head);
     for (int i = 0; i < PEEK_MAX && e != NULL; i++) {
-        if (likely(entry_is(l1, e, hash, key, db))) {
+        if (likely(entry_is(l1, e, key->hash, key->key, db))) {
             return e;
         }
         e = link_load(s, &e->chain);
@@ -611,6 +618,8 @@ size_t evict_ghost_bytes(size_t budget);
 void evict_init(struct shard *s);
 /* Bytes an entry is charged with. */
 size_t entry_charge(const struct shard *s, const struct entry *e);
+/* A hint: an entry of that hash is going to be queued and put into the table. */
+void evict_expect(const struct shard *s, uint64_t hash);
 /* Queues a new entry. */
 void evict_admit(struct shard *s, struct entry *e);
 /* Out of its queue. */
@@ -638,23 +647,35 @@ MUST_CHECK bool lease_fits(struct l1 *l1, struct shard *s, const struct l1_lease
 void lease_open(struct shard *s, struct l1_lease *lease, uint32_t incarnation, int64_t now);
 void lease_join(struct shard *s, struct l1_lease *lease, struct l1_waiter *w);
 void lease_detach(struct shard *s, struct l1_lease *lease);
-/* Detaches the open leases of a hash, in every db or (if not NULL) in *db; true if there were
- * any. */
-bool lease_detach_hash(struct shard *s, uint64_t hash, const uint32_t *db);
+bool lease_detach_some(struct shard *s, uint64_t hash, const uint32_t *db, uint16_t but);
 
 static inline size_t lease_bucket(uint64_t hash)
 {
     return hash >> 32 & (LEASE_BUCKETS - 1);
 }
 
-/* False, as most often: no lease of that hash is open. */
-static inline bool lease_may_be_open(const struct shard *s, uint64_t hash)
+/* Detaches the open leases of a hash, in every db or (if not NULL) in *db; true if there were
+ * any. */
+static inline bool lease_detach_hash(struct shard *s, uint64_t hash, const uint32_t *db)
 {
-    return s->open[lease_bucket(hash)] != NULL;
+    return s->open[lease_bucket(hash)] != NULL && lease_detach_some(s, hash, db, L1_NO_COVER);
 }
 
 void writes_begin_slowly(struct shard *s, uint64_t hash);
 void writes_end_slowly(struct shard *s, uint64_t hash);
+
+static inline uint32_t version_at(uint64_t hash)
+{
+    return (uint32_t)(hash >> 40) & (VERSIONS - 1);
+}
+
+/* Before whoever learns of it is answered. */
+static inline void version_move(struct shard *s, uint64_t hash)
+{
+    _Atomic uint32_t *version = &s->versions[version_at(hash)];
+    uint32_t now = atomic_load_explicit(version, memory_order_relaxed);
+    atomic_store_explicit(version, now + 1, memory_order_release);
+}
 
 static inline uint32_t write_home(uint64_t hash)
 {
@@ -692,13 +713,14 @@ static inline void writes_end(struct shard *s, uint64_t hash)
 /* Whether nothing may be installed for that hash. */
 bool writes_block(const struct shard *s, uint64_t hash);
 
-/* Drops the entries of a hash whatever their db; how many. In change.c. */
-size_t shard_drop_some(struct shard *s, uint64_t hash);
+/* Drops the entries of a hash whatever their db; how many. *hit, if asked for, becomes true if one of them
+ * was hit since it was queued. In change.c. */
+size_t shard_drop_some(struct shard *s, uint64_t hash, bool *hit);
 
-static inline size_t shard_drop_hash(struct shard *s, uint64_t hash)
+static inline size_t shard_drop_hash(struct shard *s, uint64_t hash, bool *hit)
 {
     bool empty = atomic_load_explicit(table_head(s, hash), memory_order_relaxed) == 0;
-    return empty ? 0 : shard_drop_some(s, hash);
+    return empty ? 0 : shard_drop_some(s, hash, hit);
 }
 
 /* R7 for a value: drops the entries of (hash, db) that differ and detaches. In change.c. */

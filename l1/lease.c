@@ -55,6 +55,11 @@ struct slice l1_lease_key(const struct l1_lease *lease)
     return slice_of(lease->key, lease->key_len);
 }
 
+void l1_lease_await(struct l1_lease *lease, bool unanswered)
+{
+    lease->unanswered = unanswered;
+}
+
 uint32_t l1_lease_db(const struct l1_lease *lease)
 {
     return lease->db;
@@ -119,13 +124,15 @@ void lease_detach(struct shard *s, struct l1_lease *lease)
     s->counted.detached++;
 }
 
-bool lease_detach_hash(struct shard *s, uint64_t hash, const uint32_t *db)
+/* But for those of a cover that are unanswered. */
+bool lease_detach_some(struct shard *s, uint64_t hash, const uint32_t *db, uint16_t but)
 {
     bool found = false;
     struct l1_lease *lease = s->open[lease_bucket(hash)];
     while (lease != NULL) {
         struct l1_lease *next = lease->next;
-        if (lease->hash == hash && (db == NULL || lease->db == *db)) {
+        bool spared = lease->cover == but && but != L1_NO_COVER && lease->unanswered;
+        if (lease->hash == hash && (db == NULL || lease->db == *db) && !spared) {
             lease_detach(s, lease);
             found = true;
         }
@@ -253,6 +260,7 @@ struct blob *l1_reply_blob(struct l1_reply *reply)
 /* Takes the lease out of everything; its waiters go to the ending. */
 static void end_lease(struct shard *s, struct l1_lease *lease, struct ending *end)
 {
+    version_move(s, lease->hash);
     if (lease->open) {
         lease_close(s, lease);
     }
@@ -424,6 +432,7 @@ void l1_fill(struct l1 *l1, struct l1_lease **lease, const struct l1_value *valu
         .reply = {.encoded = value->encoded},
         .work = {.now = now},
     };
+    evict_expect(s, ended->hash);
     /* A large value is copied before the lock is taken, for the rare price of doing it in vain. */
     struct entry_plan plan;
     bool keeps = entry_plan_init(&plan, l1, ended, value);

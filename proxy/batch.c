@@ -11,6 +11,7 @@
  */
 #include "batch.h"
 
+#include "echo.h"
 #include "forward.h"
 #include "redirect.h"
 #include "roads.h"
@@ -52,13 +53,14 @@ static struct batch *take_batch(struct worker *worker)
     }
     batch->n = 0;
     batch->inside = false;
+    batch->was_hit = batch->refused = 0;
     batch->gathered.n = 0;
     return batch;
 }
 
 static void give_batch(struct worker *worker, struct batch *batch)
 {
-    if (worker->nbatches >= BATCHES_MAX) {
+    if (worker->nbatches == BATCHES_MAX) {
         mem_free(batch);
         return;
     }
@@ -86,10 +88,12 @@ void batch_free_all(struct worker *worker)
 
 /* ---- Gathering ------------------------------------------------------------------------------- */
 
-/* What the command is in a batch; false: it goes its own way. */
-static bool class_in_batch(const struct cmd *cmd, bool caching, enum cmd_class *class)
+/* What the command is in a batch; false: it goes its own way, as does what a replica may answer. */
+static inline bool class_in_batch(const struct cmd *cmd, const struct server *server,
+                                  enum cmd_class *class)
 {
-    if (cmd == NULL || (cmd->class == CMD_GET && caching)) {
+    if (cmd == NULL || (cmd->class == CMD_GET && server->caching) ||
+        (cmd->class == CMD_READ && server->to_replicas)) {
         return false;
     }
     *class = cmd->class == CMD_WRITE ? CMD_WRITE : CMD_READ;
@@ -99,15 +103,15 @@ static bool class_in_batch(const struct cmd *cmd, bool caching, enum cmd_class *
 /* Are the first two commands alike? If not, nothing has been lost but this look. */
 static inline bool may_begin(const struct client *c, struct slice in)
 {
-    bool caching = c->worker->server->caching;
+    const struct server *server = c->worker->server;
     struct plain plain = {.head = 0};
     enum cmd_class first;
     enum cmd_class second;
     size_t size = parse_plain(in, &plain);
-    return size > 0 && class_in_batch(cmd_find_plain(plain.name), caching, &first) &&
+    return size > 0 && class_in_batch(cmd_find_plain(plain.name), server, &first) &&
            parse_plain(slice_of(in.p + size, in.n - size), &plain) > 0 &&
            (plain.same ||
-            (class_in_batch(cmd_find_plain(plain.name), caching, &second) && first == second));
+            (class_in_batch(cmd_find_plain(plain.name), server, &second) && first == second));
 }
 
 /* Is a plain command of this client nothing but that, and is all that it has unanswered on the lane? */
@@ -123,8 +127,7 @@ static bool may_batch(const struct client *c)
 static size_t gather(const struct client *c, struct batch *batch, struct slice in, uint32_t most,
                      enum cmd_class *class, const struct cmd **last)
 {
-    struct l1 *l1 = c->worker->server->l1;
-    bool caching = c->worker->server->caching;
+    const struct server *server = c->worker->server;
     struct plain plain = {.head = 0};
     size_t used = 0;
     uint32_t n = 0;
@@ -136,14 +139,14 @@ static size_t gather(const struct client *c, struct batch *batch, struct slice i
         if (!plain.same) {
             const struct cmd *cmd = cmd_find_plain(plain.name);
             enum cmd_class this;
-            if (!class_in_batch(cmd, caching, &this) || (n > 0 && this != *class)) {
+            if (!class_in_batch(cmd, server, &this) || (n > 0 && this != *class)) {
                 break;
             }
             *class = this;
             *last = cmd;
         }
-        if (caching) {
-            batch->hashes[n] = l1_hash(l1, plain.key);
+        if (server->caching) {
+            batch->hashes[n] = l1_hash(server->l1, plain.key);
             batch->links[n].hash = batch->hashes[n];
         }
         used += size;
@@ -157,13 +160,15 @@ static size_t gather(const struct client *c, struct batch *batch, struct slice i
 
 static void begin(struct request *request)
 {
-    const struct batch *batch = request->batch;
+    struct batch *batch = request->batch;
     struct l1 *l1 = request->worker->server->l1;
     if (request->class != CMD_WRITE || request->keyless) {
         return;
     }
     for (uint32_t i = 0; i < batch->n; i++) {
-        l1_write_begin(l1, &batch->hashes[i], 1);
+        struct l1_begun begun = l1_write_begin(l1, &batch->hashes[i], 1);
+        batch->versions[i] = begun.version;
+        batch->was_hit |= (uint64_t)begun.was_hit << i;
     }
 }
 
@@ -193,16 +198,11 @@ static void settle_rest(struct request *request)
 
 /* ---- Sending --------------------------------------------------------------------------------- */
 
-static struct conn *lane_of(const struct request *request)
-{
-    return forward_lane(request->worker, request->node, request->db, request->resp3, request->road);
-}
-
 static void submit(struct request *request, struct slice bytes, struct blob *owner)
 {
     request->call.ops = &batch_ops;
     request->call.replies = request->commands - request->done;
-    struct conn *lane = lane_of(request);
+    struct conn *lane = forward_lane_of(request);
     enum conn_status status = conn_submit(lane, &request->call, bytes, owner);
     if (status != CONN_OK) {
         settle_rest(request);
@@ -230,8 +230,9 @@ static bool enqueue(struct client *c, struct batch *batch, enum cmd_class class,
     if (request == NULL) {
         return false;
     }
-    if (class == CMD_READ && request_keep_raw(request, raw, owner)) {
-        request->readonly = true;
+    if (class == CMD_READ || (c->reads_back && raw.n <= batch->n * ECHO_BYTES)) {
+        bool kept = request_keep_raw(request, raw, owner);
+        request->readonly = kept && class == CMD_READ;
     }
     request->kind = REQUEST_FORWARD;
     request->class = class;
@@ -373,6 +374,7 @@ static void on_reply(struct call *call, const struct reply_piece *piece)
     if (piece->first) {
         settle(request, request->done, false);
         if (unlikely(piece->type == '-')) {
+            request->batch->refused |= UINT64_C(1) << request->done;
             (void)!redirect_notes(request->worker, request->node, piece->bytes);
         }
     }
@@ -386,6 +388,7 @@ static void on_reply(struct call *call, const struct reply_piece *piece)
     }
     request->done++;
     if (call->replies == 0) {
+        echo_stored(request, request->batch->was_hit, request->batch->refused);
         finish(request);
     }
 }
@@ -404,36 +407,31 @@ void batch_again(struct request *request)
 bool batch_may_move(const struct request *request)
 {
     const struct batch *batch = request->batch;
-    const struct client *c = request->client;
-    if (c == NULL || !request->readonly || request->attempts > 0 || request->done > 0 ||
-        batch->inside || forward_is_overtaken(request)) {
-        return false;
-    }
     for (uint32_t i = 0; i < request->nkeys; i++) {
         /* what moves is executed twice: not for a value that is asked for again and again */
-        if (batch->links[i].request == NULL ||
-            order_find(&request->worker->order, c, request->hashes[i], request->seq) != NULL) {
+        if (batch->links[i].request == NULL) {
             return false;
         }
     }
-    return (!request->keyless || request == c->head) &&
-           request->worker->server->conf->proxy_order != CONF_ORDER_STRICT;
+    return request->done == 0 && !batch->inside &&
+           (!request->keyless || request == request->client->head);
 }
 
 static void on_lost(struct call *call, enum call_loss loss)
 {
     struct request *request = container_of(call, struct request, call);
     struct batch *batch = request->batch;
-    struct client *c = request->client;
     bug_on(batch->gathered.n > 0);
     settle_rest(request);
+    echo_give_up(request, true);
+    struct client *c = request->client;
     if (c == NULL) {
         request_destroy(request);
         return;
     }
     if (batch->inside && request->released) {
-        client_close(
-            c); /* half of the reply is with it already, and there is no way to take it back */
+        /* half of the reply is with it already, and there is no way to take it back */
+        client_close(c);
         request_destroy(request);
         return;
     }
@@ -444,7 +442,7 @@ static void on_lost(struct call *call, enum call_loss loss)
         client_charge_request(c, request);
     }
     if (request->readonly && request->attempts == 0 && !forward_is_overtaken(request) &&
-        conn_accepts(lane_of(request))) {
+        conn_accepts(forward_lane_of(request))) {
         batch_again(request);
         return;
     }

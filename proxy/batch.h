@@ -18,17 +18,20 @@
 
 #include "client.h"
 
-#define BATCH_COMMANDS 64
+#define BATCH_COMMANDS 64 /* as many as `was_hit` and `refused` have bits */
 
 struct batch {
     struct batch *next; /* worker->batches */
     uint32_t n;
     bool inside;                   /* the reply to the next one has begun */
+    uint64_t was_hit;              /* bit i: its key was read here before it was written (echo.h) */
+    uint64_t refused;              /* bit i: the reply to the i-th was an error */
     struct slice gathered;         /* replies in the read buffer, not passed on yet */
     struct chain_mark before;      /* where it begins in request->reply, unless it has left */
     uint32_t ends[BATCH_COMMANDS]; /* behind which byte of the whole each command ends */
     /* With L1, for each command: */
     uint64_t hashes[BATCH_COMMANDS];
+    uint64_t versions[BATCH_COMMANDS]; /* of writes: l1_version before it was sent (echo.h) */
     struct order_link links[BATCH_COMMANDS];
 };
 
@@ -41,7 +44,8 @@ size_t batch_dispatch(struct client *c, struct slice in, struct blob *owner, uns
 /* Sends what is unanswered of a batch of reads again, on a lane that takes it. */
 void batch_again(struct request *request);
 
-/* Could it move to another lane: reads, of which none has been answered, in the order of its client? */
+/* Could what moves on its own (forward.c) move as a batch: none answered, no key twice, in order without keys?
+ * The request has a client. */
 bool batch_may_move(const struct request *request);
 
 /* Is this the call of a batch's request? */

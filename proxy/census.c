@@ -147,10 +147,7 @@ static struct blob *line_of(const struct census *census, const struct client *c)
                                              : c->last_cmd->name;
     chain_init(&line);
     if (profile_line(c, cmd, c->id == census->asker ? census->asker_size : 0, &line)) {
-        text = blob_try(line.bytes);
-    }
-    if (text != NULL) {
-        chain_take(&line, text->p);
+        text = chain_take_blob(&line);
     }
     chain_fini(&line);
     return text;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * client.c: life, queue and output of a client; its input is client_input.c.
+ * client.c: life, queue and output of a client; its input is client_input.c, its deadlines are client_deadline.c.
  *
  *   client_reply_begin/_end ────────────► out, or behind what still waits, as a held request
  *   client_enqueue ─► ... ─► client_arrived, client_answered ─► release: replies leave in order ─► out
@@ -24,16 +24,19 @@
 #include "../conf/mem.h"
 
 #include <errno.h>
-#include <linux/sockios.h>
-#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
-#include <sys/ioctl.h>
 #include <unistd.h>
 
 #define MAX_IOV 64
-/* Written to one client in one turn; the rest when the loop has looked at the others. */
-#define WRITE_SHARE ((size_t)256 * 1024)
+/* Written to one client in one turn; the rest when the loop has looked at the others. That much takes the
+ * kernel 50 us and more: little of it while others are about who ask for little, and would wait for it; though
+ * small pieces cost twice as much. */
+#define WRITE_SHARE        ((size_t)256 * 1024)
+#define WRITE_SHARE_BESIDE ((size_t)32 * 1024)
+/* What asks for little: output of so many bytes, within so many ms. */
+#define LIGHT_OUTPUT ((size_t)16 * 1024)
+#define LIGHT_MS     100
 /* Below this, a client that had produced much output goes on. */
 #define OUTPUT_RESUME ((size_t)512 * 1024)
 /* Above this, the connection its messages come from is not read for a while (D15). Replies are never
@@ -140,6 +143,10 @@ struct client *client_create_part(const struct client *of, struct fanout *fanout
     c->resp3 = of->resp3;
     c->authenticated = true;
     c->id = of->id;
+    if (pinned_is_own(of) && !profile_lend(of, c)) {
+        client_close(c);
+        return NULL;
+    }
     c->in = blob_ref(in);
     c->in_n = in->n;
     c->stalled = true;
@@ -305,7 +312,8 @@ static bool write_out(struct client *c, size_t most)
         struct iovec iov[MAX_IOV];
         size_t offered;
         int n = offer(c, iov, most, &offered);
-        ssize_t sent = writev(c->fd, iov, n);
+        /* one piece is the rule, and writev costs the kernel more */
+        ssize_t sent = n == 1 ? write(c->fd, iov->iov_base, iov->iov_len) : writev(c->fd, iov, n);
         if (sent < 0 && errno == EINTR) {
             continue;
         }
@@ -356,10 +364,10 @@ static inline bool output_is_over(struct client *c, size_t own)
     return unlikely(!less || c->state == CLIENT_CLOSED) && output_is_really_over(c, own);
 }
 
-/* What nobody wants to see is not kept; but INFO and HELLO are looked at when they are whole. */
+/* What nobody wants to see is not kept; but INFO, HELLO and some EXECs are looked at when they are whole. */
 static void drop_silent(struct client *c, struct request *request)
 {
-    if (request->silent && !request->completes_info && !request->greets) {
+    if (request->silent && !request->completes_info && !request->greets && !request->executes) {
         chain_fini(&request->reply);
         client_charge_request(c, request);
     }
@@ -369,7 +377,7 @@ static void drop_silent(struct client *c, struct request *request)
  * from another connection before the rest does. */
 static bool may_leave_in_parts(const struct client *c, const struct request *request)
 {
-    return !request->completes_info && !request->greets &&
+    return !request->completes_info && !request->greets && !request->executes &&
            ((request->road == ROAD_PINNED && pinned_is_alone(c)) || !pinned_is_streaming(c));
 }
 
@@ -425,6 +433,19 @@ static void keep_output(struct client *c)
     }
 }
 
+/* How much may be written to it in this turn. */
+static inline size_t write_share(const struct client *c)
+{
+    struct worker *worker = c->worker;
+    if (likely(c->out.bytes <= LIGHT_OUTPUT && !c->wants_write)) { /* and is no rest of more */
+        worker->light_at = worker->now;
+        worker->light_id = c->id;
+        return WRITE_SHARE_BESIDE;
+    }
+    bool beside = worker->light_id != c->id && worker->now - worker->light_at < LIGHT_MS;
+    return beside ? WRITE_SHARE_BESIDE : WRITE_SHARE;
+}
+
 void client_flush(struct client *c)
 {
     if (c->state == CLIENT_CLOSED) {
@@ -434,7 +455,7 @@ void client_flush(struct client *c)
         keep_output(c);
         return;
     }
-    if (!write_out(c, WRITE_SHARE)) {
+    if (!write_out(c, write_share(c))) {
         return;
     }
     bool wants = c->out.bytes > 0;
@@ -731,55 +752,4 @@ void client_answered(struct client *c, struct request *request)
     if (c->state == CLIENT_ENDING) {
         client_mark_dirty(c);
     }
-}
-
-/* ---- Deadlines ------------------------------------------------------------------------------ */
-
-/* A slow reader moves although its socket stays full for long: its kernel takes bytes from ours. */
-static void look_for_progress(struct client *c, int64_t now)
-{
-    int unacked = 0;
-    if (c->out.bytes > 0 && ioctl(c->fd, SIOCOUTQ, &unacked) == 0 && unacked != c->unacked) {
-        c->unacked = unacked;
-        c->drained = now;
-    }
-}
-
-/* A client that is not read any more: its end would go unnoticed for as long as the command blocks, and
- * what it then took would be lost. */
-static bool has_hung_up(const struct client *c)
-{
-    struct pollfd fd = {.fd = c->fd, .events = POLLRDHUP};
-    return poll(&fd, 1, 0) == 1 && (fd.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
-}
-
-void client_check_deadlines(struct client *c, int64_t now)
-{
-    const struct conf *conf = c->worker->server->conf;
-    look_for_progress(c, now);
-    int64_t moved = c->heard > c->drained ? c->heard : c->drained;
-    if (conf->proxy_stalled_output > 0 && c->out.bytes > 0 &&
-        now - moved > conf->proxy_stalled_output) {
-        client_expel(c, &c->worker->counters.clients_closed_output,
-                     "it has %zu bytes of replies to read and has not moved for %lld ms "
-                     "(proxy.stalled_output)",
-                     c->out.bytes, (long long)(now - moved));
-    } else if (conf->proxy_timeout > 0 && c->head == NULL && c->out.bytes == 0 &&
-               !pinned_is_streaming(c) && now - moved > conf->proxy_timeout) {
-        COUNT(c->worker, clients_closed_idle, 1);
-        client_close(c);
-    }
-    if (c->nblocked > 0 && c->state == CLIENT_ENDING && has_hung_up(c)) {
-        client_close(c);
-        return;
-    }
-    if (c->stalled && c->state == CLIENT_OPEN) {
-        client_mark_runnable(c); /* it may have waited for room on a lane */
-    }
-}
-
-void client_excuse(struct client *c, int64_t gap_ms)
-{
-    c->heard += gap_ms;
-    c->drained += gap_ms;
 }

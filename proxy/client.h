@@ -18,6 +18,7 @@
 #include "route.h"
 
 struct fanout;
+struct standins;
 
 enum client_state { CLIENT_OPEN, CLIENT_ENDING, CLIENT_CLOSED };
 
@@ -26,7 +27,8 @@ struct client_profile {
     struct blob *name;
     struct blob *lib_name;
     struct blob *lib_ver;
-    struct blob *user; /* of Redis's own, that it is; NULL: whoever Nearside is */
+    struct blob *user;     /* of Redis's own, that it is; NULL: whoever Nearside is */
+    struct blob *password; /* in a cluster: what that said, for further nodes */
 };
 
 struct client {
@@ -62,28 +64,36 @@ struct client {
     uint32_t on_road[ROADS];    /* unanswered, by road */
     uint32_t unknown_on[ROADS]; /* of these, of unknown effect */
     uint32_t keyless;           /* of these, on ROAD_LANE, batches whose keys are not kept */
+    uint32_t nblocked;          /* of these, those that may wait for ever */
 
-    uint32_t db;     /* selected */
     size_t held;     /* bytes in replies that wait for their turn */
     size_t charged;  /* what worker->client_memory has for it */
     int64_t heard;   /* ms: last bytes from it */
     int64_t drained; /* ms: last bytes it took, or when output began to wait */
     int unacked;     /* bytes the peer's kernel had not taken when that was last looked at */
+    uint32_t db;     /* selected */
     int64_t since;   /* ms: accepted */
 
     struct pinned *pinned; /* its own connection, or NULL (pinned.h) */
     /* the session as the requests so far will leave it (session.c) */
-    bool expects_multi, expects_watch, multi_flushes, multi_selects;
-    bool multi_refused; /* an error was the answer to MULTI, and EXEC has not come yet */
-    bool multi_held;    /* MULTI was answered here, and is sent when it is known where to */
-    bool anchored;      /* a key has decided on which node c->pinned is */
-    uint8_t nlog;       /* commands in: */
-    struct blob *log;   /* what is queued in its MULTI, as long as none of it names a key */
-    bool multi_logs_in; /* AUTH is queued in its MULTI */
-    bool anonymous;     /* Redis asked for a login when it came, and it has not had one (login.h) */
-    bool any_db;        /* SELECT was queued: c->db is not known until the next one */
-    uint32_t nqueued;   /* commands in its MULTI */
-    uint32_t nblocked;  /* unanswered requests that may wait for ever */
+    bool expects_multi, expects_watch, multi_flushes;
+    bool multi_refused;        /* an error was the answer to MULTI, and EXEC has not come yet */
+    bool multi_held;           /* MULTI was answered here, and is sent when it is known where to */
+    bool anchored;             /* a key has decided on which node c->pinned is */
+    uint8_t nlog;              /* commands in: */
+    struct blob *log;          /* what is queued in its MULTI, as long as none of it names a key */
+    bool multi_logs_in;        /* AUTH is queued in its MULTI */
+    bool multi_streams;        /* or SUBSCRIBE and the like */
+    bool multi_asks;           /* or CLIENT LIST and the like, which ask all workers */
+    bool multi_stands_in;      /* or anything that EXEC's reply is looked at for (standin.h): */
+    uint32_t nconfirmed;       /* commands in its MULTI, as the replies say */
+    uint32_t standin_bytes;    /* of what was sent of those */
+    uint32_t nqueued;          /* commands in its MULTI */
+    struct standins *standins; /* and of what was queued; or NULL */
+    bool
+        reads_back; /* it has read a key behind its own write, unanswered: SETs are kept (echo.h) */
+    bool anonymous; /* Redis asked for a login when it came, and it has not had one (login.h) */
+    bool any_db;    /* nobody knows in which db its own connection is (pinned_chose_db) */
 
     struct place place; /* of the request being served; node 0 unless in a cluster */
     uint64_t barrier;   /* what comes waits for the requests before this seq (redirect.h) */
@@ -91,15 +101,18 @@ struct client {
     uint16_t node;      /* of those unanswered, if not `scattered` */
     bool scattered;     /* they may be on several nodes */
 
+    uint16_t only_node; /* where a command without keys goes, for: */
     struct fanout
-        *part_of;       /* it has no socket and serves a part of a command (fanout.h); or NULL */
-    uint16_t only_node; /* then: where a command without keys goes; NONE: anywhere */
+        *part_of; /* it has no socket and serves a part of a command (fanout.h); or NULL */
 
     const struct cmd *last_cmd; /* for CLIENT LIST; NULL before the first */
     struct client_profile *profile;
     struct client *next, *prev; /* worker->clients */
     struct client *next_dirty, *next_runnable, *next_dead;
 };
+
+/* There are many, and the allocator's next size is an eighth more. */
+_Static_assert(sizeof(struct client) <= 448, "idle clients are to stay small");
 
 /* Takes the socket; returns the client, which the worker owns. NULL when memory is out: closed. */
 struct client *client_create(struct worker *worker, int fd);

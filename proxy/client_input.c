@@ -94,6 +94,16 @@ static inline bool is_usual_get(const struct client *c, const struct parser *par
     return true;
 }
 
+/* At how many usual GETs behind this one, of so many bytes, L1 has begun to look. */
+static inline unsigned looked_ahead(const struct client *c, struct slice rest, size_t size,
+                                    unsigned ahead)
+{
+    if (ahead == 0 && size < rest.n) {
+        ahead = dispatch_look_ahead(c, rest);
+    }
+    return ahead - (ahead > 0);
+}
+
 /* Serves the requests at the start of `in` and returns how many bytes they took. */
 static size_t serve_requests(struct client *c, struct parser *parser, struct slice in,
                              struct blob *owner)
@@ -101,6 +111,7 @@ static size_t serve_requests(struct client *c, struct parser *parser, struct sli
     size_t used = 0;
     size_t before = c->out.bytes;
     unsigned share = REQUEST_SHARE;
+    unsigned ahead = 0; /* see looked_ahead */
     c->stalled = c->stalled_large = c->stalled_output = c->shared = false;
     while (used < in.n && c->state == CLIENT_OPEN) {
         if (c->queued >= c->worker->server->conf->proxy_window) {
@@ -134,6 +145,7 @@ static size_t serve_requests(struct client *c, struct parser *parser, struct sli
             continue;
         }
         share--;
+        ahead = usual ? looked_ahead(c, rest, view.size, ahead) : 0;
         const char *fault = NULL;
         switch (usual ? PARSE_OK : parse_request(parser, rest, &view)) {
         case PARSE_OK:

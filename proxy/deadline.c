@@ -5,6 +5,7 @@
  *
  *   on a lane, MGET on F   another request takes its place in the client's queue and has the error; the
  *                          old one is a ghost, which takes its reply, and keeps its write-begin until then
+ *   a SET that others wait to read (echo.h): they are read upstream instead
  *   parked on a lease      it gives the fetch up, and who comes later fetches anew
  *   on several nodes       likewise, and its parts are closed: what they have sent are ghosts, and the
  *                          rest is not sent any more
@@ -20,6 +21,7 @@
 #include "deadline.h"
 
 #include "client.h"
+#include "echo.h"
 #include "fanout.h"
 #include "fetch.h"
 #include "forward.h"
@@ -48,6 +50,9 @@ static struct request **oldest(struct client *c)
 static void fail(struct request *request, bool readonly)
 {
     char why[128];
+    if (!readonly) {
+        l1_unknown_end(request->worker->server->l1); /* its write-end is still to come */
+    }
     (void)snprintf(why, sizeof(why), "no reply within %" PRId64 " ms%s",
                    request->worker->server->conf->upstream_command_timeout,
                    readonly ? "" : "; whether the command was executed is unknown");
@@ -102,6 +107,10 @@ static bool give_up(struct client *c, struct request **link)
         }
         fail(request, true);
         return true;
+    }
+    echo_give_up(request, false);
+    if (c->state == CLIENT_CLOSED) {
+        return false;
     }
     if (request->kind == REQUEST_MGET) {
         readonly = true;

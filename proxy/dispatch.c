@@ -16,6 +16,7 @@
  */
 #include "dispatch.h"
 
+#include "echo.h"
 #include "facade.h"
 #include "fanout.h"
 #include "fetch.h"
@@ -35,11 +36,6 @@
 
 /* Requests above this go on the bulk lane, so that they do not hold up the others (D8). */
 #define BULK_REQUEST ((size_t)64 * 1024)
-
-static struct slice null_reply(const struct client *c)
-{
-    return c->resp3 ? SLICE("_\r\n") : SLICE("$-1\r\n");
-}
 
 static bool is_large(struct worker *worker, uint64_t hash)
 {
@@ -133,11 +129,13 @@ static __attribute__((noinline)) void begin_wide(struct request *request, const 
 static void send_on_lane(struct client *c, struct request *request, const struct cmd *cmd,
                          const struct request_view *view, struct blob *owner)
 {
-    bool again = request->readonly || c->worker->server->is_cluster || MUTANT(W2);
-    if (again && !request_keep_raw(request, view->raw, owner)) {
+    const struct server *server = c->worker->server;
+    bool again = request->readonly || server->is_cluster || MUTANT(W2);
+    bool echoes = request->class == CMD_WRITE && echo_keeps(c, cmd, view);
+    if ((again || echoes) && !request_keep_raw(request, view->raw, owner)) {
         request->readonly = false; /* it will not be sent again, that is all */
     }
-    if (request->wide && request_writes(request) && c->worker->server->caching) {
+    if (request->wide && request_writes(request) && server->caching) {
         begin_wide(request, cmd, view);
     }
     request->plain = !request->completes_info && !request->wide &&
@@ -150,35 +148,6 @@ bool dispatch_is_free(const struct client *c, const struct request *request)
 {
     enum new_request what = request_is_unordered(request) ? NEW_UNKNOWN : NEW_KEYED;
     return roads_of(c, request->hashes, request->nkeys, what, c->next_seq).roads == 0;
-}
-
-/* read_from: a read whose value nobody keeps may go to a replica, if nothing earlier of its client holds
- * it back there. ROAD_NONE: it may not; c->place is as it was. *refused: and to nobody else either. */
-static enum road road_to_replica(struct client *c, const struct request *request,
-                                 const struct cmd *cmd, bool *refused)
-{
-    struct worker *worker = c->worker;
-    const struct server *server = worker->server;
-    uint16_t owner = c->place.node;
-    if (!server->is_cluster || server->conf->upstream_read_from == CONF_READ_PRIMARY ||
-        request->class != CMD_READ || cmd->class != CMD_READ || c->place.slot == SLOT_NONE ||
-        c->pinned != NULL) {
-        return ROAD_NONE;
-    }
-    uint16_t replica = topology_replica(server->topology, c->place.slot, (uint32_t)c->id);
-    if (replica == TOPOLOGY_NONE) {
-        *refused = server->conf->upstream_read_from == CONF_READ_REPLICA;
-        return ROAD_NONE;
-    }
-    c->place.node = replica;
-    bool takes = server->conf->upstream_read_from == CONF_READ_REPLICA ||
-                 conn_accepts(forward_lane(worker, replica, c->db, c->resp3, ROAD_REPLICA));
-    enum road road = takes ? road_of(c, request, ROAD_REPLICA) : ROAD_NONE;
-    if (road != ROAD_REPLICA) {
-        c->place.node = owner; /* behind an earlier one of its key on its road */
-        return ROAD_NONE;
-    }
-    return road;
 }
 
 enum dispatch dispatch_forward(struct client *c, const struct cmd *cmd, enum cmd_class class,
@@ -197,6 +166,7 @@ enum dispatch dispatch_forward(struct client *c, const struct cmd *cmd, enum cmd
         return DISPATCH_DONE;
     }
     bool refused = false;
+    uint16_t primary = c->place.node;
     enum road road = road_to_replica(c, request, cmd, &refused);
     if (road == ROAD_NONE) {
         road = road_of(c, request, view->raw.n > BULK_REQUEST ? ROAD_BULK : ROAD_LANE);
@@ -209,6 +179,7 @@ enum dispatch dispatch_forward(struct client *c, const struct cmd *cmd, enum cmd
     }
     if (road == ROAD_NONE || has_no_room(c, road)) {
         request_destroy(request);
+        c->place.node = primary;
         return DISPATCH_STALL;
     }
     request->road = road;
@@ -220,6 +191,7 @@ enum dispatch dispatch_forward(struct client *c, const struct cmd *cmd, enum cmd
                             script_cannot_write(view->argv[2]);
     request->completes_info = cmd->local == LOCAL_INFO && local_info_wants_section(view);
     send_on_lane(c, request, cmd, view, owner);
+    c->place.node = primary; /* the next request finds its own place only in a cluster */
     return DISPATCH_DONE;
 }
 
@@ -321,7 +293,7 @@ static enum dispatch get_from_l1(struct client *c, struct request *request, cons
         return DISPATCH_DONE;
     case L1_HIT_NULL:
         COUNT(worker, l1_negative_hits, 1);
-        if (!chain_append(query.out, null_reply(c))) {
+        if (!chain_append(query.out, dispatch_null(c))) {
             client_close(c);
             return DISPATCH_DONE;
         }
@@ -357,6 +329,9 @@ static enum dispatch get(struct client *c, const struct cmd *cmd, const struct r
         client_close(c);
         return DISPATCH_DONE;
     }
+    if (earlier.last != NULL && echo_try(c, request, earlier.last, hash, view, owner)) {
+        return DISPATCH_DONE;
+    }
     if (is_large(worker, hash) || (earlier.roads != 0 && !may_join_earlier(&earlier))) {
         return get_beside_l1(c, request, cmd, hash, earlier.roads, view, owner);
     }
@@ -382,31 +357,29 @@ enum dispatch dispatch_get(struct client *c, const struct request_view *view, st
 static bool mget_hits(struct client *c, const struct request_view *view, struct request *request)
 {
     struct worker *worker = c->worker;
-    struct l1_query queries[MGET_KEYS];
+    struct l1_key keys[MGET_KEYS];
     struct arg_walk walk;
-    struct slice key;
     struct chain *out = client_reply_begin(c);
     if (out == NULL) {
         return true;
     }
     arg_walk_init(&walk, view);
-    bool more = arg_walk_next(&walk, &key);
-    for (uint32_t i = 0; more && i < request->nkeys && arg_walk_next(&walk, &key); i++) {
-        queries[i] = (struct l1_query){
-            .key = key,
-            .hash = request->hashes[i],
-            .db = c->db,
-            .slot = c->place.slot,
-            .cover = L1_NO_COVER,
-            .reader = worker->reader,
-        };
+    bool more = arg_walk_next(&walk, &keys[0].key);
+    for (uint32_t i = 0; more && i < request->nkeys && arg_walk_next(&walk, &keys[i].key); i++) {
+        keys[i].hash = request->hashes[i];
     }
+    struct l1_run run = {.keys = keys,
+                         .n = request->nkeys,
+                         .db = c->db,
+                         .reader = worker->reader,
+                         .out = out,
+                         .null = dispatch_null(c)};
     struct chain_mark mark = chain_mark(out);
     if (!resp_array(out, request->nkeys)) {
         client_close(c);
         return true;
     }
-    if (!l1_get_all(worker->server->l1, queries, request->nkeys, out, null_reply(c), worker->now)) {
+    if (!l1_get_all(worker->server->l1, &run, worker->now)) {
         chain_rewind(out, mark);
         client_reply_cancel(c);
         return false;
@@ -478,10 +451,9 @@ static enum dispatch mget(struct client *c, const struct cmd *cmd, const struct 
 
 static enum dispatch misplaced(struct client *c)
 {
-    const char *why = c->place.route == ROUTE_CROSSES ? CROSSSLOT
-                      : c->place.route == ROUTE_UNSERVED
-                          ? "CLUSTERDOWN Hash slot not served"
-                          : "UPSTREAM no node of the cluster is known";
+    const char *why = c->place.route == ROUTE_CROSSES    ? CROSSSLOT
+                      : c->place.route == ROUTE_UNSERVED ? "CLUSTERDOWN Hash slot not served"
+                                                         : ROUTE_NO_NODE;
     client_reply_error(c, "%s", why);
     return DISPATCH_DONE;
 }
@@ -575,6 +547,10 @@ static enum dispatch route(struct client *c, const struct cmd *cmd, enum cmd_cla
         return local(c, cmd, view, owner);
     case CMD_PINNED: /* session.c's */
     case CMD_REFUSED:
+        if (!cmd_arity_ok(cmd, view->argc)) {
+            client_reply_error(c, "ERR wrong number of arguments for '%s' command", cmd->name);
+            return DISPATCH_DONE;
+        }
         client_reply_error(c,
                            "ERR '%s' is not available through Nearside: it would turn a "
                            "connection into something else",
@@ -588,7 +564,8 @@ static enum dispatch route(struct client *c, const struct cmd *cmd, enum cmd_cla
 
 static bool asks_a_server(const struct cmd *cmd)
 {
-    return cmd->class != CMD_LOCAL || cmd->local == LOCAL_SELECT || cmd->local == LOCAL_HELLO;
+    return cmd->class != CMD_LOCAL || cmd->local == LOCAL_SELECT || cmd->local == LOCAL_HELLO ||
+           cmd->local == LOCAL_AUTH;
 }
 
 /* Where the request goes. False: it has to wait, for earlier ones or for the first map. */
@@ -609,8 +586,9 @@ static bool find_place(struct client *c, const struct cmd *cmd, const struct req
  * no such connection. Never from L1 (R8). */
 static bool is_beside_session(const struct client *c, const struct cmd *cmd, enum cmd_class class)
 {
-    return c->worker->server->is_cluster && c->pinned != NULL && !c->expects_multi &&
-           !c->multi_refused && c->place.slot != SLOT_NONE && !pinned_is_subscriber(c) &&
+    return c->worker->server->is_cluster && c->pinned != NULL && !pinned_is_own(c) &&
+           !c->expects_multi && !c->multi_refused && c->place.slot != SLOT_NONE &&
+           !pinned_is_subscriber(c) &&
            (class != CMD_PINNED || (c->place.node != pinned_node(c) &&
                                     !(pinned_is_streaming(c) && stream_is_sharded(cmd))));
 }
@@ -647,13 +625,15 @@ enum dispatch dispatch_request(struct client *c, const struct request_view *view
     if (c->switching || c->nblocked > 0 || (c->pinned != NULL && pinned_is_inside(c))) {
         return DISPATCH_STALL; /* Redis, too, looks at nothing behind a blocked command */
     }
-    if (c->worker->server->is_cluster && !find_place(c, cmd, view)) {
+    if (c->worker->server->is_cluster ? !find_place(c, cmd, view)
+                                      : c->worker->server->to_replicas && redirect_waits(c)) {
         return DISPATCH_STALL;
     }
     bool skips = c->skips_next;
     c->skips_this = skips;
     c->skips_next = false;
-    bool session = class == CMD_PINNED || c->pinned != NULL || c->expects_multi || c->multi_refused;
+    bool session = class == CMD_PINNED || c->pinned != NULL || c->expects_multi ||
+                   c->multi_refused || login_is_own(c);
     if (unlikely(!c->authenticated)) {
         result = before_login(c, cmd, view, owner);
     } else if (c->worker->server->is_cluster && is_outside_session(c, session, class) &&
@@ -732,9 +712,9 @@ void dispatch_again(struct request *request)
         return;
     }
     struct earlier earlier = roads_of(c, &hash, 1, NEW_L1_READ, request->seq);
-    request->attempts++;
-    if (request->attempts > 1 || is_large(worker, hash) ||
-        (earlier.roads != 0 && !may_join_earlier(&earlier))) {
+    bool behind = may_join_earlier(&earlier);
+    request->attempts += !behind;
+    if (!behind && (request->attempts > 1 || is_large(worker, hash) || earlier.roads != 0)) {
         again_on_lane(request, earlier, hash);
         return;
     }
@@ -742,7 +722,7 @@ void dispatch_again(struct request *request)
     query.woken = true;
     switch (l1_get(worker->server->l1, &query, worker->now)) {
     case L1_HIT_NULL:
-        if (!chain_append(&request->reply, null_reply(c))) {
+        if (!chain_append(&request->reply, dispatch_null(c))) {
             client_close(c);
             return;
         }
@@ -757,7 +737,12 @@ void dispatch_again(struct request *request)
         fetch_get(worker, request->node, query.lease);
         return;
     case L1_PASS:
-        again_on_lane(request, earlier, hash);
+        if (behind) { /* that one's lease has ended, and who ended it is about to wake it */
+            request->kind = REQUEST_GET;
+            request_look_again(request);
+        } else {
+            again_on_lane(request, earlier, hash);
+        }
         return;
     }
     client_finish(c, request);

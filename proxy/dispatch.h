@@ -29,6 +29,12 @@ static inline bool dispatch_is_plain(const struct client *c)
            !c->multi_refused && !c->replies_off && !c->skips_next;
 }
 
+/* What a GET of this client gets for a key that does not exist. */
+static inline struct slice dispatch_null(const struct client *c)
+{
+    return c->resp3 ? SLICE("_\r\n") : SLICE("$-1\r\n");
+}
+
 /* dispatch_request for a GET of which parse_get has told that it is one, from a client that is plain, with
  * L1 and not in a cluster. */
 MUST_CHECK enum dispatch dispatch_get(struct client *c, const struct request_view *view,
@@ -38,6 +44,8 @@ MUST_CHECK enum dispatch dispatch_get(struct client *c, const struct request_vie
  * many bytes they took (at most *share requests, which is counted down), 0 if there is none or the client is not in a state for it; what follows is for
  * dispatch_request. No request may be half parsed, and dispatch_may_hit has to be true. */
 size_t dispatch_hits(struct client *c, struct slice in, unsigned *share);
+/* A hint, for GETs that go one by one: at how many of them at the start of the input L1 begins to look. */
+unsigned dispatch_look_ahead(const struct client *c, struct slice in);
 
 /* Sends the request on a lane, as of class `class` (not GET, MGET or local). */
 MUST_CHECK enum dispatch dispatch_forward(struct client *c, const struct cmd *cmd,

@@ -9,6 +9,7 @@
 #include "facade.h"
 
 #include "local.h"
+#include "login.h"
 #include "profile.h"
 #include "../resp/write.h"
 
@@ -222,6 +223,9 @@ bool facade_takes(struct client *c, const struct cmd *cmd, const struct request_
     }
     if (is(cmd, "countkeysinslot") || is(cmd, "getkeysinslot")) {
         if (find_owner(c, view)) {
+            if (login_is_own(c)) {
+                return false; /* on its own connection */
+            }
             *result = dispatch_forward(c, cmd, CMD_NONE, view, owner);
         }
         return true;

@@ -30,7 +30,8 @@ struct fanout {
     struct post post;
     struct request *request;
     enum cmd_spread how;
-    uint16_t node; /* SCAN: whose reply it is */
+    uint16_t node; /* SCAN: whose reply it is, */
+    uint16_t name; /* and what its cursors call it */
     bool failed;
     size_t left; /* parts that have a client */
     size_t nparts;
@@ -59,16 +60,39 @@ static uint16_t primary_from(const struct topology *topology, uint32_t from)
     return TOPOLOGY_NONE;
 }
 
+/* What a cursor calls the node: its index may stand for another one later, and an older cursor would go on there. */
+#define SCAN_ERAS ((SPREAD_SCAN_NODES - 1) / TOPOLOGY_NODES_MAX)
+
+static uint16_t scan_name(const struct topology *topology, uint16_t index)
+{
+    uint64_t era = node_era(topology_node(topology, index)) % SCAN_ERAS;
+    return (uint16_t)(era * TOPOLOGY_NODES_MAX + index);
+}
+
+/* TOPOLOGY_NONE: it is gone. */
+static uint16_t scan_node(const struct topology *topology, uint16_t name)
+{
+    uint16_t index = name % TOPOLOGY_NODES_MAX;
+    bool is_it = index < topology_count(topology) && scan_name(topology, index) == name &&
+                 topology_role(topology, index) == TOPOLOGY_PRIMARY;
+    return is_it ? index : TOPOLOGY_NONE;
+}
+
 static bool answer_scan(const struct fanout *fanout, struct slice reply, struct chain *out)
 {
-    struct spread_scan next = {.node = fanout->node};
+    const struct topology *topology = fanout->request->worker->server->topology;
+    struct spread_scan next = {.node = fanout->name};
     if (!spread_scan_next(reply, &next.cursor)) {
         return chain_append(out, reply); /* an error */
     }
     if (next.cursor == 0) {
-        next.node = primary_from(fanout->request->worker->server->topology, fanout->node + 1U);
+        uint16_t node = primary_from(topology, fanout->node + 1U);
+        if (node == TOPOLOGY_NONE) {
+            return spread_scan_reply(reply, NULL, out);
+        }
+        next.node = scan_name(topology, node);
     }
-    return spread_scan_reply(reply, next.node == TOPOLOGY_NONE ? NULL : &next, out);
+    return spread_scan_reply(reply, &next, out);
 }
 
 /* All replies, one behind the other in one piece; NULL: memory is out. */
@@ -242,23 +266,15 @@ static bool add_part(struct fanout *fanout, struct client *c, uint16_t node, siz
     return true;
 }
 
-static struct blob *blob_of(struct chain *chain)
-{
-    struct blob *blob = blob_try(chain->bytes);
-    if (blob != NULL) {
-        chain_take(chain, blob->p);
-    }
-    return blob;
-}
-
 /* One part: its commands find their nodes by their keys. */
 static bool begin_by_slot(struct fanout *fanout, struct client *c, const struct request_view *view)
 {
     struct chain commands;
     size_t n = 0;
     chain_init(&commands);
-    struct blob *in =
-        spread_split(fanout->how, view, topology_slot, &commands, &n) ? blob_of(&commands) : NULL;
+    struct blob *in = spread_split(fanout->how, view, topology_slot, &commands, &n)
+                          ? chain_take_blob(&commands)
+                          : NULL;
     bool ok = in != NULL && add_part(fanout, c, TOPOLOGY_NONE, n, in);
     blob_unref(in);
     chain_fini(&commands);
@@ -271,15 +287,17 @@ static bool begin_scan(struct fanout *fanout, struct client *c, const struct req
     struct spread_scan scan = {0};
     struct chain command;
     bug_on(!spread_scan_read(view->argv[1], &scan)); /* looked at before */
-    if (scan.begins || scan.node >= topology_count(topology) ||
-        topology_role(topology, scan.node) != TOPOLOGY_PRIMARY) {
+    fanout->node = scan.begins ? TOPOLOGY_NONE : scan_node(topology, scan.node);
+    if (fanout->node == TOPOLOGY_NONE) {
         /* its node is gone: what it had may be anywhere now, so all of it again */
-        scan = (struct spread_scan){.node = primary_from(topology, 0)};
+        scan.cursor = 0;
+        fanout->node = primary_from(topology, 0);
     }
-    fanout->node = scan.node;
+    fanout->name = fanout->node == TOPOLOGY_NONE ? 0 : scan_name(topology, fanout->node);
     chain_init(&command);
-    struct blob *in = spread_scan_request(view, scan.cursor, &command) ? blob_of(&command) : NULL;
-    bool ok = in != NULL && add_part(fanout, c, scan.node, 1, in);
+    struct blob *in =
+        spread_scan_request(view, scan.cursor, &command) ? chain_take_blob(&command) : NULL;
+    bool ok = in != NULL && add_part(fanout, c, fanout->node, 1, in);
     blob_unref(in);
     chain_fini(&command);
     return ok;

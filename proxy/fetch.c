@@ -15,6 +15,7 @@
 #include "fetch.h"
 
 #include "dispatch.h"
+#include "forward.h"
 #include "redirect.h"
 #include "../resp/write.h"
 
@@ -190,7 +191,7 @@ static void flight_destroy(struct flight *flight)
     if (flight->value != flight->small) {
         mem_free(flight->value);
     }
-    if (worker->nflights >= FLIGHTS_MAX) {
+    if (worker->nflights == FLIGHTS_MAX) {
         mem_free(flight);
         return;
     }
@@ -214,6 +215,9 @@ static void begin_value(struct flight *flight, const struct reply_piece *piece)
 {
     struct worker *worker = flight->worker;
     struct l1 *l1 = worker->server->l1;
+    if (!MUTANT(R3b)) {
+        l1_lease_await(flight->lease, false);
+    }
     flight->is_null = piece->is_null;
     flight->is_error = piece->type == '-';
     bool is_value = piece->type == '$' || piece->type == '_' || piece->type == '-';
@@ -320,6 +324,7 @@ void fetch_get(struct worker *worker, uint16_t node, struct l1_lease *lease)
     }
     flight->node = node;
     flight->lease = lease;
+    l1_lease_await(lease, true);
     if (!submit_get(flight)) {
         COUNT(worker, fetches_failed, 1);
         l1_abandon(worker->server->l1, &flight->lease);
@@ -327,6 +332,35 @@ void fetch_get(struct worker *worker, uint16_t node, struct l1_lease *lease)
         return;
     }
     COUNT(worker, fetches, 1);
+}
+
+/* For a lease that no reader asks for. */
+static struct l1_query query_of(struct worker *worker, uint16_t node, uint32_t db, struct slice key,
+                                uint64_t hash)
+{
+    return (struct l1_query){
+        .key = key,
+        .hash = hash,
+        .db = db,
+        .cover = feed_cover(worker_feed(worker, node), key),
+        .fetcher = (uint16_t)worker->index,
+    };
+}
+
+void fetch_again(const struct request *write, struct slice key, uint64_t hash)
+{
+    struct worker *worker = write->worker;
+    const struct feed *feed = worker_feed(worker, write->node);
+    if (feed == NULL || !feed_is_up(feed) ||
+        forward_is_full(worker, write->node, write->db, write->resp3, ROAD_FILL)) {
+        return;
+    }
+    struct l1_query query = query_of(worker, write->node, write->db, key, hash);
+    struct l1_lease *lease = l1_lease_again(worker->server->l1, &query, worker->now);
+    if (lease != NULL) {
+        COUNT(worker, fetches_again, 1);
+        fetch_get(worker, write->node, lease);
+    }
 }
 
 /* ---- MGET ------------------------------------------------------------------------------------ */
@@ -635,15 +669,10 @@ static char *lease_keys(struct request *request, const struct request_view *view
     for (uint32_t i = 0; more && i < request->nkeys; i++) {
         more = arg_walk_next(&walk, &key);
         bug_on(!more);
-        struct l1_query query = {
-            .key = key,
-            .hash = request->hashes[i],
-            .db = request->db,
-            .slot = request->slot,
-            .slot_generation = request->client->place.generation,
-            .cover = feed_cover(worker_feed(worker, request->node), key),
-            .fetcher = (uint16_t)worker->index,
-        };
+        struct l1_query query =
+            query_of(worker, request->node, request->db, key, request->hashes[i]);
+        query.slot = request->slot;
+        query.slot_generation = request->client->place.generation;
         request->mget->leases[i] = l1_lease_try(worker->server->l1, &query, worker->now);
         if (request->mget->leases[i] != NULL) {
             request->mget->leased++;

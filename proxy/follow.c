@@ -79,6 +79,7 @@ static struct sentinel *create_sentinel(const struct server *server, struct ev_l
         .loop = loop,
         .node = topology_node(server->topology, 0),
         .master = conf->sentinel_master,
+        .topology = server->to_replicas ? server->topology : NULL,
         .peer =
             {
                 .resolver = server->resolver,
@@ -105,8 +106,9 @@ static struct sentinel *create_sentinel(const struct server *server, struct ev_l
 
 /* One may stand in front of a replica on purpose: only a change of role is another server (a master that
  * becomes a replica closes no connection, and what L1 has from before may not be what it has now). */
-static void on_role(bool is_master, void *ctx)
+static void on_role(bool is_master, const struct answer *answer, void *ctx)
 {
+    (void)answer;
     struct follow *follow = ctx;
     if (follow->role_known && follow->is_master != is_master) {
         log_event(LOG_WARN, "%s is a %s now; what L1 has from it is void, its connections are new",

@@ -16,12 +16,14 @@
 #include "forward.h"
 
 #include "batch.h"
+#include "echo.h"
 #include "fence.h"
 #include "info.h"
 #include "login.h"
 #include "pinned.h"
 #include "redirect.h"
 #include "session.h"
+#include "standin.h"
 #include "switch.h"
 #include "../resp/scripts.h"
 #include "../resp/write.h"
@@ -39,6 +41,11 @@ static void on_lost(struct call *call, enum call_loss loss);
 
 static const struct call_ops lane_ops = {.reply = on_reply, .lost = on_lost};
 
+bool forward_is_call(const struct call *call)
+{
+    return call->ops == &lane_ops;
+}
+
 struct conn *forward_lane(struct worker *worker, uint16_t node, uint32_t db, bool resp3,
                           enum road road)
 {
@@ -54,7 +61,7 @@ static const char *name_of_node(const struct request *request)
     return node_name(topology_node(request->worker->server->topology, request->node));
 }
 
-static struct conn *lane_of(const struct request *request)
+struct conn *forward_lane_of(const struct request *request)
 {
     return forward_lane(request->worker, request->node, request->db, request->resp3, request->road);
 }
@@ -115,6 +122,7 @@ static void settle_unknown(struct request *request)
     }
     switch (mode) {
     case CONF_UNKNOWN_FENCE:
+        l1_unknown_end(worker->server->l1);
         if (!fence_join(worker, request)) {
             l1_drop_all(worker->server->l1);
         }
@@ -199,6 +207,8 @@ static __attribute__((noinline)) void settle_in_l1(struct request *request,
                (request->class == CMD_UNKNOWN || was_executed(request, piece))) {
         /* lost, or nobody there to be told: its pushes do, in their time */
         settle_unknown(request);
+    } else if (request->class == CMD_UNKNOWN) {
+        l1_unknown_end(l1);
     }
 }
 
@@ -232,7 +242,10 @@ static void begin(struct request *request)
     request->settled = false;
     bool begins = request_writes(request) && !request->wide && !request->unbegun;
     if (begins && request->nkeys > 0 && request->worker->server->caching) {
-        l1_write_begin(request->worker->server->l1, request->hashes, request->nkeys);
+        struct l1_begun begun =
+            l1_write_begin(request->worker->server->l1, request->hashes, request->nkeys);
+        request->version = begun.version;
+        request->was_hit = begun.was_hit;
     }
 }
 
@@ -248,58 +261,28 @@ static char *take_reply(struct request *request)
     return text;
 }
 
-/* INFO: our section goes behind the server's text, inside the same bulk (in RESP3 a verbatim string). */
-static bool complete_info(struct request *request)
-{
-    size_t n = request->reply.bytes;
-    size_t ours = 0;
-    char *text = take_reply(request);
-    char *section = info_section(request->worker, &ours);
-    bool ok = text != NULL && section != NULL;
-    if (ok) {
-        const char *body = memchr(text, '\n', n);
-        bool is_bulk = (text[0] == '$' || text[0] == '=') && body != NULL &&
-                       n >= (size_t)(body + 1 - text) + 2;
-        if (is_bulk) {
-            struct slice theirs = slice_of(body + 1, n - (size_t)(body + 1 - text) - 2);
-            char header[RESP_HEADER_MAX];
-            size_t h = resp_header(header, text[0], (int64_t)(theirs.n + 2 + ours));
-            ok = chain_append(&request->reply, slice_of(header, h)) &&
-                 chain_append(&request->reply, theirs) &&
-                 chain_append(&request->reply, SLICE("\r\n")) &&
-                 chain_append(&request->reply, slice_of(section, ours)) &&
-                 chain_append(&request->reply, SLICE("\r\n"));
-        } else {
-            ok = chain_append(&request->reply, slice_of(text, n)); /* an error: as it is */
-        }
-    }
-    mem_free(text);
-    mem_free(section);
-    return ok;
-}
-
-/* HELLO: the id is that of the client here, not that of the connection that asked. */
-static bool complete_hello(struct request *request)
+bool forward_put_hello(struct chain *out, struct slice text, uint64_t client_id)
 {
     static const char label[] = "$2\r\nid\r\n:";
+    const char *end = text.p + text.n;
+    const char *id = memmem(text.p, text.n, label, sizeof(label) - 1);
+    const char *cr =
+        id == NULL ? NULL : memchr(id + sizeof(label), '\r', (size_t)(end - (id + sizeof(label))));
+    if (cr == NULL) {
+        return chain_append(out, text); /* an error: as it is */
+    }
+    return chain_append(out, slice_of(text.p, (size_t)(id - text.p))) &&
+           chain_append(out, slice_of(label, sizeof(label) - 2)) &&
+           resp_integer(out, (int64_t)client_id) &&
+           chain_append(out, slice_of(cr + 2, (size_t)(end - (cr + 2))));
+}
+
+static bool complete_hello(struct request *request)
+{
     size_t n = request->reply.bytes;
     char *text = take_reply(request);
-    if (text == NULL) {
-        return false;
-    }
-    const char *id = memmem(text, n, label, sizeof(label) - 1);
-    const char *cr =
-        id == NULL ? NULL
-                   : memchr(id + sizeof(label), '\r', n - (size_t)(id + sizeof(label) - text));
-    bool ok;
-    if (cr == NULL) {
-        ok = chain_append(&request->reply, slice_of(text, n)); /* an error: as it is */
-    } else {
-        ok = chain_append(&request->reply, slice_of(text, (size_t)(id - text))) &&
-             chain_append(&request->reply, slice_of(label, sizeof(label) - 2)) &&
-             resp_integer(&request->reply, (int64_t)request->client->id) &&
-             chain_append(&request->reply, slice_of(cr + 2, n - (size_t)(cr + 2 - text)));
-    }
+    bool ok =
+        text != NULL && forward_put_hello(&request->reply, slice_of(text, n), request->client->id);
     mem_free(text);
     return ok;
 }
@@ -313,6 +296,14 @@ static void remember_size(struct request *request, const struct reply_piece *pie
     }
 }
 
+/* The first bytes of the reply are here, and none has been passed on. May close the client. */
+static inline void take_effect(struct request *request, const struct reply_piece *piece)
+{
+    settle(request, piece);
+    remember_size(request, piece);
+    echo_stored(request, request->was_hit, piece->type == '-');
+}
+
 /* What the server says to something that cannot be queued here, and that will be aborted: if it is an
  * error, its client is to hear it. False: it was executed, there was no MULTI; or memory is out. */
 static bool keep_refusal(struct request *request, const struct reply_piece *piece)
@@ -321,23 +312,34 @@ static bool keep_refusal(struct request *request, const struct reply_piece *piec
                               : slice_eq(piece->bytes, SLICE("+QUEUED\r\n"));
 }
 
+static bool put_refusal(struct request *request)
+{
+    const char *name = request->cmd->name;
+    if (request->reply.bytes > 0) {
+        return true; /* in the server's own words */
+    }
+    if (request->crosses) {
+        return resp_error(&request->reply, CROSSSLOT);
+    }
+    if (strcmp(name, "sync") == 0 || strcmp(name, "psync") == 0) {
+        return resp_error(&request->reply, "ERR Command not allowed inside a transaction");
+    }
+    return resp_errorf(&request->reply, "ERR '%s' is not available inside MULTI through Nearside",
+                       name);
+}
+
 /* Inside MULTI, something that cannot be queued here: the server has refused what was sent in its
- * place, and EXEC will abort. */
+ * place, and EXEC will abort. (Or it has executed it: then there may be a fence.) */
 static void answer_refused(struct request *request)
 {
     struct client *c = request->client;
-    request->kind = REQUEST_HELD;
-    bool ok = request->reply.bytes > 0 /* in the server's own words */
-                  ? true
-                  : request->crosses
-                        ? resp_error(&request->reply, CROSSSLOT)
-                        : resp_errorf(&request->reply,
-                                      "ERR '%s' is not available inside MULTI through Nearside",
-                                      request->cmd->name);
-    if (ok) {
-        client_finish(c, request);
-    } else {
+    request->kind = request->fencing ? request->kind : REQUEST_HELD;
+    if (!put_refusal(request)) {
         client_close(c);
+    } else if (request->fencing) {
+        request->complete = true;
+    } else {
+        client_finish(c, request);
     }
 }
 
@@ -361,18 +363,20 @@ static __attribute__((noinline)) void on_other_reply(struct request *request,
     if (piece->type == '-' && piece->first && redirect_takes(request, piece)) {
         return; /* it was not executed */
     }
-    if (request->probes && login_probed(request, piece)) {
+    if ((request->enters && login_entered(request, piece)) ||
+        (request->probes && login_probed(request, piece))) {
         return;
     }
     bool reselected = request->reselects && login_reselected(request, piece);
     if (piece->first && !reselected) {
-        settle(request, piece);
-        remember_size(request, piece);
+        take_effect(request, piece);
+        c = request->client;
         if (request->streams && (piece->type == '*' || piece->type == '>')) {
             request->silent = false; /* confirmations always show */
         }
         if (request->road == ROAD_PINNED && c != NULL) {
             pinned_follow(c, request, piece);
+            c = request->client; /* it may have been closed */
         }
     }
     if (request->names_script && piece->last && slice_starts(piece->bytes, SLICE("$40\r\n"))) {
@@ -411,13 +415,17 @@ static __attribute__((noinline)) void on_other_reply(struct request *request,
     if (request->streams && session_goes_on(c, request)) {
         return;
     }
+    if (request->executes) {
+        standin_executed(c, request);
+        return;
+    }
     if (request->selects) {
         c->db = piece->type == '+' ? request->db : c->db;
     }
     if (request->greets) {
         c->resp3 = greeted(request, piece) ? request->resp3 : c->resp3;
     }
-    if ((request->completes_info && !complete_info(request)) ||
+    if ((request->completes_info && !info_complete(request->worker, &request->reply)) ||
         (request->greets && !complete_hello(request))) {
         client_close(c);
         request_destroy(request);
@@ -433,8 +441,7 @@ static void on_reply(struct call *call, const struct reply_piece *piece)
         on_other_reply(request, piece);
         return;
     }
-    settle(request, piece);
-    remember_size(request, piece);
+    take_effect(request, piece);
     if (request->client == NULL || !client_pass(request->client, request, piece->bytes)) {
         request_destroy(request);
     }
@@ -444,8 +451,13 @@ static void on_reply(struct call *call, const struct reply_piece *piece)
 
 void forward_refuse(struct request *request, const char *text)
 {
-    struct client *c = request->client;
     COUNT(request->worker, upstream_errors, request->commands - request->done);
+    echo_give_up(request, false);
+    struct client *c = request->client;
+    if (c == NULL) {
+        request_destroy(request);
+        return;
+    }
     request->kind = REQUEST_HELD; /* nothing else holds it any more */
     for (uint32_t i = request->done; i < request->commands; i++) {
         if (!resp_error(&request->reply, text)) {
@@ -460,7 +472,7 @@ void forward_refuse(struct request *request, const char *text)
  * words. */
 static void fail_switch(struct request *request)
 {
-    struct conn *lane = lane_of(request);
+    struct conn *lane = forward_lane_of(request);
     chain_fini(&request->reply);
     if (resp_error(&request->reply, conn_error(lane))) {
         request->kind = REQUEST_HELD;
@@ -494,7 +506,7 @@ static bool fail_occupied(struct request *request, const struct conn *lane)
 void forward_fail(struct request *request, const char *why)
 {
     if ((request->selects || request->greets) && request->road != ROAD_PINNED &&
-        conn_is_refused(lane_of(request))) {
+        conn_is_refused(forward_lane_of(request))) {
         fail_switch(request);
         return;
     }
@@ -516,6 +528,8 @@ void forward_fenced(struct request *request)
         }
     } else if (c == NULL) {
         request_destroy(request);
+    } else if (request->executes) {
+        standin_executed(c, request);
     } else {
         client_answered(c, request);
     }
@@ -537,7 +551,7 @@ void forward_lost(struct request *request, enum call_loss loss)
 {
     bool pinned = request->road == ROAD_PINNED;
     if (loss == LOSS_UNSENT &&
-        fail_occupied(request, pinned ? pinned_conn_of(request) : lane_of(request))) {
+        fail_occupied(request, pinned ? pinned_conn_of(request) : forward_lane_of(request))) {
         return;
     }
     if (loss == LOSS_UNSENT || request->readonly) {
@@ -569,8 +583,9 @@ bool forward_is_overtaken(const struct request *request)
 static void on_lost(struct call *call, enum call_loss loss)
 {
     struct request *request = container_of(call, struct request, call);
-    struct client *c = request->client;
     settle(request, NULL);
+    echo_give_up(request, true);
+    struct client *c = request->client;
     if (request->fencing) {
         lose_fenced(request);
         return;
@@ -597,7 +612,7 @@ static void on_lost(struct call *call, enum call_loss loss)
     }
     if ((request->readonly || MUTANT(W2)) && request->attempts == 0 &&
         request->road != ROAD_PINNED && !forward_is_overtaken(request) &&
-        conn_accepts(lane_of(request))) {
+        conn_accepts(forward_lane_of(request))) {
         request->attempts++;
         request->preface = 0;
         COUNT(request->worker, resends, 1);
@@ -605,89 +620,6 @@ static void on_lost(struct call *call, enum call_loss loss)
         return;
     }
     forward_lost(request, loss);
-}
-
-/* ---- Retired lanes --------------------------------------------------------------------------- */
-
-/* Takes the reply to a read that has been sent again. */
-static void on_ghost_reply(struct call *call, const struct reply_piece *piece)
-{
-    if (piece->last && call->replies == 0) {
-        mem_free(call);
-    }
-}
-
-static void on_ghost_lost(struct call *call, enum call_loss loss)
-{
-    (void)loss;
-    mem_free(call);
-}
-
-static const struct call_ops ghost_ops = {.reply = on_ghost_reply, .lost = on_ghost_lost};
-
-struct again {
-    struct request **requests;
-    size_t n, cap;
-    bool behind_head;
-};
-
-/* Reads see what their client did before, and nothing it did after: then they may move. The oldest
- * call stays: it is what the others wait for, and would keep them waiting on the next lane again. */
-static bool may_move(const struct request *request)
-{
-    const struct client *c = request->client;
-    if (c == NULL || !request->readonly || request->attempts > 0 || request->arrived > 0 ||
-        request->raw.n == 0 || request->holds || request->fencing ||
-        forward_is_overtaken(request)) {
-        return false;
-    }
-    for (uint32_t i = 0; i < request->nkeys; i++) {
-        if (order_find(&request->worker->order, c, request->hashes[i], request->seq) != NULL) {
-            return false;
-        }
-    }
-    return request->worker->server->conf->proxy_order != CONF_ORDER_STRICT;
-}
-
-static struct call *stand_in(struct call *call, void *ctx)
-{
-    struct again *again = ctx;
-    bool is_head = !again->behind_head;
-    again->behind_head = true;
-    bool batch = batch_is_call(call);
-    if (is_head || (!batch && call->ops != &lane_ops) || again->n == again->cap) {
-        return call;
-    }
-    struct request *request = container_of(call, struct request, call);
-    bool may = batch ? batch_may_move(request) : may_move(request);
-    struct call *ghost = may ? mem_try_zero(sizeof(*ghost)) : NULL;
-    if (ghost == NULL) {
-        return call;
-    }
-    ghost->ops = &ghost_ops;
-    again->requests[again->n++] = request;
-    return ghost;
-}
-
-void forward_retired(struct worker *worker, struct conn *lane)
-{
-    struct again again = {.cap = conn_pending(lane)};
-    again.requests = mem_try(again.cap * sizeof(struct request *));
-    if (again.requests == NULL) {
-        return;
-    }
-    conn_stand_in(lane, stand_in, &again);
-    for (size_t i = 0; i < again.n; i++) {
-        struct request *request = again.requests[i];
-        if (request->batch != NULL) {
-            batch_again(request);
-            continue;
-        }
-        request->attempts++;
-        COUNT(worker, resends, 1);
-        forward_request(request, request->raw, request->raw_blob);
-    }
-    mem_free(again.requests);
 }
 
 /* ---- Submission ------------------------------------------------------------------------------ */
@@ -752,7 +684,7 @@ void forward_unsent(struct request *request, const struct conn *lane, enum conn_
 void forward_request(struct request *request, struct slice raw, struct blob *owner)
 {
     bool pinned = request->road == ROAD_PINNED;
-    struct conn *lane = pinned ? pinned_conn_of(request) : lane_of(request);
+    struct conn *lane = pinned ? pinned_conn_of(request) : forward_lane_of(request);
     begin(request);
     if (MUTANT(X2) && request->class == CMD_UNKNOWN) {
         (void)!fence_join(request->worker, request);

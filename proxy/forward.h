@@ -10,6 +10,8 @@
 /* The lane for a node, a db, a protocol and a road (ROAD_LANE, ROAD_BULK or ROAD_REPLICA). */
 struct conn *forward_lane(struct worker *worker, uint16_t node, uint32_t db, bool resp3,
                           enum road road);
+/* The lane a request is or was on. */
+struct conn *forward_lane_of(const struct request *request);
 
 /* Has the lane (or, for ROAD_FILL, the fill connection) more waiting than it should (back-pressure: the client's input waits)? */
 bool forward_is_full(struct worker *worker, uint16_t node, uint32_t db, bool resp3, enum road road);
@@ -18,9 +20,11 @@ bool forward_is_full(struct worker *worker, uint16_t node, uint32_t db, bool res
  * (W1). When the lane takes nothing it is answered with an error at once. */
 void forward_request(struct request *request, struct slice raw, struct blob *owner);
 
-/* The lane was retired (upstream.h): reads that wait on it behind something else are sent again, if
- * nothing of their client keeps them in their place. */
-void forward_retired(struct worker *worker, struct conn *lane);
+/* The reply to a HELLO, with the client's id in it. */
+MUST_CHECK bool forward_put_hello(struct chain *out, struct slice reply, uint64_t client_id);
+
+/* Is it that of a request which forward_request has sent? */
+bool forward_is_call(const struct call *call);
 
 /* It will not be sent (again), and was never executed: its effect on L1 ends. */
 void forward_drop(struct request *request);

@@ -8,6 +8,7 @@
 #include "../upstream/cluster.h"
 
 #include "../resp/learnt.h"
+#include "../resp/write.h"
 #include "../upstream/sentinel.h"
 
 #include "../conf/mem.h"
@@ -213,7 +214,7 @@ static void add_upstream(struct text *text, const struct server *server, uint16_
         (unsigned long long)sums.fills_up, (unsigned long long)sums.lanes,
         (unsigned long long)sums.lanes_up, (unsigned long long)sums.pending,
         (unsigned long long)sums.queued, (unsigned long long)node_generation(node));
-    if (server->is_cluster) {
+    if (server->max_nodes > 1) {
         add(text, ",role=%s,slots=%u", ROLES[topology_role(server->topology, index)],
             topology_slots_of(server->topology, index));
     }
@@ -278,4 +279,28 @@ char *info_section(struct worker *worker, size_t *length)
     }
     *length = text.n;
     return text.p;
+}
+
+bool info_complete(struct worker *worker, struct chain *reply)
+{
+    size_t ours = 0;
+    struct blob *theirs = chain_take_blob(reply);
+    char *section = info_section(worker, &ours);
+    bool ok = theirs != NULL && section != NULL;
+    const char *body = ok ? memchr(theirs->p, '\n', theirs->n) : NULL;
+    bool is_bulk = body != NULL && (theirs->p[0] == '$' || theirs->p[0] == '=') &&
+                   theirs->n >= (size_t)(body + 1 - theirs->p) + 2;
+    if (is_bulk) {
+        struct slice text = slice_of(body + 1, theirs->n - (size_t)(body + 1 - theirs->p) - 2);
+        char header[RESP_HEADER_MAX];
+        size_t h = resp_header(header, theirs->p[0], (int64_t)(text.n + 2 + ours));
+        ok = chain_append(reply, slice_of(header, h)) && chain_append(reply, text) &&
+             chain_append(reply, SLICE("\r\n")) && chain_append(reply, slice_of(section, ours)) &&
+             chain_append(reply, SLICE("\r\n"));
+    } else if (ok) {
+        ok = chain_append(reply, slice_of(theirs->p, theirs->n)); /* an error: as it is */
+    }
+    blob_unref(theirs);
+    mem_free(section);
+    return ok;
 }

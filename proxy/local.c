@@ -23,28 +23,23 @@
 
 #define WRONG_PASSWORD "WRONGPASS invalid username-password pair or user is disabled."
 
-/* Nearside has one user, "default"; without a password of its own any will do, as in Redis. Says what
- * is wrong, or NULL. */
+/* With proxy.password Nearside has one user, "default". Says what is wrong, or NULL. */
 static const char *log_in(struct client *c, struct slice user, struct slice password)
 {
     const struct server *server = c->worker->server;
     bool known = slice_eq(user, SLICE("default"));
-    if (known && (!server->asks_password || login_is_password(server->password, password))) {
+    if (known && login_is_password(server->password, password)) {
         c->authenticated = true;
         return NULL;
     }
     COUNT(c->worker, logins_failed, 1);
-    return known || server->asks_password ? WRONG_PASSWORD : LOGIN_IN_CLUSTER;
+    return WRONG_PASSWORD;
 }
 
 static bool answer_auth(struct client *c, const struct request_view *view, struct chain *out)
 {
     if (view->argc > 3) {
         return resp_error(out, "ERR syntax error");
-    }
-    if (view->argc == 2 && !c->worker->server->asks_password) {
-        return resp_error(out, "ERR AUTH <password> called without any password configured for the "
-                               "default user. Are you sure your configuration is correct?");
     }
     struct slice user = view->argc == 2 ? SLICE("default") : view->argv[1];
     const char *wrong = log_in(c, user, view->argv[view->argc - 1]);
@@ -133,7 +128,7 @@ bool local_hello(struct client *c, const struct request_view *view, struct local
 static bool may_be_occupied(const struct client *c)
 {
     const struct server *server = c->worker->server;
-    return server->max_nodes == 1 && c->pending == 0 &&
+    return !server->is_cluster && c->pending == 0 &&
            node_is_occupied(topology_node(server->topology, 0), c->worker->now) &&
            conn_accepts(forward_lane(c->worker, 0, 0, c->resp3, ROAD_BULK));
 }
@@ -179,7 +174,9 @@ void local_reset(struct client *c)
     c->authenticated = !server->asks_password;
     c->anonymous = login_is_asked(server);
     c->replies_off = c->skips_this = c->skips_next = false;
-    c->no_evict = c->no_touch = false;
+    if (nodes_are_at_least(server, 7, 2)) {
+        c->no_evict = c->no_touch = false;
+    }
     struct chain *out = client_reply_begin(c);
     if (out != NULL) {
         client_reply_finish(c, profile_set_name(c, SLICE("")) && profile_set_user(c, SLICE("")) &&
@@ -225,10 +222,10 @@ void local_answer(struct client *c, const struct cmd *cmd, const struct request_
                              : resp_error(out, "ERR This instance has cluster support disabled");
         break;
     case LOCAL_HTTP:
-        /* a browser was made to send this: closed without a word, as Redis does; forwarded, it would
-         * make Redis close the shared connection */
+        /* a browser was made to send this: closed without a word, even about what came before it, as
+         * Redis does; forwarded, it would make Redis close the shared connection */
         client_reply_cancel(c);
-        client_end(c);
+        client_close(c);
         return;
     case LOCAL_CLIENT: /* these have functions of their own */
     case LOCAL_HELLO:

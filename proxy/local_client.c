@@ -426,7 +426,8 @@ static void unblock(const struct asked *a)
 static bool kills_user(const struct client *c, const struct request_view *view)
 {
     bool kills = false;
-    if (!local_arg_is(view, 1, "KILL") || !login_is_at_redis(c->worker->server)) {
+    if (!local_arg_is(view, 1, "KILL") || !login_is_at_redis(c->worker->server) ||
+        c->worker->server->is_cluster) {
         return false;
     }
     for (int i = 2; i + 1 < view->nargv; i += 2) {

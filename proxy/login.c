@@ -20,15 +20,13 @@
 #include "pinned.h"
 #include "profile.h"
 #include "session.h"
+#include "standin.h"
 #include "../resp/write.h"
 
 #include <inttypes.h>
 #include <stdio.h>
 
 #define CREDENTIAL_MAX 1024
-
-/* No integer, no name for a client, no option of CLIENT or INFO, no address. */
-#define NONSENSE "$3\r\n? ?\r\n"
 
 static const struct node *node_of(const struct server *server)
 {
@@ -37,18 +35,24 @@ static const struct node *node_of(const struct server *server)
 
 bool login_is_at_redis(const struct server *server)
 {
-    return !server->asks_password && !server->is_cluster;
+    return !server->asks_password;
 }
 
 bool login_is_asked(const struct server *server)
 {
-    return login_is_at_redis(server) && node_asks_login(node_of(server));
+    /* of a cluster that asks, and is not told, no map is known, and nobody gets so far */
+    return login_is_at_redis(server) && !server->is_cluster && node_asks_login(node_of(server));
 }
 
 bool login_is_ours(const struct server *server, struct slice user)
 {
     const char *ours = login_is_at_redis(server) ? server->conf->upstream_user : "";
     return slice_eq(user, ours[0] == '\0' ? SLICE("default") : slice_str(ours));
+}
+
+bool login_is_own(const struct client *c)
+{
+    return pinned_is_own(c) || unlikely(c->part_of != NULL && c->profile != NULL);
 }
 
 bool login_is_password(const char *password, struct slice said)
@@ -67,11 +71,12 @@ bool login_is_known(const struct client *c, struct slice user, struct slice pass
     char ours[CREDENTIAL_MAX];
     char secret[CREDENTIAL_MAX];
     char err[ERR_MAX];
-    if (!login_is_ours(server, user) || pinned_is_own(c) || c->anonymous) {
+    if (!login_is_ours(server, user) || pinned_is_own(c) || c->anonymous ||
+        c->place.node == TOPOLOGY_NONE) {
         return false;
     }
-    bool known = node_credentials(topology_node(server->topology, 0), ours, sizeof(ours), secret,
-                                  sizeof(secret), err) &&
+    bool known = node_credentials(topology_node(server->topology, c->place.node), ours,
+                                  sizeof(ours), secret, sizeof(secret), err) &&
                  secret[0] != '\0' && login_is_password(secret, password);
     explicit_bzero(secret, sizeof(secret));
     return known;
@@ -91,6 +96,7 @@ static struct login read_login(const struct request_view *view)
     struct slice word;
     if (!slice_eq_nocase(view->argv[0], SLICE("HELLO"))) {
         login.user = view->argc == 2 ? SLICE("default") : view->argv[1];
+        login.password = view->argv[view->argc - 1]; /* not followed with more arguments */
         return login;
     }
     arg_walk_init(&walk, view);
@@ -104,6 +110,13 @@ static struct login read_login(const struct request_view *view)
     return login;
 }
 
+static bool put_hello(struct chain *out, bool resp3, struct slice user, struct slice password)
+{
+    return resp_array(out, 5) && resp_bulk(out, SLICE("HELLO")) &&
+           resp_bulk(out, resp3 ? SLICE("3") : SLICE("2")) && resp_bulk(out, SLICE("AUTH")) &&
+           resp_bulk(out, user) && resp_bulk(out, password);
+}
+
 /* HELLO without SETNAME, which is ours; AUTH as it is. Behind it SELECT, if the connection could not
  * choose its db before. */
 static bool put_login(struct chain *out, const struct client *c, const struct request *request,
@@ -113,10 +126,7 @@ static bool put_login(struct chain *out, const struct client *c, const struct re
     bool ok;
     if (request->greets) {
         struct login login = read_login(view);
-        ok = resp_array(out, 5) && resp_bulk(out, SLICE("HELLO")) &&
-             resp_bulk(out, request->resp3 ? SLICE("3") : SLICE("2")) &&
-             resp_bulk(out, SLICE("AUTH")) && resp_bulk(out, login.user) &&
-             resp_bulk(out, login.password);
+        ok = put_hello(out, request->resp3, login.user, login.password);
     } else {
         ok = chain_append(out, view->raw);
     }
@@ -127,22 +137,13 @@ static bool put_login(struct chain *out, const struct client *c, const struct re
     return resp_array(out, 2) && resp_bulk(out, SLICE("SELECT")) && resp_bulk(out, slice_str(db));
 }
 
-static struct blob *blob_of(struct chain *words)
-{
-    struct blob *blob = blob_try(words->bytes);
-    if (blob != NULL) {
-        chain_take(words, blob->p);
-    }
-    return blob;
-}
-
 /* Enqueued, on a connection that is the client's. */
 static void send_login(struct client *c, struct request *request, const struct request_view *view)
 {
     struct chain words;
     chain_init(&words);
     request->reselects = !pinned_is_at_home(c);
-    struct blob *raw = put_login(&words, c, request, view) ? blob_of(&words) : NULL;
+    struct blob *raw = put_login(&words, c, request, view) ? chain_take_blob(&words) : NULL;
     chain_fini(&words);
     if (raw == NULL) {
         client_close(c);
@@ -166,6 +167,7 @@ static bool enqueue(struct client *c, struct request *request, const struct cmd 
     request->cmd = cmd;
     request->road = ROAD_PINNED;
     request->holds = true;
+    c->place.node = pinned_node(c);
     client_enqueue(c, request);
     return true;
 }
@@ -198,6 +200,10 @@ static enum dispatch log_in(struct client *c, const struct cmd *cmd,
         return DISPATCH_STALL;
     }
     if (greeting == NULL && view->argc <= 3 && is_known_auth(c, view)) {
+        return DISPATCH_DONE;
+    }
+    if (c->place.route == ROUTE_NOWHERE) {
+        client_reply_error(c, ROUTE_NO_NODE);
         return DISPATCH_DONE;
     }
     if (c->pinned == NULL && !take_connection(c)) {
@@ -255,10 +261,12 @@ void login_follow(struct client *c, struct request *request, bool ok)
     }
     bug_on(!request_reparse(request, &view));
     struct login login = read_login(&view);
-    bool shared = login_is_ours(server, login.user) && !node_asks_login(node_of(server));
+    bool shared = login_is_ours(server, login.user) && !login_is_asked(server);
     pinned_own(c, !shared);
+    pinned_enter(c, pinned_node(c), false);
     c->anonymous = false;
     if (!profile_set_user(c, shared ? SLICE("") : login.user) ||
+        !profile_set_password(c, shared || !server->is_cluster ? SLICE("") : login.password) ||
         (login.name.n > 0 && !profile_set_name(c, login.name))) {
         client_end(c);
     }
@@ -276,34 +284,58 @@ bool login_reselected(struct request *request, const struct reply_piece *piece)
     return true;
 }
 
-/* ---- What is answered here ------------------------------------------------------------------ */
+/* ---- On other nodes -------------------------------------------------------------------------- */
 
-/* The same subcommand of CLIENT, or INFO, with nonsense for arguments. */
-static bool put_probe(struct chain *out, const struct cmd *cmd)
+void login_enter(struct client *c, struct request *request)
 {
-    const char *sub = strchr(cmd->name, '|');
-    int64_t extra = cmd->arity > 2 ? cmd->arity - 2 : cmd->arity < -3 ? -cmd->arity - 2 : 1;
-    if (cmd->arity == 2) {
-        extra = 0; /* it takes none, and does nothing */
+    struct chain words;
+    chain_init(&words);
+    struct blob *raw = put_hello(&words, c->resp3, profile_user(c), profile_password(c))
+                           ? chain_take_blob(&words)
+                           : NULL;
+    chain_fini(&words);
+    if (raw == NULL) {
+        client_close(c);
+        return;
     }
-    bool ok = sub == NULL ? resp_array(out, 2) && resp_bulk(out, slice_str(cmd->name))
-                          : resp_array(out, 2 + extra) && resp_bulk(out, SLICE("CLIENT")) &&
-                                resp_bulk(out, slice_str(sub + 1));
-    for (int64_t i = 0; ok && i < extra; i++) {
-        ok = chain_append(out, SLICE(NONSENSE));
-    }
-    return ok;
+    request->enters = true;
+    forward_request(request, slice_of(raw->p, raw->n), NULL);
+    blob_unref(raw);
 }
+
+bool login_entered(struct request *request, const struct reply_piece *piece)
+{
+    struct client *c = request->client;
+    if (piece->first && piece->type == '-') {
+        request->enters = false;
+        COUNT(request->worker, logins_failed, 1);
+        if (c != NULL && c->part_of == NULL && pinned_node(c) == request->node) {
+            client_end(c); /* what it says next would be said as Nearside */
+        }
+        return false;
+    }
+    if (!piece->last) {
+        return true;
+    }
+    request->enters = false;
+    if (c == NULL) {
+        request_destroy(request);
+    } else {
+        pinned_enter(c, request->node, true);
+        session_send_again(c, request);
+    }
+    return true;
+}
+
+/* ---- What is answered here ------------------------------------------------------------------ */
 
 static enum dispatch probe(struct client *c, const struct cmd *cmd, const struct request_view *view)
 {
-    struct chain words;
     if (c->pending > 0) {
         return DISPATCH_STALL;
     }
     struct request *request = request_create(c->worker);
-    chain_init(&words);
-    struct blob *raw = put_probe(&words, cmd) ? blob_of(&words) : NULL;
+    struct blob *raw = standin_command(cmd, view);
     if (request == NULL || raw == NULL) {
         request_destroy(request);
         client_close(c);
@@ -313,7 +345,6 @@ static enum dispatch probe(struct client *c, const struct cmd *cmd, const struct
             forward_request(request, slice_of(raw->p, raw->n), NULL);
         }
     }
-    chain_fini(&words);
     blob_unref(raw);
     return DISPATCH_DONE;
 }
@@ -410,8 +441,13 @@ static bool ask_as_user(struct client *c, const struct cmd *cmd, const struct re
         return true;
     case LOCAL_ECHO:
     case LOCAL_PING:
+        *result = session_request(c, cmd, CMD_NONE, view, owner);
+        return true;
     case LOCAL_READONLY:
     case LOCAL_READWRITE:
+        if (c->worker->server->is_cluster) {
+            return false; /* it is not to know that there is one */
+        }
         *result = session_request(c, cmd, CMD_NONE, view, owner);
         return true;
     default:

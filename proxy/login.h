@@ -1,18 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * login.h: clients that log in at Redis. Without proxy.password, AUTH and HELLO ... AUTH are Redis's
- * business (not in front of a cluster). They are said on a connection of the client's own, and who is
- * somebody else from then on than Nearside is (upstream.user) keeps that connection until RESET, the
- * end, or a login as the one Nearside is: everything it sends goes there, and nothing is answered from
- * L1, since what it may read only Redis knows. Worker's thread only.
+ * business. They are said on a connection of the client's own, and who is somebody else from then on than
+ * Nearside is (upstream.user) keeps that connection until RESET, the end, or a login as the one Nearside is:
+ * everything it sends goes there, and nothing is answered from L1, since what it may read only Redis knows.
+ * In a cluster it has such a connection to each node its commands go to, and what it said is said again on
+ * the others, before anything of its own is. Worker's thread only.
  */
 #pragma once
 
 #include "local.h"
-
-#define LOGIN_IN_CLUSTER                                                                           \
-    "ERR users of Redis's own cannot log in through Nearside in front of a cluster, only "         \
-    "'default'"
 
 /* Are logins Redis's business? */
 bool login_is_at_redis(const struct server *server);
@@ -26,6 +23,9 @@ static inline bool login_is_stranger(const struct client *c)
     return unlikely(!c->authenticated) ||
            (unlikely(c->anonymous) && login_is_asked(c->worker->server));
 }
+
+/* Is the client somebody else than Nearside is, or does it serve a part of such a one's command (fanout.h)? */
+bool login_is_own(const struct client *c);
 
 /* Takes as long for a wrong password as for one that is wrong at its end only. */
 bool login_is_password(const char *password, struct slice said);
@@ -49,6 +49,11 @@ void login_follow(struct client *c, struct request *request, bool ok);
 MUST_CHECK bool login_again(struct request *request);
 /* A piece of the reply to a request that `reselects`. True: of SELECT's, which nobody is to see. */
 MUST_CHECK bool login_reselected(struct request *request, const struct reply_piece *piece);
+/* In a cluster: the request, which is on the client's own connection to request->node and keeps its bytes, is
+ * sent when the client has logged in there. */
+void login_enter(struct client *c, struct request *request);
+/* A piece of the reply to that. False: it is a refusal, and the request's answer; otherwise it was taken. */
+MUST_CHECK bool login_entered(struct request *request, const struct reply_piece *piece);
 /* A piece of a probe's reply. False: it is a refusal, and the client's answer; otherwise it was taken, and
  * with the last piece the request may be gone, and its client closed. */
 MUST_CHECK bool login_probed(struct request *request, const struct reply_piece *piece);

@@ -5,9 +5,9 @@
  *   topology says `changed` (any thread) ─► a post to every worker ─► nodes_follow: primaries get
  *   feeds, those of others are stopped
  *
- * The feeds of a node are created by the first worker that follows, and stay until the end, as its
- * index does. Nothing waits for them: as long as a worker has no feed for a node, its reads from there
- * go past L1.
+ * The feeds of a node are created by the first worker that follows, and stay until the end, also when the
+ * index becomes another node's: that is another server to them (C3). Nothing waits for them: as long as a
+ * worker has no feed for a node, its reads from there go past L1.
  */
 #include "nodes.h"
 
@@ -22,7 +22,7 @@
 
 /* ---- What the topology calls ---------------------------------------------------------------- */
 
-/* C3: another server process answers at the address. Whatever was fetched from the old one is void,
+/* C3: another server process answers, at that address or at another one. Whatever was fetched from the old one is void,
  * and no cover comes up again before its own connection leads to the new one. */
 static void on_other_server(unsigned index, void *ctx)
 {
@@ -134,6 +134,7 @@ static void create_topology(struct server *server)
     server->resolver = resolver_create(resolver_system);
     server->topology = topology_create(&(struct topology_options){
         .is_cluster = server->is_cluster,
+        .has_replicas = server->to_replicas,
         .node =
             {
                 .host = known ? host : NULL,
@@ -161,8 +162,11 @@ bool nodes_create(struct server *server, char err[ERR_MAX])
     uint32_t covers = feeds_covers(server->nworkers);
     uint32_t room = (L1_NO_COVER - 1) / covers;
     server->is_cluster = conf->upstream_mode == CONF_MODE_CLUSTER;
-    server->max_nodes = server->is_cluster ? TOPOLOGY_NODES_MAX : 1;
-    server->covered = room < server->max_nodes ? (uint16_t)room : server->max_nodes;
+    server->to_replicas = conf->upstream_read_from != CONF_READ_PRIMARY;
+    create_topology(server);
+    server->max_nodes = topology_room(server->topology);
+    server->covered = server->is_cluster ? server->max_nodes : 1;
+    server->covered = room < server->covered ? (uint16_t)room : server->covered;
     server->caching = conf->invalidation_mode != CONF_INVALIDATION_OFF;
     server->negative_ttl = conf->l1_negative_ttl;
     if (server->is_cluster && conf->upstream_topology_refresh < server->negative_ttl) {
@@ -179,7 +183,6 @@ bool nodes_create(struct server *server, char err[ERR_MAX])
     if (server->l1 == NULL) {
         return false;
     }
-    create_topology(server);
     if (server->caching && !server->is_cluster) {
         (void)feeds_for(server, 0);
     }

@@ -36,6 +36,17 @@ void order_fini(struct order *order)
     order->buckets = NULL;
 }
 
+void order_shrink(struct order *order)
+{
+    struct order_link **buckets;
+    if (order->links == 0 && order->mask >= FIRST_BUCKETS &&
+        (buckets = mem_try_zero(FIRST_BUCKETS * sizeof(*buckets))) != NULL) {
+        mem_free(order->buckets);
+        order->buckets = buckets;
+        order->mask = FIRST_BUCKETS - 1;
+    }
+}
+
 static inline void push(struct order_link **at, struct order_link *link)
 {
     struct order_link *next = *at;

@@ -42,6 +42,9 @@ struct order {
 void order_init(struct order *order);
 void order_fini(struct order *order);
 
+/* While nothing is in it: as small as it began. */
+void order_shrink(struct order *order);
+
 /* The request's keys (request->keys) are unanswered from now until order_remove. */
 void order_add(struct order *order, struct request *request);
 void order_remove(struct order *order, struct request *request);

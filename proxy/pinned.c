@@ -14,6 +14,7 @@
 #include "login.h"
 #include "nodes.h"
 #include "session.h"
+#include "standin.h"
 #include "stream.h"
 
 #include "../conf/mem.h"
@@ -29,9 +30,10 @@ struct pinned {
     uint32_t db;
     bool resp3;
     bool multi, watching;
-    bool any_db;    /* its db is not known: a SELECT was queued */
+    bool any_db;    /* its db is not known: the SELECT it was to begin with was refused */
     bool debugging; /* SCRIPT DEBUG */
-    bool own;       /* somebody else is logged in */
+    bool own;       /* its client is somebody else, */
+    bool entered;   /* who is logged in here (in a cluster), in the protocol it speaks now */
     struct stream stream;
     bool tainted; /* something else was done on it: never anybody else's */
     bool is_dirty;
@@ -41,7 +43,8 @@ struct pinned {
     struct pinned *next_dirty;
 };
 
-/* The first of the client's connections is c->pinned; the others have nothing but shard channels. */
+/* The first of the client's connections is c->pinned; the others have nothing but shard channels, or single
+ * commands of somebody else. */
 static struct pinned *to_node(const struct client *c, uint16_t node)
 {
     struct pinned *p = c->pinned;
@@ -170,12 +173,13 @@ static struct pinned *create(struct worker *worker, uint16_t node, uint32_t db, 
     return p;
 }
 
-/* An idle one to this node, in this db and protocol, whose link is up; others there are of no use. */
+/* An idle one to this node, in this db and protocol, whose link is up and to the server as it is (a
+ * failover may have been noticed a moment ago); others there are of no use. */
 static struct pinned *find_idle(struct worker *worker, uint16_t node, uint32_t db, bool resp3)
 {
     struct pinned *p = worker->pinned_idle;
     while (p != NULL && (p->tainted || p->node != node || p->db != db || p->resp3 != resp3 ||
-                         conn_state(p->conn) != CONN_UP)) {
+                         conn_state(p->conn) != CONN_UP || !conn_accepts(p->conn))) {
         p = p->next;
     }
     return p;
@@ -192,7 +196,7 @@ static struct pinned *give(struct client *c, uint16_t node, uint32_t db)
         p = create(worker, node, db, c->resp3);
     }
     p->client = c;
-    p->multi = p->watching = p->own = false;
+    p->multi = p->watching = p->own = p->entered = false;
     push(&worker->pinned_busy, p);
     return p;
 }
@@ -224,6 +228,7 @@ bool pinned_reach(struct client *c, uint16_t node)
             return false;
         }
         struct pinned *p = give(c, node, c->pinned->db);
+        p->own = c->pinned->own;
         p->sibling = c->pinned->sibling;
         c->pinned->sibling = p;
         apply_holds(c);
@@ -255,9 +260,46 @@ uint16_t pinned_node(const struct client *c)
     return c->pinned->node;
 }
 
+static void release(struct pinned *p)
+{
+    unlink_from(&p->worker->pinned_busy, p);
+    p->client = NULL;
+    p->sibling = NULL;
+    p->held = false;
+    atomic_fetch_sub_explicit(&p->worker->server->pinned, 1, memory_order_relaxed);
+}
+
+/* The one to that node becomes the first. What is left of a MULTI on the old one ends with it. */
+static void put_first(struct client *c, uint16_t node)
+{
+    struct pinned *old = c->pinned;
+    struct pinned **link = &c->pinned;
+    while ((*link)->node != node) {
+        link = &(*link)->sibling;
+    }
+    struct pinned *p = *link;
+    *link = p->sibling;
+    p->held = old->held;
+    old->held = false;
+    p->sibling = c->pinned;
+    c->pinned = p;
+    if (old->multi) {
+        p->sibling = old->sibling;
+        release(old);
+        push(&old->worker->pinned_retired, old);
+    }
+    apply_holds(c);
+}
+
 void pinned_move(struct client *c, uint16_t node)
 {
     struct pinned *old = c->pinned;
+    if (old->own) {
+        if (old->node != node) {
+            put_first(c, node);
+        }
+        return;
+    }
     unlink_from(&old->worker->pinned_busy, old);
     old->client = NULL;
     push(&old->worker->pinned_retired, old);
@@ -300,14 +342,14 @@ static void follow_exec(struct client *c, struct pinned *p, const struct request
 {
     /* without MULTI an error that changes nothing, with it any reply ends the transaction */
     bool executed = p->multi && piece->type != '-' && !piece->is_null;
-    if (executed && request->selected) {
-        p->any_db = c->any_db = true;
-    }
     if (executed && request->logged_in) {
         pinned_own(c, true);
     }
     p->watching = p->watching && !p->multi;
     p->multi = false;
+    if (!request->executes) {
+        standin_forget(c);
+    }
 }
 
 /* Sent as part of a MULTI that the server did not take: it has been executed. */
@@ -318,10 +360,22 @@ static bool is_unqueued(const struct request *request, enum cmd_local local,
            !slice_eq(piece->bytes, SLICE("+QUEUED\r\n"));
 }
 
+/* The others have to be told before they are used again. */
+static void speak(struct client *c, bool resp3)
+{
+    for (struct pinned *p = c->pinned->sibling; p != NULL; p = p->sibling) {
+        p->entered = p->entered && p->resp3 == resp3;
+    }
+    c->pinned->resp3 = resp3;
+}
+
 void pinned_follow(struct client *c, struct request *request, const struct reply_piece *piece)
 {
     struct pinned *p = c->pinned;
     bool ok = piece->type != '-';
+    if (request->queued) {
+        standin_queued(c, request, piece);
+    }
     if (request->selects && ok) {
         p->db = request->db;
         p->any_db = c->any_db = false;
@@ -330,7 +384,7 @@ void pinned_follow(struct client *c, struct request *request, const struct reply
     } else if (is_unqueued(request, LOCAL_AUTH, piece)) {
         pinned_own(c, true);
     } else if (request->greets && ok) {
-        p->resp3 = request->resp3;
+        speak(c, request->resp3);
         login_follow(c, request, ok);
     } else if (request->logs_in) {
         login_follow(c, request, ok);
@@ -343,12 +397,34 @@ void pinned_follow(struct client *c, struct request *request, const struct reply
     } else if (is_named(request, "discard") && ok) {
         p->watching = p->watching && !p->multi;
         p->multi = false;
+        standin_forget(c);
     } else if (is_named(request, "unwatch") && ok) {
         p->watching = p->watching && p->multi; /* inside MULTI it is only queued */
-    } else if (is_named(request, "script|debug") && ok) {
+    } else if (is_named(request, "script|debug") && ok && !request->queued) {
         p->debugging = request->debugs;
-    } else if (is_named(request, "monitor") && ok) {
+    } else if (is_named(request, "monitor") && ok && !request->queued) {
         p->stream.monitoring = true;
+    }
+}
+
+void pinned_executed(struct client *c, const struct cmd *cmd, const struct request_view *view,
+                     struct slice reply)
+{
+    struct pinned *p = c->pinned;
+    int64_t number;
+    bool says = view->argc > 1 && slice_to_int64(view->argv[1], &number);
+    if (reply.n == 0 || *reply.p == '-') {
+        return;
+    }
+    if (cmd->local == LOCAL_HELLO) {
+        speak(c, says ? number == 3 : p->resp3);
+    } else if (cmd->local == LOCAL_SELECT && says) {
+        p->db = c->db = (uint32_t)number;
+        p->any_db = c->any_db = false;
+    } else if (stream_is_subscription(cmd)) {
+        stream_executed(&p->stream, cmd, reply);
+    } else if (strcmp(cmd->name, "monitor") == 0) {
+        p->stream.active = p->stream.monitoring = true;
     }
 }
 
@@ -407,8 +483,23 @@ void pinned_chose_db(struct client *c, bool ok)
 
 void pinned_own(struct client *c, bool on)
 {
-    c->pinned->own = on;
     c->pinned->tainted = c->pinned->tainted || on;
+    for (struct pinned *p = c->pinned; p != NULL; p = p->sibling) {
+        p->own = on;
+        p->entered = false;
+    }
+}
+
+void pinned_enter(struct client *c, uint16_t node, bool greeted)
+{
+    struct pinned *p = to_node(c, node);
+    p->entered = true;
+    p->resp3 = greeted ? c->resp3 : p->resp3;
+}
+
+bool pinned_has_entered(const struct client *c, uint16_t node)
+{
+    return to_node(c, node)->entered;
 }
 
 bool pinned_is_own(const struct client *c)
@@ -419,15 +510,6 @@ bool pinned_is_own(const struct client *c)
 void pinned_taint(struct client *c)
 {
     c->pinned->tainted = true;
-}
-
-static void release(struct pinned *p)
-{
-    unlink_from(&p->worker->pinned_busy, p);
-    p->client = NULL;
-    p->sibling = NULL;
-    p->held = false;
-    atomic_fetch_sub_explicit(&p->worker->server->pinned, 1, memory_order_relaxed);
 }
 
 /* Closes the client's connections to other nodes, or those of them that have no shard channels. */
@@ -452,17 +534,23 @@ static struct pinned *detach(struct client *c)
     drop_siblings(c, true);
     release(p);
     c->pinned = NULL;
-    c->expects_multi = c->expects_watch = c->multi_flushes = c->multi_selects = false;
-    c->multi_logs_in = c->any_db = c->anchored = false;
+    session_expect_end(c);
+    c->any_db = c->anchored = false;
     c->nqueued = 0;
     session_forget_log(c);
+    standin_forget(c);
     return p;
 }
 
 void pinned_settle(struct client *c)
 {
     struct pinned *p = c->pinned;
-    drop_siblings(c, false);
+    if (!p->own) {
+        drop_siblings(c, false);
+    } else if (!p->multi && !p->watching) {
+        c->anchored = false;
+        session_forget_log(c);
+    }
     if (p->multi || p->watching || p->own || p->any_db || p->debugging || pinned_is_streaming(c)) {
         c->expects_multi = p->multi; /* a MULTI may have been refused */
         c->expects_watch = p->watching;
@@ -510,7 +598,8 @@ void pinned_tick(struct worker *worker)
     }
     for (struct pinned *p = worker->pinned_idle; p != NULL; p = next) {
         next = p->next;
-        if (conn_state(p->conn) != CONN_UP || p->tainted) {
+        bool gone = topology_role(worker->server->topology, p->node) == TOPOLOGY_GONE;
+        if (conn_state(p->conn) != CONN_UP || p->tainted || gone) {
             unlink_from(&worker->pinned_idle, p);
             worker->npinned_idle--;
             push(&worker->pinned_retired, p);

@@ -29,16 +29,16 @@ struct conn *pinned_conn_of(const struct request *request);
 /* The node it leads to. */
 uint16_t pinned_node(const struct client *c);
 /* The client goes on on a connection to that node; nothing is unanswered on the one it had, and nothing
- * subscribed to. */
+ * subscribed to. One that is somebody else keeps the old one beside it, and has reached the new one. */
 void pinned_move(struct client *c, uint16_t node);
 /* MULTI is sent ahead of what comes, and its reply will not be seen. */
 void pinned_expect_multi(struct client *c);
 /* The request was submitted: flushed at the end of the turn. */
 void pinned_mark_dirty(const struct request *request);
 
-/* In a cluster, shard channels of several nodes: the client, which is streaming, has a connection to each,
- * one of which is the one above. Makes sure that there is one to this node. False: upstream.max_pinned
- * are in use. */
+/* In a cluster, shard channels of several nodes, or somebody else's keys on several nodes: the client has a
+ * connection to each, one of which is the one above. Makes sure that there is one to this node. False:
+ * upstream.max_pinned are in use. */
 MUST_CHECK bool pinned_reach(struct client *c, uint16_t node);
 /* A node whose connection has shard channels, or else the one above. */
 uint16_t pinned_sharded_node(const struct client *c);
@@ -47,6 +47,10 @@ bool pinned_is_alone(const struct client *c);
 
 /* The first piece of the reply says what became of the session; the request is on it. */
 void pinned_follow(struct client *c, struct request *request, const struct reply_piece *piece);
+/* A command was executed in a transaction, with this reply: HELLO, SELECT, SUBSCRIBE and the like,
+ * or MONITOR. */
+void pinned_executed(struct client *c, const struct cmd *cmd, const struct request_view *view,
+                     struct slice reply);
 /* The request (SUBSCRIBE or the like, of argc arguments; or MONITOR) is about to be sent. */
 void pinned_stream(struct client *c, struct request *request, int64_t argc);
 /* Does the client see things it did not ask for one by one: subscribed, or MONITOR? */
@@ -67,9 +71,13 @@ struct pinned_counts {
 struct pinned_counts pinned_counts(const struct client *c);
 /* It was to be taken to the client's db; otherwise (`ok` false) nobody knows where it is. */
 void pinned_chose_db(struct client *c, bool ok);
-/* It is logged in as somebody else than Nearside is (login.h), or (`on` false) no longer. */
+/* The client is somebody else than Nearside is (login.h), or (`on` false) no longer. None of its
+ * connections is known to be logged in as that, */
 void pinned_own(struct client *c, bool on);
 bool pinned_is_own(const struct client *c);
+/* but the one to that node, from now on; with a HELLO in the protocol of c->resp3, if `greeted`. */
+void pinned_enter(struct client *c, uint16_t node, bool greeted);
+bool pinned_has_entered(const struct client *c, uint16_t node);
 /* It is used for more than transactions and blocking: closed when the client is through with it. */
 void pinned_taint(struct client *c);
 /* Everything on it has been answered: back to the pool if the session is clean. */

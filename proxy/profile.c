@@ -66,6 +66,31 @@ bool profile_set_user(struct client *c, struct slice user)
     return profile_of(c) != NULL && set_word(&c->profile->user, user);
 }
 
+static void wipe(struct blob *secret)
+{
+    if (secret != NULL) {
+        explicit_bzero(secret->p, secret->n);
+    }
+}
+
+bool profile_set_password(struct client *c, struct slice password)
+{
+    if (c->profile == NULL && password.n == 0) {
+        return true;
+    }
+    if (profile_of(c) == NULL) {
+        return false;
+    }
+    wipe(c->profile->password);
+    return set_word(&c->profile->password, password);
+}
+
+bool profile_lend(const struct client *c, struct client *part)
+{
+    return profile_of(part) != NULL && profile_set_user(part, profile_user(c)) &&
+           profile_set_password(part, profile_password(c));
+}
+
 static struct slice word_of(const struct blob *blob)
 {
     return blob == NULL ? SLICE("") : slice_of(blob->p, blob->n);
@@ -86,12 +111,18 @@ static size_t blob_memory(const struct blob *blob)
     return blob == NULL ? 0 : blob->n;
 }
 
+struct slice profile_password(const struct client *c)
+{
+    return word_of(c->profile == NULL ? NULL : c->profile->password);
+}
+
 size_t profile_memory(const struct client *c)
 {
     return c->profile == NULL
                ? 0
                : blob_memory(c->profile->name) + blob_memory(c->profile->lib_name) +
-                     blob_memory(c->profile->lib_ver) + blob_memory(c->profile->user);
+                     blob_memory(c->profile->lib_ver) + blob_memory(c->profile->user) +
+                     blob_memory(c->profile->password);
 }
 
 void profile_destroy(struct client *c)
@@ -103,6 +134,8 @@ void profile_destroy(struct client *c)
     blob_unref(c->profile->lib_name);
     blob_unref(c->profile->lib_ver);
     blob_unref(c->profile->user);
+    wipe(c->profile->password);
+    blob_unref(c->profile->password);
     mem_free(c->profile);
     c->profile = NULL;
 }

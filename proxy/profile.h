@@ -14,9 +14,13 @@ bool profile_is_plain(struct slice word);
 MUST_CHECK bool profile_set_name(struct client *c, struct slice name);
 MUST_CHECK bool profile_set_library(struct client *c, bool version, struct slice word);
 MUST_CHECK bool profile_set_user(struct client *c, struct slice user);
+MUST_CHECK bool profile_set_password(struct client *c, struct slice password);
+/* `part` is who `c` is. */
+MUST_CHECK bool profile_lend(const struct client *c, struct client *part);
 /* Empty if there is none. */
 struct slice profile_name(const struct client *c);
 struct slice profile_user(const struct client *c);
+struct slice profile_password(const struct client *c);
 size_t profile_memory(const struct client *c);
 void profile_destroy(struct client *c);
 

@@ -6,6 +6,7 @@
  *      MOVED: the owner changes for all      │                        of the other node, or the client's
  *      ASK: this once, behind ASKING         │                        own connection, moved there
  *      TRYAGAIN: the owner, a little later   └─ or not, and the error is the reply
+ *      LOADING, MASTERDOWN, BUSY of a replica: the owner, if either will do (read_from)
  *
  * Order: requests of one client that were refused one after the other are sent again one after the
  * other. One that names a key of an earlier request which is still out on another road waits in the
@@ -22,8 +23,6 @@
 #define REDIRECTS_MAX 5
 #define RETRY_MS      50   /* between two attempts */
 #define TRYAGAIN_MS   1000 /* all of them */
-
-static const struct slice asking = {"*1\r\n$6\r\nASKING\r\n", 16};
 
 /* ---- What was said -------------------------------------------------------------------------- */
 
@@ -214,7 +213,7 @@ static bool follow_ask(struct request *request, struct said said)
 {
     struct worker *worker = request->worker;
     COUNT(worker, redirects_ask, 1);
-    if (request->road == ROAD_PINNED && !request->blocks) {
+    if (request->road == ROAD_PINNED && !request->blocks && !request->alone) {
         return try_later(request); /* ASKING cannot be said inside MULTI */
     }
     uint16_t node = target_of_ask(worker, request->node, said);
@@ -233,6 +232,15 @@ static bool may_follow(const struct request *request)
            (request->road != ROAD_PINNED || request->anchors);
 }
 
+/* A replica that loads its data, waits for its master or runs a script may be passed over, if that is all the
+ * same to who asked. */
+static bool is_passed_over(const struct request *request, const struct reply_piece *piece)
+{
+    return request->road == ROAD_REPLICA && piece->last && request->raw.n > 0 &&
+           request->worker->server->conf->upstream_read_from == CONF_READ_PREFER_REPLICA &&
+           node_text_is_occupied(slice_of(piece->bytes.p + 1, piece->bytes.n - 1));
+}
+
 bool redirect_takes(struct request *request, const struct reply_piece *piece)
 {
     struct worker *worker = request->worker;
@@ -244,6 +252,10 @@ bool redirect_takes(struct request *request, const struct reply_piece *piece)
     if (said.refusal == REFUSAL_NONE) {
         if (is_doubtful(piece->bytes)) {
             topology_suspect(topology);
+        }
+        if (is_passed_over(request, piece)) {
+            take(request, owner_of(request), 0);
+            return true;
         }
         return false;
     }
@@ -309,7 +321,7 @@ static void send_again(struct request *request)
         if (c == NULL) {
             give_up(request, "");
         } else {
-            session_send_again(c, request, request->asking ? asking : SLICE(""));
+            session_send_again(c, request);
         }
         return;
     }
@@ -317,6 +329,7 @@ static void send_again(struct request *request)
         forward_request(request, raw, request->raw_blob);
         return;
     }
+    struct slice asking = REDIRECT_ASKING;
     struct blob *both = blob_try(asking.n + raw.n);
     if (both == NULL) {
         give_up(request, "out of memory");

@@ -3,12 +3,16 @@
  * redirect.h: a node of a cluster did not execute a command, and says who would (MOVED, ASK) or that the
  * keys are on their way (TRYAGAIN). The request goes there, transparently, in the order in which it and
  * its like were refused; what its client sends next waits until everything before is answered (D14). Its
- * write-begin stays open meanwhile. After five redirects, or a second of TRYAGAIN, the client gets the
- * node's words. Worker's thread only.
+ * write-begin stays open meanwhile. After five redirects, or a second of TRYAGAIN, the client gets the node's
+ * words. A read whose replica is occupied goes to the primary in the same way, if that will do. Worker's
+ * thread only.
  */
 #pragma once
 
 #include "client.h"
+
+/* What goes ahead of a request with `asking`; it has a reply of its own. */
+#define REDIRECT_ASKING SLICE("*1\r\n$6\r\nASKING\r\n")
 
 /* The first piece of the request's reply, an error: is it such a refusal, and the request taken care of?
  * It is off its connection then, and nothing of the reply has been used. */
@@ -28,6 +32,6 @@ void redirect_flush(struct worker *worker);
 /* The worker ends: nothing is sent any more. */
 void redirect_fini(struct worker *worker);
 
-/* In a cluster: must the client's next request wait for what is unanswered, because a slot has another
- * owner or a request is being redirected? */
+/* In a cluster, and where replicas are read from: must the client's next request wait for what is
+ * unanswered, because a slot has another owner, a node another role, or a request is being redirected? */
 bool redirect_waits(struct client *c);

@@ -11,6 +11,7 @@
 #include "batch.h"
 #include "client.h"
 #include "dispatch.h"
+#include "echo.h"
 #include "fetch.h"
 #include "../resp/write.h"
 
@@ -84,6 +85,13 @@ static void keep_reply(struct request *request, struct l1_reply *reply)
     }
 }
 
+void request_look_again(struct request *request)
+{
+    request->woken = L1_WAKE_RETRY;
+    request->post.run = on_woken;
+    worker_post(request->worker, &request->post);
+}
+
 /* Runs on whichever thread ended the lease. Always goes through the mailbox, also on the own thread:
  * the lease may have ended in the middle of handling another request of the same client. */
 static void on_wake(struct l1_waiter *waiter, enum l1_wake how, struct l1_reply *reply)
@@ -135,7 +143,7 @@ struct request *request_create(struct worker *worker)
 static void give_block(struct request *request)
 {
     struct worker *worker = request->worker;
-    if (worker->nblocks >= BLOCKS_MAX) {
+    if (worker->nblocks == BLOCKS_MAX) {
         mem_free(request);
         return;
     }
@@ -149,6 +157,7 @@ void request_destroy(struct request *request)
     if (request == NULL) {
         return;
     }
+    bug_on(request->echoes != NULL);
     if (request->reply.head != NULL) {
         chain_fini(&request->reply);
     }
@@ -199,6 +208,9 @@ void request_take_spare(struct worker *worker, struct request *request)
 
 bool request_keep_raw(struct request *request, struct slice raw, struct blob *blob)
 {
+    if (request->raw.n > 0) {
+        return true;
+    }
     if (raw.n <= REQUEST_RAW_MAX) {
         memcpy(request->small_raw, raw.p, raw.n);
         request->raw = slice_of(request->small_raw, raw.n);
@@ -265,8 +277,10 @@ void request_orphan(struct request *request)
 {
     request->client = NULL;
     chain_fini(&request->reply);
+    echo_forget(request);
     switch (request->kind) {
     case REQUEST_HELD:
+    case REQUEST_ECHO:
         request_destroy(request);
         return;
     case REQUEST_GET:

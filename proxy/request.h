@@ -3,8 +3,8 @@
  * request.h: one command of a client that could not be answered on the spot.
  *
  *                 ┌─ lease: owner or waiter ──woken──┐
- *   dispatch ─────┤                                  ├──► answered ──► released in order ──► gone
- *                 └─ lane (or MGET on F) ───reply────┘
+ *   dispatch ─────┼─ lane (or MGET on F) ───reply────┼──► answered ──► released in order ──► gone
+ *                 └─ echo: behind a SET ──its reply──┘
  *
  * It sits in its client's queue until its reply may leave. While it is on a lane or parked on a lease
  * it outlives its client: the client only empties `client` (a ghost); a ghost write keeps its
@@ -27,6 +27,7 @@ enum request_kind {
     REQUEST_GET,     /* parked on a lease */
     REQUEST_MGET,    /* whole MGET on F */
     REQUEST_FORWARD, /* on a lane */
+    REQUEST_ECHO,    /* behind a SET that is unanswered (echo.h) */
     REQUEST_CENSUS,  /* on its way round the workers (census.c) */
     REQUEST_FANOUT,  /* its parts are on their ways (fanout.c) */
 };
@@ -58,8 +59,9 @@ struct request {
     bool resp3;            /* so is its reply */
     bool silent;           /* and nobody wants to see it (CLIENT REPLY) */
     const struct cmd *cmd; /* what it was; NULL for GETs and MGETs that began on F */
-    bool selected;         /* an EXEC with a SELECT in it */
-    bool logged_in;        /* or an AUTH */
+    bool logged_in;        /* an EXEC with an AUTH in it */
+    bool executes;         /* or something that stands in for another command (standin.h) */
+    bool stands_in;        /* is that */
     bool queued_flush;     /* a command of class F among them */
     bool blocks;           /* may wait for other clients */
     bool queued;           /* inside MULTI: the reply should be QUEUED */
@@ -67,16 +69,18 @@ struct request {
     bool refused; /* answered with an error whatever the server says (session.c) */
     bool crosses; /* and that is because its keys are another node's */
     bool anchors; /* its key decides on which node the session is: it may move there (redirect.h) */
+    bool alone; /* or no session is concerned: it is a single command of somebody else (login.h) */
     bool selects; /* a SELECT: its client is in request->db once the reply says so */
     bool greets;  /* a HELLO: its client speaks request->resp3 once the reply says so */
     bool resets;  /* a RESET: its client starts again once there is a reply */
     bool logs_in; /* its client is somebody else once the reply says so (login.h) */
     bool reselects, reselecting; /* SELECT goes behind it; and is what is being answered */
-    bool probes;                 /* whether its client may do what is answered here (login.h) */
-    bool streams;                /* SUBSCRIBE, MONITOR and the like (stream.c) */
-    bool everywhere;             /* SUNSUBSCRIBE of all, on each node that has any */
-    bool debugs;                 /* SCRIPT DEBUG, but for NO: its connection is a debugger's */
-    bool holds;                  /* what follows waits for its reply */
+    bool enters; /* its client's login at a further node goes first, and it behind that (login.h) */
+    bool probes; /* whether its client may do what is answered here (login.h) */
+    bool streams;    /* SUBSCRIBE, MONITOR and the like (stream.c) */
+    bool everywhere; /* SUNSUBSCRIBE of all, on each node that has any */
+    bool debugs;     /* SCRIPT DEBUG, but for NO: its connection is a debugger's */
+    bool holds;      /* what follows waits for its reply */
     bool any_db;     /* on a connection whose db is not known: its keys may be in L1's */
     uint8_t preface; /* replies to be swallowed first: of what was sent ahead of it */
     bool readonly;   /* may be sent once more if its connection dies (D16) */
@@ -111,6 +115,15 @@ struct request {
     uint32_t commands;     /* how many they are; 1 without a batch */
     uint32_t done;         /* of a batch: how many have been answered */
     struct fanout *fanout; /* REQUEST_FANOUT: its parts, until it is answered */
+
+    bool was_hit;              /* of a write: its key was read here before (l1_write_begin) */
+    uint64_t version;          /* of a SET: l1_version of its key before it was sent */
+    struct request *echoes;    /* of a SET: GETs that wait for its reply, in order, up to */
+    struct request *last_echo; /* this one (echo.h) */
+    struct request *echoed;    /* REQUEST_ECHO: the SET, */
+    struct request *next_echo;
+    struct slice value; /* in it the value, as GET's reply, */
+    uint32_t echoed_at; /* and which of a batch it is */
 
     uint32_t nkeys; /* keys and hashes have so many entries; one key is in place */
     uint64_t *hashes;
@@ -157,8 +170,10 @@ void request_free_blocks(struct worker *worker);
 MUST_CHECK struct request *request_spare(struct worker *worker);
 void request_take_spare(struct worker *worker, struct request *request);
 
-/* Keeps a copy of (or reference to) the command's bytes. */
+/* Keeps a copy of (or reference to) the command's bytes, if they are not kept already. */
 MUST_CHECK bool request_keep_raw(struct request *request, struct slice raw, struct blob *blob);
+/* Of kind GET, with no lease: wakes it behind whoever is about to be woken now, and it looks again. */
+void request_look_again(struct request *request);
 /* Looks at the kept bytes again; false if they were not kept. */
 MUST_CHECK bool request_reparse(const struct request *request, struct request_view *view);
 /* Room for n keys' hashes and links. */

@@ -53,3 +53,9 @@ static inline enum road road_of(const struct client *c, const struct request *re
     enum new_request what = request_is_unordered(request) ? NEW_UNKNOWN : NEW_KEYED;
     return lane_road(roads_of(c, request->hashes, request->nkeys, what, c->next_seq).roads, wanted);
 }
+
+/* read_from: a read whose value nobody keeps may go to a replica, if nothing earlier of its client holds
+ * it back there: then c->place is the replica. ROAD_NONE: it may not; c->place is as it was. *refused: and to
+ * nobody else either. */
+enum road road_to_replica(struct client *c, const struct request *request, const struct cmd *cmd,
+                          bool *refused);

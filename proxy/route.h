@@ -8,8 +8,9 @@
 #include "../resp/cmd.h"
 #include "worker.h"
 
-#define SLOT_NONE UINT16_MAX
-#define CROSSSLOT "CROSSSLOT Keys in request don't hash to the same slot"
+#define SLOT_NONE     UINT16_MAX
+#define CROSSSLOT     "CROSSSLOT Keys in request don't hash to the same slot"
+#define ROUTE_NO_NODE "UPSTREAM no node of the cluster is known"
 
 enum route {
     ROUTE_OK,

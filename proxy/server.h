@@ -53,7 +53,8 @@ struct server {
     struct topology *topology;
     struct follow *follow; /* keeps it up to date (follow.h) */
     bool is_cluster;       /* topology_is_cluster */
-    uint16_t max_nodes;    /* 1, or TOPOLOGY_NODES_MAX */
+    bool to_replicas;      /* upstream.read_from is not primary */
+    uint16_t max_nodes;    /* topology_room */
     uint16_t covered;      /* nodes for which L1 has covers: the first */
     bool caching;          /* invalidation.mode is not off */
     int64_t

@@ -11,16 +11,18 @@
  * dispatched, since a whole transaction may be pipelined; pinned.c follows the replies, and decides
  * when the session is over. Roads are changed only when nothing is unanswered (D14).
  *
- * What cannot be queued here (CLIENT, HELLO, SUBSCRIBE ... inside MULTI) is answered with an error, and
- * the server is sent a request it refuses in its place, or behind it, so that EXEC aborts as it should. Behind an EXEC
- * with a SELECT in it nobody knows the connection's db: it stays the client's until the next SELECT; nor, with
- * an AUTH in it, who the client is: until the next AUTH.
+ * What concerns the client's own connection (CLIENT, HELLO, SUBSCRIBE ... inside MULTI) is standin.c's. What
+ * cannot be queued at all is answered with an error, and the server is sent a request it refuses in its
+ * place, or behind it, so that EXEC aborts as it should. Behind an EXEC
+ * with an AUTH in it nobody knows who the client is: the connection stays the client's until the next AUTH.
  */
 #include "session.h"
 
 #include "forward.h"
 #include "login.h"
 #include "pinned.h"
+#include "redirect.h"
+#include "standin.h"
 #include "stream.h"
 
 #include "../conf/mutant.h"
@@ -81,21 +83,20 @@ bool session_takes(const struct client *c, const struct cmd *cmd, enum cmd_class
     if (MUTANT(R8) && class == CMD_GET) {
         return false;
     }
-    return c->pinned != NULL && class != CMD_LOCAL && class != CMD_REFUSED;
+    return (c->pinned != NULL || login_is_own(c)) && class != CMD_LOCAL && class != CMD_REFUSED;
 }
 
-/* Inside MULTI: may the server queue it? */
-static bool can_queue(const struct client *c, const struct cmd *cmd, enum cmd_class class)
+/* Is somebody else logged in behind it? */
+static bool logs_in(const struct client *c, const struct cmd *cmd, const struct request_view *view)
 {
-    if (cmd->local == LOCAL_AUTH) {
-        return login_is_at_redis(c->worker->server);
-    }
-    if (class == CMD_LOCAL) {
-        return cmd->local == LOCAL_PING || cmd->local == LOCAL_ECHO || cmd->local == LOCAL_INFO ||
-               cmd->local == LOCAL_SELECT ||
-               cmd->local == LOCAL_RESET; /* RESET: its arity is wrong */
-    }
-    return class != CMD_REFUSED && !is_streaming(cmd) && !is_named(cmd, "script|debug");
+    return login_is_at_redis(c->worker->server) &&
+           (cmd->local == LOCAL_AUTH || (cmd->local == LOCAL_HELLO && view->argc > 4));
+}
+
+void session_expect_end(struct client *c)
+{
+    c->expects_multi = c->expects_watch = c->multi_flushes = false;
+    c->multi_logs_in = c->multi_streams = c->multi_asks = c->multi_stands_in = false;
 }
 
 static void foresee(struct client *c, const struct cmd *cmd, enum cmd_class class,
@@ -108,16 +109,15 @@ static void foresee(struct client *c, const struct cmd *cmd, enum cmd_class clas
         c->expects_multi = true;
         c->nqueued = 0;
     } else if (ends_multi(cmd, view)) {
-        c->expects_multi = c->expects_watch = c->multi_flushes = c->multi_selects = false;
-        c->multi_logs_in = false;
+        session_expect_end(c);
     } else if (is_named(cmd, "watch")) {
         c->expects_watch = true;
     } else if (is_named(cmd, "unwatch") && !c->expects_multi && view->argc == 1) {
         c->expects_watch = false;
     } else if (c->expects_multi) {
         c->multi_flushes = c->multi_flushes || class == CMD_FLUSH || cmd->effect == CMD_FLUSH;
-        c->multi_selects = c->multi_selects || cmd->local == LOCAL_SELECT;
-        c->multi_logs_in = c->multi_logs_in || cmd->local == LOCAL_AUTH;
+        c->multi_logs_in = c->multi_logs_in || logs_in(c, cmd, view);
+        c->multi_streams = c->multi_streams || stream_is_subscription(cmd);
         c->nqueued++;
     }
 }
@@ -126,7 +126,8 @@ static void foresee(struct client *c, const struct cmd *cmd, enum cmd_class clas
 static enum cmd_class class_of(const struct client *c, const struct cmd *cmd, enum cmd_class class)
 {
     if (is_named(cmd, "exec")) {
-        return c->multi_flushes ? CMD_FLUSH : CMD_UNKNOWN;
+        /* with a subscription in it no fence holds its reply, which messages would overtake */
+        return c->multi_flushes || c->multi_streams ? CMD_FLUSH : CMD_UNKNOWN;
     }
     if (class == CMD_GET || class == CMD_MGET) {
         return CMD_READ;
@@ -149,15 +150,16 @@ static bool prepare(struct client *c, struct request *request, const struct cmd 
         return true;
     }
     request->class = class_of(c, cmd, class);
-    request->selected = is_named(cmd, "exec") && c->multi_selects;
     request->logged_in = is_named(cmd, "exec") && c->multi_logs_in;
+    request->executes = is_named(cmd, "exec") && c->multi_stands_in;
     request->relearns = learn_is_due(cmd, request->class == CMD_FLUSH);
     request->any_db = c->any_db;
     request->completes_info = cmd->local == LOCAL_INFO && local_info_wants_section(view);
     request->is_get = class == CMD_GET && cmd_arity_ok(cmd, view->argc) && !c->any_db;
     request->debugs = is_named(cmd, "script|debug") && view->nargv > 2 &&
                       !slice_eq_nocase(view->argv[2], SLICE("no"));
-    request->streams = request->holds = is_streaming(cmd);
+    request->streams = is_streaming(cmd);
+    request->holds = request->streams || request->executes;
     request->everywhere = is_named(cmd, "sunsubscribe") && view->argc == 1;
     return dispatch_collect_keys(request, cmd, view);
 }
@@ -174,6 +176,48 @@ static bool is_shard_elsewhere(const struct client *c, const struct cmd *cmd)
 {
     return stream_is_sharded(cmd) && pinned_is_streaming(c) && !c->expects_multi &&
            c->place.slot != SLOT_NONE && c->place.route == ROUTE_OK;
+}
+
+/* Is it a single command of a user of Redis's own, on the connection to the node of its key? */
+static bool is_alone(const struct client *c, enum cmd_class class)
+{
+    return c->worker->server->is_cluster && pinned_is_own(c) && class != CMD_PINNED &&
+           !c->expects_multi && !pinned_is_subscriber(c);
+}
+
+/* Is a command of it under way for several nodes? */
+static bool has_other_roads(const struct client *c)
+{
+    return c->pending > c->on_road[__builtin_ctz(ROAD_PINNED)];
+}
+
+static uint16_t node_for(const struct client *c)
+{
+    return c->place.slot != SLOT_NONE && c->place.route == ROUTE_OK ? c->place.node
+                                                                    : pinned_node(c);
+}
+
+/* In a cluster, a user of Redis's own has a connection to each node with keys it asked for, one of which has its
+ * session, if there is any. Nothing is sent on two of them at once. */
+static bool reach(struct client *c, enum cmd_class class, enum dispatch *result)
+{
+    uint16_t node = node_for(c);
+    bool alone = is_alone(c, class);
+    bool moves = !alone && node != pinned_node(c) && !c->anchored && !c->expects_watch &&
+                 !pinned_is_streaming(c);
+    if (c->pending > 0 && (moves || c->scattered || c->node != node || has_other_roads(c))) {
+        return false;
+    }
+    if ((alone || moves) && !pinned_reach(c, node)) {
+        client_reply_error(c, PINNED_TOO_MANY);
+        *result = DISPATCH_DONE;
+        return false;
+    }
+    if (moves) {
+        pinned_move(c, node);
+        c->multi_held = c->expects_multi; /* to be begun there */
+    }
+    return true;
 }
 
 /* Has the client a connection for it? False: *result says what to do instead. */
@@ -195,6 +239,9 @@ static bool get_ready(struct client *c, const struct cmd *cmd, enum cmd_class cl
         bool over = !c->expects_multi && !c->expects_watch && class != CMD_PINNED &&
                     !pinned_is_streaming(c) && !pinned_is_own(c) && !c->any_db;
         bool full = conn_queued_bytes(pinned_conn(c)) > PINNED_FULL;
+        if (c->worker->server->is_cluster && pinned_is_own(c)) {
+            return (c->pending == 0 || !full) && reach(c, class, result);
+        }
         return c->pending == 0 || (!over && !full && pinned_is_at_home(c));
     }
     if (c->pending > 0) {
@@ -205,6 +252,9 @@ static bool get_ready(struct client *c, const struct cmd *cmd, enum cmd_class cl
         c->multi_refused = is_named(cmd, "multi");
         *result = DISPATCH_DONE;
         return false;
+    }
+    if (login_is_own(c)) {
+        pinned_own(c, true); /* as who it is a part of */
     }
     return true;
 }
@@ -228,9 +278,14 @@ static void answer_after_refusal(struct client *c, const struct cmd *cmd)
     }
 }
 
-/* WAIT asks about what was written on its own connection. The PING before it makes that connection's
- * position the server's, which covers all this client has been told was written. */
-static const struct slice ping = {"*1\r\n$4\r\nPING\r\n", 14};
+/* WAIT asks about what was written on its own connection. What goes before it makes that connection's
+ * position the server's, which covers all this client has been told was written. Since Redis 7.2 only what
+ * is replicated does: FUNCTION RESTORE of no function (what FUNCTION DUMP says where there is none; 10 is
+ * the version of RDB of Redis 7.0) changes nothing, also in a cluster. PING does at a server that
+ * is older, and knows no functions perhaps. */
+static const char catch_up[] = "*3\r\n$8\r\nFUNCTION\r\n$7\r\nRESTORE\r\n$10\r\n"
+                               "\x0a\x00\x5d\x9b\x5c\x40\x0f\x7f\xa2\xda\r\n"
+                               "*1\r\n$4\r\nPING\r\n";
 
 /* `ahead` and `log` go first; `replies` to them are swallowed. */
 static void send_behind(struct request *request, struct slice ahead, struct slice log,
@@ -336,20 +391,54 @@ static bool anchor(struct client *c, struct request *request, bool *crosses)
     return true;
 }
 
-void session_send_again(struct client *c, struct request *request, struct slice ahead)
+/* Is the client there as the user it is? False: the request is seen to. */
+static bool enters_again(struct client *c, struct request *request)
+{
+    if (!pinned_reach(c, request->node)) {
+        forward_refuse(request, PINNED_TOO_MANY);
+        return false;
+    }
+    if (!pinned_has_entered(c, request->node)) {
+        login_enter(c, request);
+        return false;
+    }
+    return true;
+}
+
+void session_send_again(struct client *c, struct request *request)
 {
     struct slice log = c->log == NULL ? SLICE("") : slice_of(c->log->p, c->log->n);
     struct request_view view;
-    pinned_move(c, request->node);
+    if (pinned_is_own(c) && !enters_again(c, request)) {
+        return;
+    }
+    if (!request->alone) {
+        pinned_move(c, request->node);
+    }
+    c->multi_held = c->multi_held && !request->queued;
     if (request->streams && request_reparse(request, &view)) {
         pinned_stream(c, request, view.argc);
     }
-    if (c->expects_multi) {
+    if (request->queued) {
         pinned_expect_multi(c);
         send_behind(request, multi, log, (uint8_t)(c->nlog + 1), request->raw);
     } else {
-        send_behind(request, ahead, SLICE(""), ahead.n > 0, request->raw);
+        send_behind(request, request->asking ? REDIRECT_ASKING : SLICE(""), SLICE(""),
+                    request->asking, request->raw);
     }
+}
+
+/* It is the first there of a user of Redis's own, and what follows waits until it is answered. */
+static void enter_first(struct client *c, struct request *request, const struct request_view *view)
+{
+    if (request->raw.n == 0 && !request_keep_raw(request, view->raw, NULL)) {
+        request_destroy(request);
+        client_close(c);
+        return;
+    }
+    request->holds = !request->blocks;
+    client_enqueue(c, request);
+    login_enter(c, request);
 }
 
 /* What goes ahead of it in a transaction that was answered here. */
@@ -374,14 +463,20 @@ bool session_goes_on(struct client *c, struct request *request)
 }
 
 /* Before it is enqueued. False: memory is out, or it has to wait (*result). */
-static bool settle_place(struct client *c, struct request *request, const struct request_view *view,
-                         bool *poisons)
+static bool settle_place(struct client *c, struct request *request, enum cmd_class class,
+                         const struct request_view *view, bool *poisons)
 {
     bool crosses = false;
     if (stream_is_sharded(request->cmd) && pinned_is_streaming(c) &&
         (c->place.slot == SLOT_NONE || c->place.route == ROUTE_OK)) {
         c->place.node = c->place.slot == SLOT_NONE ? pinned_sharded_node(c) : c->place.node;
         return true; /* get_ready has seen to the connection */
+    }
+    if (is_alone(c, class)) {
+        c->place.node = node_for(c);
+        request->alone = true;
+        request->anchors = request_keep_raw(request, view->raw, NULL);
+        return true;
     }
     if (!anchor(c, request, &crosses)) {
         return false;
@@ -398,13 +493,47 @@ static bool settle_place(struct client *c, struct request *request, const struct
     return true;
 }
 
+/* Inside MULTI: its bytes are needed when EXEC is answered. *other: what is sent in its place, if anything.
+ * False: memory is out. */
+static bool keep_standin(struct client *c, struct request *request, enum standin standin,
+                         const struct request_view *view, struct blob **other)
+{
+    if (standin != STANDIN_FOLLOWS && standin != STANDIN_ANSWERS) {
+        return true;
+    }
+    request->stands_in = c->multi_stands_in = true;
+    c->standin_bytes += (uint32_t)view->raw.n;
+    if (standin == STANDIN_ANSWERS) {
+        c->multi_asks = c->multi_asks || standin_asks(request->cmd);
+        *other = standin_command(request->cmd, view);
+    }
+    return (*other != NULL || standin == STANDIN_FOLLOWS) &&
+           request_keep_raw(request, view->raw, NULL);
+}
+
 /* ---- All of them ----------------------------------------------------------------------------- */
+
+/* `raw` is the request, or what stands for it. */
+static void put_on_road(struct client *c, struct request *request, const struct request_view *view,
+                        struct slice raw, struct blob *owner)
+{
+    if (request->refused && stream_is_subscription(request->cmd) && !c->multi_held) {
+        send_behind(request, view->raw, SLICE(""), 1, raw); /* its channels may not be allowed */
+    } else if (is_wait(request->cmd) && !request->queued) {
+        send_behind(request, slice_of(catch_up, sizeof(catch_up) - 1), SLICE(""), 2, raw);
+    } else if (c->multi_held) {
+        send_held(c, request, raw);
+    } else {
+        forward_request(request, raw, owner);
+    }
+}
 
 enum dispatch session_request(struct client *c, const struct cmd *cmd, enum cmd_class class,
                               const struct request_view *view, struct blob *owner)
 {
     enum dispatch result;
-    bool poisons = c->expects_multi && !can_queue(c, cmd, class);
+    enum standin standin = c->expects_multi ? standin_for(c, cmd, class, view) : STANDIN_NONE;
+    bool poisons = standin == STANDIN_REFUSED;
     bool cluster = c->worker->server->is_cluster;
     if (c->multi_refused && !is_named(cmd, "multi")) {
         answer_after_refusal(c, cmd);
@@ -424,18 +553,26 @@ enum dispatch session_request(struct client *c, const struct cmd *cmd, enum cmd_
     if (is_named(cmd, "monitor") && is_ignored_monitor(c, view)) {
         return DISPATCH_DONE;
     }
-    if (class == CMD_PINNED && !is_harmless(cmd)) {
+    if ((class == CMD_PINNED && !is_harmless(cmd)) ||
+        (standin == STANDIN_FOLLOWS && cmd->local != LOCAL_SELECT)) {
         pinned_taint(c);
     }
     struct request *request = request_create(c->worker);
+    struct blob *other = NULL;
     if (request == NULL || !prepare(c, request, cmd, class, view)) {
         request_destroy(request);
         client_close(c);
         return DISPATCH_DONE;
     }
-    if (cluster && !settle_place(c, request, view, &poisons)) {
+    if (cluster && !settle_place(c, request, class, view, &poisons)) {
         request_destroy(request);
         return DISPATCH_STALL;
+    }
+    if (!keep_standin(c, request, standin, view, &other)) {
+        blob_unref(other);
+        request_destroy(request);
+        client_close(c);
+        return DISPATCH_DONE;
     }
     request->refused = poisons;
     if (!poisons) {
@@ -445,23 +582,21 @@ enum dispatch session_request(struct client *c, const struct cmd *cmd, enum cmd_
         request->class = CMD_UNKNOWN; /* fenced: cheaper here than holding everything back */
         request->unbegun = true;
     }
+    if (cluster && pinned_is_own(c) && !poisons && !pinned_has_entered(c, c->place.node)) {
+        enter_first(c, request, view);
+        blob_unref(other);
+        return DISPATCH_DONE;
+    }
     client_enqueue(c, request);
     if (request->streams && !request->queued && !poisons) {
         pinned_stream(c, request, view->argc);
     }
-    struct slice raw = poisons ? poison : view->raw;
+    struct slice raw = poisons ? poison : other != NULL ? slice_of(other->p, other->n) : view->raw;
     bool logs = cluster && request->queued && !c->anchored;
-    if (poisons && stream_is_subscription(cmd) && !c->multi_held) {
-        send_behind(request, view->raw, SLICE(""), 1, raw); /* its channels may not be allowed */
-    } else if (is_wait(cmd) && !request->queued) {
-        send_behind(request, ping, SLICE(""), 1, raw);
-    } else if (c->multi_held) {
-        send_held(c, request, raw);
-    } else {
-        forward_request(request, raw, poisons ? NULL : owner);
-    }
+    put_on_road(c, request, view, raw, poisons ? NULL : other != NULL ? other : owner);
     if (logs && c->pinned != NULL) {
         keep_in_log(c, raw);
     }
+    blob_unref(other);
     return DISPATCH_DONE;
 }

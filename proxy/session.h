@@ -12,13 +12,15 @@
 bool session_takes(const struct client *c, const struct cmd *cmd, enum cmd_class class,
                    const struct request_view *view);
 
-/* It was refused by the node that the client's connection leads to: it goes to request->node, with the
- * session as far as it has come, or behind `ahead` and its one reply (redirect.h). */
-void session_send_again(struct client *c, struct request *request, struct slice ahead);
+/* It was refused by the node that the client's connection leads to, or a login has gone ahead of it: it goes to
+ * request->node, with the session as far as it has come, or behind ASKING (redirect.h). */
+void session_send_again(struct client *c, struct request *request);
 /* All of its reply is here. SUNSUBSCRIBE without channels goes on to the next node with any: true. */
 bool session_goes_on(struct client *c, struct request *request);
 /* RESET: there is no transaction any more. */
 void session_reset(struct client *c);
+/* Behind this there is no transaction and nothing is watched. */
+void session_expect_end(struct client *c);
 void session_forget_log(struct client *c);
 
 /* Sends it there, pinning the client first if need be. */

@@ -221,6 +221,18 @@ static struct slice first_element(struct slice head)
     return cr == NULL ? SLICE("") : slice_of(p + 1, (size_t)(cr - p - 1));
 }
 
+bool stream_is_message(struct slice push)
+{
+    return push.n > 0 && *push.p == '>' &&
+           find(messages, ARRAY_LEN(messages), first_element(push)) != NULL;
+}
+
+void stream_executed(struct stream *s, const struct cmd *cmd, struct slice confirmation)
+{
+    s->active = true;
+    count(s, slice_str(cmd->name), confirmation);
+}
+
 /* Who is subscribed to nothing gets replies only, whatever they begin with. */
 static void decide(struct stream *s, struct slice head)
 {

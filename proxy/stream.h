@@ -56,6 +56,11 @@ static inline bool stream_is_on(const struct stream *s)
     return s->monitoring || s->channels + s->patterns + s->shards > 0;
 }
 
+/* Is it a message, as RESP3 marks them? */
+bool stream_is_message(struct slice push);
+/* The command, queued in a transaction, was executed, and this is its confirmation. */
+void stream_executed(struct stream *s, const struct cmd *cmd, struct slice confirmation);
+
 /* Has the client a part of a message, and is to get the rest before anything else? */
 static inline bool stream_is_inside(const struct stream *s)
 {

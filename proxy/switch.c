@@ -22,6 +22,9 @@ static enum dispatch switch_road(struct client *c, const struct cmd *cmd, struct
     request->cmd = cmd;
     request->road = c->pinned == NULL ? ROAD_LANE : ROAD_PINNED;
     request->holds = true;
+    if (c->pinned != NULL) {
+        c->place.node = pinned_node(c);
+    }
     client_enqueue(c, request);
     forward_request(request, raw, NULL);
     return DISPATCH_DONE;
@@ -62,14 +65,14 @@ enum dispatch switch_protocol(struct client *c, const struct cmd *cmd,
         return DISPATCH_DONE;
     }
     bool resp3 = greeting.resp3;
-    if (greeting.logs_in) {
-        return login_greet(c, cmd, view, &greeting);
-    }
-    if (resp3 != c->resp3 && !pinned_is_alone(c)) {
+    if (resp3 != c->resp3 && !pinned_is_alone(c) && pinned_is_streaming(c)) {
         client_reply_error(c,
                            "ERR the protocol cannot change while shard channels of several nodes "
                            "are subscribed to");
         return DISPATCH_DONE;
+    }
+    if (greeting.logs_in) {
+        return login_greet(c, cmd, view, &greeting);
     }
     struct request *request = request_spare(c->worker);
     if (request == NULL) {

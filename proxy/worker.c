@@ -15,6 +15,7 @@
 #include "worker.h"
 
 #include "batch.h"
+#include "busy_poll.h"
 #include "client.h"
 #include "deadline.h"
 #include "fanout.h"
@@ -25,6 +26,7 @@
 #include "outwait.h"
 #include "pinned.h"
 #include "redirect.h"
+#include "resend.h"
 
 #include "../conf/log.h"
 #include "../conf/mem.h"
@@ -43,6 +45,9 @@
 #define STANDSTILL_MS 1000
 /* A server heard so long after a loss has executed what had reached it before. */
 #define FLUSH_SETTLED_MS 500
+/* How often memory is given back: by who is idle for a tick, by who is busy all the time. */
+#define TRIM_MS      1000
+#define TRIM_BUSY_MS 10000
 
 int64_t clock_ms(void)
 {
@@ -269,11 +274,13 @@ void worker_wake_stalled(struct worker *worker)
     }
 }
 
+/* Who sends what blocks, or ends a subscription, seldom waits for the reply before another client goes on,
+ * and who writes seldom before another reads: so that is the order in which what came in one turn leaves. */
 static void flush_upstream(struct worker *worker)
 {
-    nodes_flush(worker);
-    upstream_flush(worker->upstream);
     pinned_flush(worker);
+    upstream_flush(worker->upstream);
+    nodes_flush(worker);
     if (worker->waits_for_room && !forward_is_full(worker, worker->full_node, worker->full_db,
                                                    worker->full_resp3, worker->full_road)) {
         worker->waits_for_room = false;
@@ -292,6 +299,7 @@ static void finish_drain(struct worker *worker)
         client_close(worker->clients.head);
     }
     fanout_close_parts(worker);
+    worker->done = true;
     ev_break(worker->loop, EVBREAK_ALL);
 }
 
@@ -416,6 +424,30 @@ static void finish_lost_flush(struct worker *worker)
     }
 }
 
+/* Frees what is kept for the next requests as well: few as they are, each would hold the page of the allocator
+ * that it lies in. */
+static void free_kept(struct worker *worker)
+{
+    request_free_blocks(worker);
+    fetch_free_flights(worker);
+    batch_free_all(worker);
+    order_shrink(&worker->order);
+}
+
+/* Gives memory back at the first quiet moment in a second, or all the same after TRIM_BUSY_MS. */
+static void trim_tick(struct worker *worker, int64_t now)
+{
+    uint64_t served =
+        atomic_load_explicit(&worker->counters.commands_processed, memory_order_relaxed);
+    bool quiet = served == worker->quiet_served;
+    worker->quiet_served = served;
+    if (now - worker->trimmed >= (quiet ? TRIM_MS : TRIM_BUSY_MS)) {
+        worker->trimmed = now;
+        free_kept(worker);
+        mem_trim();
+    }
+}
+
 static void on_tick(struct ev_loop *loop, struct ev_timer *timer, int events)
 {
     (void)loop;
@@ -434,6 +466,7 @@ static void on_tick(struct ev_loop *loop, struct ev_timer *timer, int events)
     run_output_stalled(worker);
     sweep_clients(worker);
     check_memory(worker);
+    trim_tick(worker, now);
     if (worker->index == 0) {
         if (worker->server->caching) {
             l1_sweep(worker->server->l1, SWEEP_BUDGET, now);
@@ -453,7 +486,16 @@ static double tick_seconds(const struct conf *conf)
 
 static void on_lane_retired(struct conn *conn, void *ctx)
 {
-    forward_retired(ctx, conn);
+    (void)ctx;
+    resend_retired(conn);
+}
+
+static void on_lane_in_doubt(struct conn *conn, void *ctx)
+{
+    const struct worker *worker = ctx;
+    if (worker->server->conf->upstream_read_from == CONF_READ_PREFER_REPLICA) {
+        resend_elsewhere(conn);
+    }
 }
 
 static void create_links(struct worker *worker)
@@ -461,6 +503,7 @@ static void create_links(struct worker *worker)
     struct server *server = worker->server;
     worker->upstream = upstream_create(&(struct upstream_options){
         .retired = on_lane_retired,
+        .in_doubt = on_lane_in_doubt,
         .ctx = worker,
         .loop = worker->loop,
         .topology = server->topology,
@@ -512,7 +555,7 @@ static void *run(void *arg)
         (void)forward_lane(worker, 0, worker->server->conf->upstream_db, false,
                            ROAD_LANE); /* opened now: the first request finds it up */
     }
-    ev_run(worker->loop, 0);
+    busy_poll_run(worker->loop, worker->server->conf->proxy_busy_poll, &worker->done);
     pinned_fini(worker);
     bring_later(worker); /* all are closed */
     run_clients(worker);
@@ -560,9 +603,7 @@ void worker_destroy(struct worker *worker)
     nodes_forget(worker);
     mem_free(worker->nodes);
     request_destroy(worker->spare);
-    request_free_blocks(worker);
-    fetch_free_flights(worker);
-    batch_free_all(worker);
+    free_kept(worker);
     order_fini(&worker->order);
     pthread_mutex_destroy(&worker->mailbox_lock);
     ev_loop_destroy(worker->loop);

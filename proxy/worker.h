@@ -88,6 +88,7 @@ struct worker {
     uint32_t nflights;
     struct batch *batches; /* likewise (batch.c) */
     uint32_t nbatches;
+    bool no_echoes;    /* the last SET that GETs might have waited for was refused (echo.h) */
     char *read_buffer; /* WORKER_READ_SIZE, shared by all connections of the worker */
 
     struct client_queue clients;  /* all that have a socket */
@@ -109,13 +110,18 @@ struct worker {
     bool full_resp3;
     uint32_t full_db;
     enum road full_road;
+    int64_t light_at;                  /* ms: when a client was last written little, */
+    uint64_t light_id;                 /* and which it was (client.c) */
     bool output_stalled;               /* some client is stalled_output */
     struct post *own_head, **own_tail; /* what it posted to itself */
     struct log_limit closed_log;
     int64_t last_tick;
+    int64_t trimmed;       /* ms: when memory was last given back */
+    uint64_t quiet_served; /* commands_processed at the last tick */
     struct post topology_post;
     _Atomic bool topology_posted; /* it is on its way (nodes.c) */
     bool draining;
+    bool done; /* and drained: the loop ends */
     int64_t drain_until;
     struct post drain_post;
     _Atomic int64_t drain_timeout_ms; /* relaxed: the post that follows it orders it */

@@ -210,19 +210,6 @@ size_t chain_header(char *p, char type, size_t n)
     return (size_t)(put_header(p, type, n) - p);
 }
 
-/* What does not fit into the tail. */
-static __attribute__((noinline)) bool append_bulk_more(struct chain *c, struct slice s)
-{
-    char head[CHAIN_HEADER_MAX];
-    struct chain_mark mark = chain_mark(c);
-    if (chain_append(c, slice_of(head, chain_header(head, '$', s.n))) && chain_append(c, s) &&
-        chain_append(c, SLICE("\r\n"))) {
-        return true;
-    }
-    chain_rewind(c, mark);
-    return false;
-}
-
 /* memcpy, without the call for the sizes that most values have. */
 static inline void copy_short(char *to, const char *from, size_t n)
 {
@@ -244,12 +231,10 @@ static inline void copy_short(char *to, const char *from, size_t n)
     memcpy(to + n - 16, last, 16);
 }
 
-bool chain_append_bulk(struct chain *c, struct slice s)
+/* The tail has room for it. */
+static inline void put_bulk(struct chain *c, struct slice s)
 {
     struct chain_seg *tail = c->tail;
-    if (unlikely(tail == NULL || tail->size - tail->used < s.n + CHAIN_HEADER_MAX + 2)) {
-        return append_bulk_more(c, s);
-    }
     char *begin = tail->own + tail->used;
     char *p = put_header(begin, '$', s.n);
     copy_short(p, s.p, s.n);
@@ -257,6 +242,35 @@ bool chain_append_bulk(struct chain *c, struct slice s)
     size_t n = (size_t)(p - begin) + s.n + 2;
     tail->used += n;
     c->bytes += n;
+}
+
+/* What does not fit into the tail: into a new one, if that one is full. */
+static __attribute__((noinline)) bool append_bulk_more(struct chain *c, struct slice s)
+{
+    char head[CHAIN_HEADER_MAX];
+    struct chain_mark mark = chain_mark(c);
+    if (seg_room(c->tail) == 0) {
+        bool room = chain_reserve(c, s.n + CHAIN_HEADER_MAX + 2) != NULL;
+        if (room) {
+            put_bulk(c, s);
+        }
+        return room;
+    }
+    if (chain_append(c, slice_of(head, chain_header(head, '$', s.n))) && chain_append(c, s) &&
+        chain_append(c, SLICE("\r\n"))) {
+        return true;
+    }
+    chain_rewind(c, mark);
+    return false;
+}
+
+bool chain_append_bulk(struct chain *c, struct slice s)
+{
+    const struct chain_seg *tail = c->tail;
+    if (unlikely(tail == NULL || tail->size - tail->used < s.n + CHAIN_HEADER_MAX + 2)) {
+        return append_bulk_more(c, s);
+    }
+    put_bulk(c, s);
     return true;
 }
 
@@ -374,4 +388,13 @@ void chain_take(struct chain *c, char *dst)
         dst += seg->used - seg->start;
     }
     chain_fini(c);
+}
+
+struct blob *chain_take_blob(struct chain *c)
+{
+    struct blob *blob = blob_try(c->bytes);
+    if (blob != NULL) {
+        chain_take(c, blob->p);
+    }
+    return blob;
 }

@@ -61,5 +61,7 @@ void chain_rewind(struct chain *c, struct chain_mark mark);
 int chain_iov(const struct chain *c, struct iovec *iov, int max);
 /* Moves everything to dst (`bytes` bytes); the chain is empty afterwards. */
 void chain_take(struct chain *c, char *dst);
+/* The same into a blob of its own. NULL: memory is out, and the chain is as it was. */
+MUST_CHECK struct blob *chain_take_blob(struct chain *c);
 /* Forgets the first n (<= bytes) bytes. */
 void chain_consume(struct chain *c, size_t n);

@@ -20,7 +20,7 @@ enum cmd_class {
     CMD_FLUSH,   /* changes everything: L1 is emptied before the reply leaves (class F) */
     CMD_LOCAL,   /* answered here (class X, emulated) */
     CMD_PINNED,  /* needs a connection of its own; cmd.effect says what it does to keys */
-    CMD_REFUSED, /* never forwarded: SYNC, PSYNC, REPLCONF, ASKING */
+    CMD_REFUSED, /* never forwarded: SYNC, PSYNC, REPLCONF */
 };
 
 /* Which local command a CMD_LOCAL row is; proxy/local.c has one function for each. INFO is relayed
@@ -35,7 +35,7 @@ enum cmd_local {
     LOCAL_INFO,
     LOCAL_PING,
     LOCAL_QUIT,
-    LOCAL_READONLY,
+    LOCAL_READONLY, /* and ASKING: nobody is sent an ASK from here */
     LOCAL_READWRITE,
     LOCAL_RESET,
     LOCAL_SELECT,

@@ -33,7 +33,8 @@ static bool read_count(const struct cursor *c, struct element *e)
     if (e->number < 0 || e->number > (c->end - c->p) / ELEMENT_MIN) {
         return false;
     }
-    e->number *= e->type == '%' ? 2 : 1;
+    e->number *= e->type == '%' || e->type == '|' ? 2 : 1;
+    e->number += e->type == '|';
     return true;
 }
 
@@ -65,6 +66,8 @@ bool element_next(struct cursor *c, struct element *e)
     case '*':
     case '~':
     case '%':
+    case '>':
+    case '|':
         return slice_to_int64(e->text, &e->number) && read_count(c, e);
     default:
         return false;

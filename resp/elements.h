@@ -13,7 +13,8 @@ struct cursor {
 
 struct element {
     char type;
-    int64_t number;    /* of ':'; how many elements follow, for arrays and the like */
+    /* of ':'; how many elements follow, for arrays and the like, and of an attribute with what it stands before */
+    int64_t number;
     bool is_null;      /* $-1, *-1 or _ */
     struct slice text; /* of everything else */
 };
@@ -25,7 +26,7 @@ static inline struct cursor cursor_of(struct slice bytes)
 
 static inline bool element_is_list(const struct element *e)
 {
-    return e->type == '*' || e->type == '~' || e->type == '%';
+    return e->type == '*' || e->type == '~' || e->type == '%' || e->type == '>' || e->type == '|';
 }
 
 static inline bool element_is_text(const struct element *e)

@@ -26,7 +26,7 @@ MUST_CHECK bool spread_join(enum cmd_spread how, const struct slice *replies, si
 
 /* A cursor is the node's, times SPREAD_SCAN_NODES, plus 1 + the number of the node; 0 is the beginning,
  * and the end. It stays small as long as the node's is: JavaScript has no more than 53 bits. */
-#define SPREAD_SCAN_NODES 1024
+#define SPREAD_SCAN_NODES 8192
 
 struct spread_scan {
     bool begins;

@@ -24,12 +24,14 @@
 
 #include <inttypes.h>
 
-#define READ_SIZE    ((size_t)16 * 1024)
-#define REPLY_MAX    ((size_t)8 * 1024 * 1024)
-#define ANSWER_MS    1000 /* beyond connecting, for an answer */
-#define GAP_MIN_MS   100  /* between two questions */
-#define GAP_MAX_MS   1000 /* the same when the map stays as it is, and when nobody answers */
-#define LOG_EVERY_MS 10000
+#define READ_SIZE     ((size_t)16 * 1024)
+#define REPLY_MAX     ((size_t)8 * 1024 * 1024)
+#define ANSWER_MS     1000 /* beyond connecting, for an answer */
+#define GAP_MIN_MS    100  /* between two questions */
+#define GAP_MAX_MS    1000 /* the same when the map stays as it is, and when nobody answers */
+#define LOG_EVERY_MS  10000
+#define ROOM_EVERY_MS 3600000 /* an hour */
+#define ROOM_WARN_AT  (TOPOLOGY_NODES_MAX / 4 * 3)
 
 enum cluster_state { CLUSTER_IDLE, CLUSTER_ASKING };
 
@@ -54,7 +56,7 @@ struct cluster {
     bool said;
     struct ev_async wakeup;
     _Atomic bool wanted;
-    struct log_limit failed_log, changed_log;
+    struct log_limit failed_log, changed_log, room_log;
     _Atomic uint64_t refreshes, failures; /* relaxed, as the rest */
     _Atomic int64_t last_ms;
     _Atomic uint32_t slots_served;
@@ -105,6 +107,25 @@ static void say_map(struct cluster *cluster, uint32_t covered)
     }
 }
 
+/* Said in time. */
+static void warn_of_room(struct cluster *cluster)
+{
+    const struct topology *t = cluster->options.topology;
+    unsigned members = 0;
+    uint64_t more = 0;
+    for (uint16_t i = 0; i < topology_count(t); i++) {
+        members += topology_role(t, i) != TOPOLOGY_GONE;
+    }
+    if (members >= ROOM_WARN_AT &&
+        log_allow(&cluster->room_log, cluster->options.now(), ROOM_EVERY_MS, &more)) {
+        log_event(
+            LOG_WARN,
+            "the cluster has %u nodes, and %d can be known: those beyond are not followed and "
+            "their slots not served",
+            members, TOPOLOGY_NODES_MAX);
+    }
+}
+
 static void take_map(struct cluster *cluster)
 {
     struct topology *t = cluster->options.topology;
@@ -131,6 +152,7 @@ static void take_map(struct cluster *cluster)
         if (changed || !cluster->said) {
             say_map(cluster, map.covered);
         }
+        warn_of_room(cluster);
         cluster->said = true;
         cluster->tried = 0;
         cluster->state = CLUSTER_IDLE;
@@ -335,7 +357,7 @@ struct cluster *cluster_create(const struct cluster_options *options)
     cluster->read_buffer = mem_alloc(READ_SIZE);
     cluster->gap_ms = GAP_MIN_MS;
     for (size_t i = 0; i < options->nseeds; i++) {
-        (void)topology_find(options->topology, slice_str(options->seeds[2 * i]),
+        (void)topology_keep(options->topology, slice_str(options->seeds[2 * i]),
                             slice_str(options->seeds[2 * i + 1]));
     }
     cluster->options.seeds = NULL; /* they are nodes now */

@@ -34,6 +34,11 @@
 
 static void try_addresses(struct conn *conn, const char *why);
 
+static bool has_link(enum conn_state state)
+{
+    return state != CONN_IDLE && state != CONN_BACKOFF;
+}
+
 void conn_set_state(struct conn *conn, enum conn_state state)
 {
     static const char *const names[] = {
@@ -44,7 +49,11 @@ void conn_set_state(struct conn *conn, enum conn_state state)
         log_event(LOG_DEBUG, "%s (%s): %s -> %s", node_name(conn->options.node), conn->options.role,
                   names[conn->state], names[state]);
     }
+    int change = has_link(state) - has_link(conn->state);
     conn->state = state;
+    if (change != 0) {
+        node_count_link(conn->options.node, change);
+    }
 }
 
 static uint64_t next_random(struct conn *conn)

@@ -73,6 +73,7 @@ struct node {
     _Atomic int64_t last_heard; /* relaxed: a hint for deadlines of seconds */
     _Atomic int64_t occupied;   /* ms: when that was last noted; 0: never */
     _Atomic bool asks_login;    /* relaxed: a hint, the server has the last word */
+    _Atomic int links;          /* release and acquire */
 };
 
 static void find_address(struct node *node);
@@ -186,6 +187,16 @@ const char *node_name(const struct node *node)
 const struct node_options *node_options(const struct node *node)
 {
     return &node->options;
+}
+
+void node_count_link(struct node *node, int change)
+{
+    (void)atomic_fetch_add_explicit(&node->links, change, memory_order_acq_rel);
+}
+
+int node_links(const struct node *node)
+{
+    return atomic_load_explicit(&node->links, memory_order_acquire);
 }
 
 /* ---- Addresses ----------------------------------------------------------------------------- */

@@ -7,7 +7,8 @@
  * tells node_identify the run_id it saw; a new one raises the generation, and connections of an
  * older generation may not be used any more (conn.c checks before every submit and closes them).
  *
- * With sentinels the address itself changes (node_set_address), or is not known (node_lose_address).
+ * The address itself may change (node_set_address): with sentinels, and in a cluster when a struct node is
+ * used again for another node. With sentinels it may not be known (node_lose_address).
  * Each time the era rises, and the generation with it: a link that was begun in an older era never
  * comes up.
  */
@@ -54,6 +55,7 @@ void node_destroy(struct node *node);
 /* "host:port", "unix:/path" or the label, for logs, INFO and error replies. Lives as long as the
  * node, even when it is called something else by then. */
 const char *node_name(const struct node *node);
+/* The host and the port change when it moves: they are for who is connected to it, or has made it move. */
 const struct node_options *node_options(const struct node *node);
 
 /* The addresses are in doubt: looks a name up again, in the background and once a second at most,
@@ -111,6 +113,11 @@ bool node_is_occupied(const struct node *node, int64_t now);
 void node_note_login(struct node *node, bool asked);
 /* Does it want to know who is there, and we have nothing to say? Any thread. */
 bool node_asks_login(const struct node *node);
+
+/* A connection to it is being made or is up (1), or is no more (-1). Any thread. */
+void node_count_link(struct node *node, int change);
+/* How many there are. What their threads did with those that are no more has happened. Any thread. */
+int node_links(const struct node *node);
 
 /* ---- Health (health.h): what connections have met, any thread --------------------------------- */
 

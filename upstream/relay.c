@@ -19,12 +19,16 @@
  * whatever the peer announces.
  * All this by the reader's public fields; buf[pos..len) is what it has not consumed.
  *
- * The reader does not know attributes and blob errors. It is never fed across a byte that may begin
- * one ('|' or '!' behind a line feed); when it turns out to stand between two elements there, it is
- * shown a type it knows instead, and the table writes the one that came:
- *   - '!' as '$', whose form it has;
+ * The reader does not know attributes and blob errors, and refuses big numbers that are none, which a
+ * module may well say. It is never fed across a byte that may begin one ('|', '!' or '(' behind a line
+ * feed); when it turns out to stand between two elements there, it is shown a type it takes instead, and
+ * the table writes the one that came:
+ *   - '!' as '$', and '(' as '+', whose form they have;
  *   - '|' as '%', an element more of the aggregate it is in, whose count is raised by one. At the
  *     start of a reply there is none, so the reader is shown a "*1" first, which the table leaves out.
+ *
+ * A push inside a reply is a confirmation (EXEC of a SUBSCRIBE), which is an element like others, or a message
+ * to who publishes to itself in a transaction: an element more, too. Others do not belong there.
  *
  * A table function that refuses sets the framer's error and returns NULL, which ends the reader with
  * REDIS_ERR_OOM; a reader that failed is never used again (relay_destroy at the reset).
@@ -58,9 +62,10 @@ struct relay {
     bool in_text;     /* a status or an error goes past the reader */
     bool stand_in; /* what the reader meets now (a null, an empty line) stands for one of these */
     char
-        disguised; /* '|' or '!', which the reader took for '%' or '$' and has not finished; or 0 */
-    bool wrapped;  /* the reader's root is the "*1" in front of an attribute */
-    bool begun;    /* a piece of this reply was delivered */
+        disguised; /* '|', '!' or '(', which the reader took for another and has not finished; or 0 */
+    bool kind_due;  /* a push inside a reply has begun, and says next what it is */
+    bool wrapped;   /* the reader's root is the "*1" in front of an attribute */
+    bool begun;     /* a piece of this reply was delivered */
     bool root_null; /* the reply is "*-1" */
 
     /* What the table wrote: of a reply what was not delivered yet, of a push all of it. */
@@ -287,16 +292,37 @@ static void push_deliver(struct relay *r)
 
 /* --- the table: what hiredis calls for each element ------------------------------------------ */
 
-/* What a table function returns: any address, or NULL to stop the reader. */
-static void *element(struct relay *r, bool ok)
-{
-    return ok ? r : NULL;
-}
-
 static void *refuse(struct relay *r, const char *why)
 {
     framer_fail(r->owner, why);
     return NULL;
+}
+
+/* What a table function returns: any address, or NULL to stop the reader. */
+static void *element(struct relay *r, bool ok)
+{
+    return !ok ? NULL : r->kind_due ? refuse(r, "push inside a reply") : r;
+}
+
+/* The first element of a push inside a reply. False: none that belongs there. */
+static bool take_kind(struct relay *r, const redisReadTask *task, struct slice kind)
+{
+    static const char *const messages[] = {"message", "pmessage", "smessage"};
+    static const char *const confirmations[] = {"subscribe",    "unsubscribe", "psubscribe",
+                                                "punsubscribe", "ssubscribe",  "sunsubscribe"};
+    r->kind_due = false;
+    for (size_t i = 0; i < ARRAY_LEN(messages); i++) {
+        if (slice_eq(kind, slice_str(messages[i]))) {
+            long long *elements = &task->parent->parent->elements;
+            return ++*elements <= ELEMENTS_MAX;
+        }
+    }
+    for (size_t i = 0; i < ARRAY_LEN(confirmations); i++) {
+        if (slice_eq(kind, slice_str(confirmations[i]))) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* The type byte of the string the reader is at; it will not be asked again. */
@@ -309,12 +335,10 @@ static char string_type(struct relay *r, const redisReadTask *task)
         return disguised != 0 ? disguised : '$';
     case REDIS_REPLY_VERB:
         return '=';
-    case REDIS_REPLY_BIGNUM:
-        return '(';
     case REDIS_REPLY_ERROR:
         return '-';
     default:
-        return '+';
+        return disguised != 0 ? disguised : '+';
     }
 }
 
@@ -347,6 +371,9 @@ static void *on_string(const redisReadTask *task, char *p, size_t n)
     if (!bulk && n > FRAME_LINE_MAX) {
         return refuse(r, "line too long");
     }
+    if (r->kind_due && !take_kind(r, task, slice_of(p, n))) {
+        return refuse(r, "push inside a reply");
+    }
     if (is_push(r) && !push_string(r, task, type, n)) {
         return NULL;
     }
@@ -367,9 +394,12 @@ static void *on_array(const redisReadTask *task, size_t elements)
     if (elements > ELEMENTS_MAX) { /* the reader has doubled a map's */
         return refuse(r, "too many elements");
     }
-    if (task->type == REDIS_REPLY_PUSH && task->parent != NULL) {
+    bool inside = task->type == REDIS_REPLY_PUSH && task->parent != NULL;
+    bool behind_attribute = inside && r->wrapped && task->parent->parent == NULL;
+    if (r->kind_due || behind_attribute || (inside && (is_push(r) || elements == 0))) {
         return refuse(r, "push inside a reply");
     }
+    r->kind_due = inside;
     if (is_push(r)) {
         push_other(r, task, elements);
     }
@@ -379,7 +409,7 @@ static void *on_array(const redisReadTask *task, size_t elements)
     case REDIS_REPLY_SET:
         return element(r, out_header(r, '~', (int64_t)elements));
     case REDIS_REPLY_PUSH:
-        return element(r, out_header(r, '>', (int64_t)elements));
+        return out_header(r, '>', (int64_t)elements) ? r : NULL;
     default:
         return element(r, out_header(r, '*', (int64_t)elements));
     }
@@ -521,7 +551,8 @@ static bool look_at_text(struct relay *r)
 static bool look_at_line(struct relay *r, size_t n)
 {
     int type = r->reader->task[r->reader->ridx]->type;
-    if ((type == REDIS_REPLY_STATUS || type == REDIS_REPLY_ERROR) && !is_push(r)) {
+    bool is_text = (type == REDIS_REPLY_STATUS && r->disguised == 0) || type == REDIS_REPLY_ERROR;
+    if (is_text && !is_push(r)) {
         return look_at_text(r);
     }
     return n <= FRAME_LINE_MAX + 1 || fails(r, "line too long");
@@ -682,7 +713,7 @@ static const char *step_disguise(struct relay *r, const char *p)
         ++*elements;
     }
     r->disguised = *p;
-    return feed_reader(r, attribute ? "%" : "$", 1) == NULL ? NULL : p + 1;
+    return feed_reader(r, attribute ? "%" : *p == '!' ? "$" : "+", 1) == NULL ? NULL : p + 1;
 }
 
 /* How many of the n bytes at p come before this one behind a line feed. The first byte of all was
@@ -707,12 +738,12 @@ const char *relay_step(struct framer *f, const char *p, const char *end)
     if (r->in_text) {
         return step_text(r, p, end);
     }
-    if ((*p == '|' || *p == '!') && is_between_elements(r)) {
+    if ((*p == '|' || *p == '!' || *p == '(') && is_between_elements(r)) {
         return step_disguise(r, p);
     }
     size_t max = r->fed < FEED_FIRST ? FEED_FIRST : FEED_MAX;
     size_t n = (size_t)(end - p) > max ? max : (size_t)(end - p);
-    n = length_before('!', p, length_before('|', p, n));
+    n = length_before('(', p, length_before('!', p, length_before('|', p, n)));
     r->fed += n;
     return feed_reader(r, p, n);
 }
@@ -736,6 +767,7 @@ bool relay_begin(struct framer *f)
     }
     r->fed = 0;
     r->disguised = 0;
+    r->kind_due = false;
     r->wrapped = f->type == '|';
     r->begun = false;
     r->root_null = false;

@@ -29,7 +29,7 @@ static void on_answer(struct control *c, const struct answer *answer, void *ctx)
     }
     ev_timer_again(role->options.loop, &role->timer);
     if (answer->type == ANSWER_LIST && answer->nitems > 0 && answer->items[0].type == ANSWER_TEXT) {
-        role->options.said(answer_is(&answer->items[0], "master"), role->options.ctx);
+        role->options.said(answer_is(&answer->items[0], "master"), answer, role->options.ctx);
         return;
     }
     (void)snprintf(why, sizeof(why), "ROLE: %.*s",

@@ -12,6 +12,7 @@
 #include <ev.h>
 
 struct role;
+struct answer;
 
 struct role_options {
     struct ev_loop *loop;
@@ -19,8 +20,8 @@ struct role_options {
     int64_t every_ms;  /* between two questions */
     int64_t deadline_ms;
     int64_t (*now)(void);
-    /* It has answered. */
-    void (*said)(bool is_master, void *ctx);
+    /* It has answered; `answer` is all it said, borrowed. */
+    void (*said)(bool is_master, const struct answer *answer, void *ctx);
     /* It could not be asked, or would not say. */
     void (*silent)(const char *why, void *ctx);
     void *ctx;

@@ -12,6 +12,7 @@
 #include "sentinel.h"
 
 #include "control.h"
+#include "replicas.h"
 #include "role.h"
 
 #include "../conf/log.h"
@@ -45,6 +46,7 @@ struct named {
     char port[PORT_MAX];
     char by[HOST_MAX];
     int64_t epoch; /* of the answer that named it */
+    bool silent;   /* the last question for its role went unanswered */
 };
 
 struct sentinel {
@@ -114,9 +116,19 @@ static bool is_same(const struct named *named, const char *host, const char *por
     return named != NULL && strcmp(named->host, host) == 0 && strcmp(named->port, port) == 0;
 }
 
-static void follow_candidate(struct sentinel *s)
+/* What the master that is followed says of its replicas; NULL: nobody is followed. */
+static void follow_replicas(struct sentinel *s, const struct answer *answer)
+{
+    if (s->options.topology != NULL) {
+        replicas_take(s->options.topology, answer);
+    }
+}
+
+/* Its replicas first: it is none from here on. */
+static void follow_candidate(struct sentinel *s, const struct answer *answer)
 {
     struct named *old = s->master;
+    follow_replicas(s, answer);
     s->master = s->candidate;
     s->candidate = NULL;
     if (s->followed && s->master->epoch <= s->epoch) {
@@ -161,20 +173,24 @@ static void lose_master(struct sentinel *s)
                    node_name(s->master->node));
     complain(s, text);
     drop(&s->master);
+    follow_replicas(s, NULL); /* they may follow somebody else already */
     tell_lost(s);
     want_round(s);
 }
 
-static void on_said(bool is_master, void *ctx)
+static void on_said(bool is_master, const struct answer *answer, void *ctx)
 {
     struct named *named = ctx;
     struct sentinel *s = named->sentinel;
+    named->silent = false;
     if (named == s->master) {
-        if (!is_master) {
+        if (is_master) {
+            follow_replicas(s, answer);
+        } else {
             lose_master(s);
         }
     } else if (is_master) {
-        follow_candidate(s);
+        follow_candidate(s, answer);
     } else {
         refuse_candidate(s, "it says that it is a replica");
     }
@@ -185,6 +201,7 @@ static void on_said(bool is_master, void *ctx)
 static void on_silent(const char *why, void *ctx)
 {
     struct named *named = ctx;
+    named->silent = true;
     if (named == named->sentinel->master) {
         want_round(named->sentinel);
     } else {
@@ -268,7 +285,7 @@ static void end_in_vain(struct sentinel *s)
                        peer->why[0] == '\0' ? "not connected yet" : peer->why);
         complain(s, text);
     }
-    if (s->disbelieved) {
+    if (s->disbelieved && (s->master == NULL || s->master->silent)) {
         s->epoch = 0; /* all of them count anew: they have been set up again */
     }
     tell_lost(s);

@@ -9,11 +9,15 @@
  * when the master says that it is none (then the node has no address until there is one), when
  * sentinel_suspect is called, and every `refresh_ms`. Further sentinels are learnt from those that
  * answer. An answer with an older configuration epoch than the one followed is a sentinel that has
- * been cut off: it is not believed.
+ * been cut off: it is not believed, unless nobody knows better and the master that is followed is silent or none
+ * any more: then the sentinels have been set up again.
+ *
+ * The master's replicas are those that it names itself, every `role_ms` and when it is followed; it has
+ * none when it says that it is no master.
  */
 #pragma once
 
-#include "node.h"
+#include "topology.h"
 
 #include <ev.h>
 
@@ -21,8 +25,9 @@ struct sentinel;
 
 struct sentinel_options {
     struct ev_loop *loop;
-    struct node *node;  /* the server; created with a label, without an address */
-    const char *master; /* its name */
+    struct node *node;         /* the server; created with a label, without an address */
+    const char *master;        /* its name */
+    struct topology *topology; /* is told the master's replicas (replicas.h); NULL: nobody asks */
     /* What the sentinels are connected to with; host and port are not used. */
     struct node_options peer;
     int64_t refresh_ms;

@@ -7,9 +7,9 @@
  * Threads: readers take no lock. What they read are single atomics: the owner of a slot, the role of
  * a node, an entry of a list. Whoever reads two of them may see one change between; each for itself
  * names a node that exists. A node is in place before its index can be read anywhere: `count` and
- * `owners` are stored with release and loaded with acquire. `lock` makes one thread at a time add
- * nodes or change owners, and is held while slot_changed and `changed` run, so that these see changes
- * in the order in which they happened.
+ * `owners` are stored with release and loaded with acquire. `lock` makes one thread at a time add or move
+ * nodes or change owners, and is held while slot_changed, node_changed (of a move) and `changed` run, so that
+ * these see changes in the order in which they happened.
  *
  * Not here: asking servers for the map, and when to (the refresher), connections, what a redirect
  * does to the commands under way.
@@ -21,9 +21,9 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-#define REPLICAS_MAX 16 /* of one primary that are known; any of them will do */
-#define HOST_MAX     255
-#define PORT_MAX     5
+#define HOST_MAX  255
+#define PORT_MAX  5
+#define MAPS_GONE 2 /* that do not name a node, before its index may be another's */
 
 /* What `node_options.changed` is called with: it must find the index back. */
 struct member {
@@ -31,9 +31,11 @@ struct member {
     struct node *node; /* written once, before `count` covers it */
     uint16_t index;
     _Atomic uint16_t nreplicas;
-    _Atomic uint16_t replicas[REPLICAS_MAX];
+    _Atomic uint16_t replicas[TOPOLOGY_REPLICAS_MAX];
     _Atomic uint32_t slots;
     _Atomic uint8_t role; /* enum topology_role */
+    bool keeps;           /* its index, to the end; this and the next with the lock */
+    uint64_t named;       /* how many maps had come when it was last named */
 };
 
 struct topology {
@@ -48,6 +50,7 @@ struct topology {
     struct member members[TOPOLOGY_NODES_MAX];
 
     pthread_mutex_t lock; /* whoever changes anything above */
+    uint64_t maps;        /* so far; with the lock */
 };
 
 /* ---- The slot of a key --------------------------------------------------------------------- */
@@ -179,6 +182,7 @@ struct topology *topology_create(const struct topology_options *options)
     if (!options->is_cluster) {
         give_all(t, add_node(t, options->node.host, options->node.port));
     }
+    t->options.node.label = NULL; /* all further ones come with an address */
     return t;
 }
 
@@ -207,6 +211,11 @@ void topology_destroy(struct topology *t)
 bool topology_is_cluster(const struct topology *t)
 {
     return t->options.is_cluster;
+}
+
+uint16_t topology_room(const struct topology *t)
+{
+    return t->options.is_cluster || t->options.has_replicas ? TOPOLOGY_NODES_MAX : 1;
 }
 
 uint16_t topology_owner(const struct topology *t, uint16_t slot)
@@ -296,10 +305,11 @@ static void copy_text(char *out, struct slice s)
     out[s.n] = '\0';
 }
 
+/* Outside a cluster the first node is whoever is the master, wherever that is. */
 static uint16_t find(const struct topology *t, struct slice host, struct slice port)
 {
     uint16_t n = topology_count(t);
-    for (uint16_t i = 0; i < n; i++) {
+    for (uint16_t i = t->options.is_cluster ? 0 : 1; i < n; i++) {
         if (is_at(t->members[i].node, host, port)) {
             return i;
         }
@@ -307,32 +317,83 @@ static uint16_t find(const struct topology *t, struct slice host, struct slice p
     return TOPOLOGY_NONE;
 }
 
-bool topology_knows(const struct topology *t, struct slice host, struct slice port)
+bool topology_knows(struct topology *t, struct slice host, struct slice port)
 {
-    return find(t, host, port) != TOPOLOGY_NONE;
+    pthread_mutex_lock(&t->lock);
+    bool known = find(t, host, port) != TOPOLOGY_NONE;
+    pthread_mutex_unlock(&t->lock);
+    return known;
+}
+
+/* Nobody is connected to it, and nobody will be sent there: no slot is its, and no newer map names it. */
+static bool is_free(const struct topology *t, uint16_t index)
+{
+    const struct member *member = &t->members[index];
+    return topology_role(t, index) == TOPOLOGY_GONE && topology_slots_of(t, index) == 0 &&
+           !member->keeps && t->maps >= member->named + MAPS_GONE && node_links(member->node) == 0;
+}
+
+/* The one that has been gone the longest. The lock is held. */
+static uint16_t find_free(const struct topology *t)
+{
+    uint16_t n = topology_count(t);
+    uint16_t oldest = TOPOLOGY_NONE;
+    for (uint16_t i = 0; i < n; i++) {
+        if (is_free(t, i) &&
+            (oldest == TOPOLOGY_NONE || t->members[i].named < t->members[oldest].named)) {
+            oldest = i;
+        }
+    }
+    return oldest;
+}
+
+/* The lock is held. NONE: all indices are in use. */
+static uint16_t place(struct topology *t, struct slice host, struct slice port)
+{
+    char host_text[HOST_MAX + 1];
+    char port_text[PORT_MAX + 1];
+    uint16_t index = find_free(t);
+    copy_text(host_text, host);
+    copy_text(port_text, port);
+    if (index != TOPOLOGY_NONE) {
+        node_set_address(t->members[index].node, host_text, port_text);
+    } else if (topology_count(t) < topology_room(t)) {
+        index = add_node(t, host_text, port_text);
+    }
+    return index;
 }
 
 /* The lock is held. */
-static uint16_t find_or_add(struct topology *t, struct slice host, struct slice port)
+static uint16_t find_or_place(struct topology *t, struct slice host, struct slice port)
 {
     if (!is_host(host) || !is_port(port)) {
         return TOPOLOGY_NONE;
     }
-    uint16_t found = find(t, host, port);
-    if (found != TOPOLOGY_NONE || topology_count(t) == TOPOLOGY_NODES_MAX) {
-        return found;
+    uint16_t index = find(t, host, port);
+    if (index == TOPOLOGY_NONE) {
+        index = place(t, host, port);
     }
-    char host_text[HOST_MAX + 1];
-    char port_text[PORT_MAX + 1];
-    copy_text(host_text, host);
-    copy_text(port_text, port);
-    return add_node(t, host_text, port_text);
+    if (index != TOPOLOGY_NONE) {
+        t->members[index].named = t->maps;
+    }
+    return index;
 }
 
 uint16_t topology_find(struct topology *t, struct slice host, struct slice port)
 {
     pthread_mutex_lock(&t->lock);
-    uint16_t index = find_or_add(t, host, port);
+    uint16_t index = find_or_place(t, host, port);
+    pthread_mutex_unlock(&t->lock);
+    return index;
+}
+
+uint16_t topology_keep(struct topology *t, struct slice host, struct slice port)
+{
+    pthread_mutex_lock(&t->lock);
+    uint16_t index = find_or_place(t, host, port);
+    if (index != TOPOLOGY_NONE) {
+        t->members[index].keeps = true;
+    }
     pthread_mutex_unlock(&t->lock);
     return index;
 }
@@ -407,12 +468,12 @@ uint16_t topology_moved(struct topology *t, uint16_t slot, uint16_t from, struct
     if (!t->options.is_cluster || slot >= TOPOLOGY_SLOTS) {
         return TOPOLOGY_NONE;
     }
+    pthread_mutex_lock(&t->lock);
     if (host.n == 0) {
         host = slice_str(node_options(topology_node(t, from))->host);
     }
-    pthread_mutex_lock(&t->lock);
     uint16_t old = topology_owner(t, slot);
-    uint16_t owner = find_or_add(t, host, port);
+    uint16_t owner = find_or_place(t, host, port);
     bool changed = owner != TOPOLOGY_NONE && set_owner(t, slot, owner);
     if (changed) {
         (void)set_role(t, owner, TOPOLOGY_PRIMARY);
@@ -462,7 +523,7 @@ static struct draft *draft_create(const struct topology_range *ranges, size_t n)
 static bool set_replicas(struct member *member, const struct topology_range *range)
 {
     size_t n = range == NULL ? 0 : range->nreplicas;
-    n = n < REPLICAS_MAX ? n : REPLICAS_MAX;
+    n = n < TOPOLOGY_REPLICAS_MAX ? n : TOPOLOGY_REPLICAS_MAX;
     bool changed = n != atomic_load_explicit(&member->nreplicas, memory_order_relaxed);
     for (size_t i = 0; i < n; i++) {
         uint16_t replica = range->replicas[i];
@@ -480,6 +541,9 @@ static bool take_members(struct topology *t, const struct draft *draft)
     for (uint16_t i = 0; i < count; i++) {
         changed |= set_replicas(&t->members[i], draft->range_of[i]);
         changed |= set_role(t, i, (enum topology_role)draft->roles[i]);
+        if (draft->roles[i] != TOPOLOGY_GONE) {
+            t->members[i].named = t->maps;
+        }
     }
     return changed;
 }
@@ -488,6 +552,7 @@ void topology_apply(struct topology *t, const struct topology_range *ranges, siz
 {
     struct draft *draft = draft_create(ranges, n);
     pthread_mutex_lock(&t->lock);
+    t->maps++;
     bool changed = take_members(t, draft);
     for (uint32_t slot = 0; slot < TOPOLOGY_SLOTS; slot++) {
         changed |= set_owner(t, (uint16_t)slot, draft->owners[slot]);

@@ -5,8 +5,8 @@
  *
  * Invariants: a lane stays until the end, with two exceptions. One whose SELECT was refused: clients
  * choose the db, so whoever walks through numbers must not leave a connection behind for each; such
- * a lane goes at the second tick after its refusal, when everybody has heard of it. And in a cluster one
- * that has not been used for a while, or whose node serves nothing any more.
+ * a lane goes at the second tick after its refusal, when everybody has heard of it. And, in a cluster and to
+ * replicas, one that has not been used for a while, or whose node serves nothing any more.
  *
  * Threads: the worker's. Not here: what goes on a lane, and which kind.
  */
@@ -21,7 +21,7 @@
 #define REFUSED_LOG_EVERY_MS 10000
 #define OVERDUE_MS           500   /* then a lane is retired */
 #define RETIRED_MAX          16    /* open at one time, to one node */
-#define UNUSED_MS            60000 /* then a lane to a node of a cluster is closed */
+#define UNUSED_MS            60000 /* then a lane to a node of a cluster, or a replica, is closed */
 
 struct lane {
     struct lane *next;
@@ -96,7 +96,7 @@ static struct lane *lane_create(struct upstream *up, struct lane_id id)
         .role = ROLES[id.kind],
         .db = id.db,
         .resp3 = id.resp3,
-        .readonly = id.kind == LANE_REPLICA,
+        .readonly = id.kind == LANE_REPLICA && topology_is_cluster(up->options.topology),
         .now = up->options.now,
         .read_buffer = up->options.read_buffer,
         .read_size = up->options.read_size,
@@ -114,7 +114,7 @@ static void lane_destroy(struct lane *lane)
 
 struct upstream *upstream_create(const struct upstream_options *options)
 {
-    size_t nodes = topology_is_cluster(options->topology) ? TOPOLOGY_NODES_MAX : 1;
+    size_t nodes = topology_room(options->topology);
     struct upstream *up = mem_zalloc(sizeof(*up) + nodes * sizeof(up->to[0]));
     up->options = *options;
     return up;
@@ -249,12 +249,24 @@ uint64_t upstream_retired(const struct upstream *up)
     return up->retired;
 }
 
-/* In a cluster: nobody has used it for a while, or it leads to who serves nothing any more. */
+static void doubt_if_silent(struct lane *lane)
+{
+    struct upstream *up = lane->up;
+    if (lane->id.kind == LANE_REPLICA && up->options.in_doubt != NULL &&
+        conn_state(lane->conn) == CONN_UP && conn_pending(lane->conn) > 0 &&
+        node_state(node_of(lane)) != NODE_UP) {
+        up->options.in_doubt(lane->conn, up->options.ctx);
+    }
+}
+
+/* Nobody has used it for a while, or it leads to who serves nothing any more. The one node of the other modes
+ * is always in use. */
 static bool is_unused(struct lane *lane, int64_t now)
 {
     const struct topology *topology = lane->up->options.topology;
     bool used = lane->queued != lane->conn->queued || lane->last_used == 0;
-    if (!topology_is_cluster(topology) || conn_pending(lane->conn) > 0) {
+    bool stays = lane->id.node == 0 && !topology_is_cluster(topology);
+    if (stays || conn_pending(lane->conn) > 0) {
         return false;
     }
     lane->queued = lane->conn->queued;
@@ -268,6 +280,7 @@ static void tick_lanes(struct lanes *lanes, int64_t now)
     for (struct lane **link = &lanes->head; *link != NULL;) {
         struct lane *lane = *link;
         retire_if_overdue(lane, now);
+        doubt_if_silent(lane);
         bool ends = lane->retired && conn_pending(lane->conn) == 0;
         if (ends || is_over(lane) || is_unused(lane, now)) {
             lanes->retired -= lane->retired;

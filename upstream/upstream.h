@@ -4,8 +4,8 @@
  * fills, one per (node, db, RESP version, kind), opened on demand (D8). Replies come back in the
  * order of submission on each. A lane whose oldest command keeps it waiting while the server answers
  * others (CLIENT PAUSE, a command that waits for something) is retired: it gets nothing new, what comes
- * takes a fresh one, and it is closed when it owes nothing (D11). In a cluster a lane that has not been
- * used for a minute is closed too. Worker's thread only.
+ * takes a fresh one, and it is closed when it owes nothing (D11). In a cluster, and to replicas, a lane that has
+ * not been used for a minute is closed too. Worker's thread only.
  */
 #pragma once
 
@@ -22,6 +22,9 @@ struct upstream_options {
     size_t read_size;
     /* The lane has just been retired; what waits on it may be sent again. May submit. May be NULL. */
     void (*retired)(struct conn *conn, void *ctx);
+    /* The lane owes something, and its node is a replica that is not up (health.h); at each tick as long as that is
+     * so. Reads may be sent to another node. May submit. May be NULL. */
+    void (*in_doubt)(struct conn *conn, void *ctx);
     void *ctx;
 };
 
@@ -32,7 +35,7 @@ void upstream_destroy(struct upstream *up);
 enum lane_kind {
     LANE_NORMAL,
     LANE_BULK,
-    LANE_REPLICA, /* to a replica, and says that it knows (READONLY): reads that may lag behind */
+    LANE_REPLICA, /* to a replica; in a cluster it says that it knows (READONLY): reads that may lag behind */
 };
 
 struct lane_id {

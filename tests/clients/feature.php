@@ -27,6 +27,30 @@ function until(string $what, callable $condition, int $seconds = 20): mixed
     return $result;
 }
 
+// Runs the feature of that name, or, in a second process that a feature has begun (a fourth argument), the
+// function of that name.
+function main(array $features): void
+{
+    global $argv;
+    $feature = $argv[3];
+    $is_second = isset($argv[4]);
+    try {
+        if ($is_second) {
+            ($argv[4])();
+            exit(0);
+        }
+        if (!in_array($feature, $features, true)) {
+            throw new Exception("no such feature: $feature");
+        }
+        $feature();
+    } catch (Throwable $e) {
+        fwrite($is_second ? STDERR : STDOUT, "not ok $feature: {$e->getMessage()}\n");
+        fwrite(STDERR, $e->getTraceAsString() . "\n");
+        exit(1);
+    }
+    echo "ok $feature\n";
+}
+
 // Has the server stopped or started, or a node of the cluster fail.
 function server(string $word): void
 {

@@ -35,6 +35,18 @@ def server(word)
   expect($stdin.gets&.chomp, { 'stop' => 'stopped', 'start' => 'started', 'fail' => 'failed' }[word])
 end
 
+# 500 times SET, GET and INCR in one pipeline.
+def expect_pipeline(redis, prefix = '')
+  replies = redis.pipelined do |batch|
+    500.times do |i|
+      batch.set("#{prefix}k#{i}", "v#{i}")
+      batch.get("#{prefix}k#{i}")
+      batch.incr("#{prefix}n")
+    end
+  end
+  expect(replies, (0...500).flat_map { |i| ['OK', "v#{i}", i + 1] })
+end
+
 # The first thing another thread says; its failure is ours.
 def in_thread(&block)
   Thread.new(&block).tap { |thread| thread.report_on_exception = false }

@@ -3,24 +3,15 @@
 // ioredis as it is out of the box: RESP3, a ready check by INFO, an offline queue (see run).
 
 import { randomUUID } from 'node:crypto';
-import { expect, expectError, load, main, server, until } from './feature.mjs';
+import {
+    close as closeAll, expect, expectError, load, main, server, until, watched,
+} from './feature.mjs';
 
 const Redis = load('ioredis');
 
-// Every error a connection reports fails the feature, except while the server is down.
-function open(host, port, options = {}) {
-    const redis = new Redis(port, host, options);
-    redis.problems = [];
-    redis.on('error', (error) => redis.problems.push(error.message));
-    return redis;
-}
-
-async function close(...connections) {
-    for (const redis of connections) {
-        expect(await redis.quit(), 'OK');
-        expect(redis.problems, []);
-    }
-}
+const open = (host, port, options = {}) => watched(new Redis(port, host, options));
+const close = (...connections) =>
+    closeAll(async (redis) => expect(await redis.quit(), 'OK'), connections);
 
 async function connect(host, port) {
     const redis = open(host, port);

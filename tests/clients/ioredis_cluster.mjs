@@ -3,27 +3,16 @@
 // ioredis's Cluster as it is out of the box: the slot map by CLUSTER SLOTS, a ready check by CLUSTER INFO
 // (see run).
 
-import { randomUUID } from 'node:crypto';
-import { expect, expectError, load, main, server, until } from './feature.mjs';
+import {
+    close as closeAll, expect, expectError, KEYS, load, main, server, setAndGetAll, survivesNode, swapScript,
+    swapSome, until, watched,
+} from './feature.mjs';
 
 const { Cluster } = load('ioredis');
 
-const KEYS = Array.from({ length: 500 }, (_, i) => `k${i}`); // in some 500 slots
-
-// Every error a connection reports fails the feature, except while a server is down.
-function open(host, port, options = {}) {
-    const cluster = new Cluster([{ host, port }], options);
-    cluster.problems = [];
-    cluster.on('error', (error) => cluster.problems.push(error.message));
-    return cluster;
-}
-
-async function close(...connections) {
-    for (const cluster of connections) {
-        expect(await cluster.quit(), 'OK');
-        expect(cluster.problems, []);
-    }
-}
+const open = (host, port, options = {}) => watched(new Cluster([{ host, port }], options));
+const close = (...clusters) =>
+    closeAll(async (cluster) => expect(await cluster.quit(), 'OK'), clusters);
 
 async function connect(host, port) {
     const cluster = open(host, port);
@@ -37,12 +26,7 @@ async function connect(host, port) {
 
 async function get_set(host, port) {
     const cluster = open(host, port);
-    for (const key of KEYS) {
-        expect(await cluster.set(key, `v${key}`), 'OK');
-        expect(await cluster.get(key), `v${key}`);
-    }
-    const values = await Promise.all(KEYS.map((key) => cluster.get(key)));
-    expect(values, KEYS.map((key) => `v${key}`));
+    await setAndGetAll(cluster);
     expect(await cluster.hset('hash', { f: '1', g: '2' }), 2);
     expect(await cluster.hgetall('hash'), { f: '1', g: '2' });
     await expectError('WRONGTYPE', cluster.get('hash'));
@@ -89,19 +73,8 @@ async function transaction(host, port) {
 
 async function script(host, port) {
     const cluster = open(host, port);
-    cluster.defineCommand('swap', {
-        numberOfKeys: 1,
-        lua: `-- ${randomUUID()}
-            local old = redis.call('GET', KEYS[1])
-            redis.call('SET', KEYS[1], ARGV[1])
-            return {old, redis.call('GET', KEYS[1])}`,
-    });
-    for (const key of KEYS.slice(0, 20)) {
-        await cluster.set(key, 'old');
-        expect(await cluster.get(key), 'old');
-        expect(await cluster.swap(key, 'new'), ['old', 'new']);
-        expect(await cluster.get(key), 'new');
-    }
+    cluster.defineCommand('swap', { numberOfKeys: 1, lua: swapScript() });
+    await swapSome(cluster);
     await close(cluster);
 }
 
@@ -158,16 +131,9 @@ async function scan(host, port) {
     await close(cluster);
 }
 
-// Every key can be read and written again while the client stays as it is.
 async function node_fails(host, port) {
     const cluster = open(host, port);
-    await Promise.all(KEYS.map((key) => cluster.set(key, '1')));
-    await server('fail');
-    const writable = (key) => cluster.set(key, '2').then(() => true, () => false);
-    await until('all can be written', async () =>
-        (await Promise.all(KEYS.map(writable))).every(Boolean), 40);
-    expect(await Promise.all(KEYS.map((key) => cluster.get(key))), KEYS.map(() => '2'));
-    cluster.problems = [];
+    await survivesNode(cluster);
     await close(cluster);
 }
 

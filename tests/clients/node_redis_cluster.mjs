@@ -2,27 +2,20 @@
 //
 // node-redis's cluster client as it is out of the box: RESP3, the slot map by CLUSTER SLOTS (see run).
 
-import { randomUUID } from 'node:crypto';
-import { expect, expectError, load, main, server, until } from './feature.mjs';
+import {
+    close as closeAll, expect, expectError, KEYS, load, main, server, setAndGetAll, survivesNode, swapScript,
+    swapSome, until, watched,
+} from './feature.mjs';
 
 const { createCluster, defineScript } = load('redis');
 
-const KEYS = Array.from({ length: 500 }, (_, i) => `k${i}`); // in some 500 slots
-
 async function open(host, port, options = {}) {
-    const cluster = createCluster({ rootNodes: [{ url: `redis://${host}:${port}` }], ...options });
-    cluster.problems = [];
-    cluster.on('error', (error) => cluster.problems.push(error.message || error.code));
+    const cluster = watched(createCluster({ rootNodes: [{ url: `redis://${host}:${port}` }], ...options }));
     await cluster.connect();
     return cluster;
 }
 
-async function close(...clusters) {
-    for (const cluster of clusters) {
-        expect(cluster.problems, []);
-        await cluster.close();
-    }
-}
+const close = (...clusters) => closeAll((cluster) => cluster.close(), clusters);
 
 async function connect(host, port) {
     const cluster = await open(host, port);
@@ -37,13 +30,7 @@ async function connect(host, port) {
 
 async function get_set(host, port) {
     const cluster = await open(host, port);
-    for (const key of KEYS) {
-        expect(await cluster.set(key, `v${key}`), 'OK');
-        expect(await cluster.get(key), `v${key}`);
-    }
-    // In one turn: what goes to one connection is one pipeline.
-    const values = await Promise.all(KEYS.map((key) => cluster.get(key)));
-    expect(values, KEYS.map((key) => `v${key}`));
+    await setAndGetAll(cluster);
     expect(await cluster.hSet('hash', { f: '1', g: '2' }), 2);
     expect(await cluster.hGetAll('hash'), { f: '1', g: '2' });
     await expectError('WRONGTYPE', cluster.get('hash'));
@@ -89,10 +76,7 @@ async function script(host, port) {
     const swap = defineScript({
         NUMBER_OF_KEYS: 1,
         FIRST_KEY_INDEX: 0,
-        SCRIPT: `-- ${randomUUID()}
-            local old = redis.call('GET', KEYS[1])
-            redis.call('SET', KEYS[1], ARGV[1])
-            return {old, redis.call('GET', KEYS[1])}`,
+        SCRIPT: swapScript(),
         parseCommand(parser, key, value) {
             parser.pushKey(key);
             parser.push(value);
@@ -100,12 +84,7 @@ async function script(host, port) {
         transformReply: undefined,
     });
     const cluster = await open(host, port, { scripts: { swap } });
-    for (const key of KEYS.slice(0, 20)) {
-        await cluster.set(key, 'old');
-        expect(await cluster.get(key), 'old');
-        expect(await cluster.swap(key, 'new'), ['old', 'new']);
-        expect(await cluster.get(key), 'new');
-    }
+    await swapSome(cluster);
     await close(cluster);
 }
 
@@ -162,16 +141,9 @@ async function scan(host, port) {
     await close(cluster);
 }
 
-// Every key can be read and written again while the client stays as it is.
 async function node_fails(host, port) {
     const cluster = await open(host, port);
-    await Promise.all(KEYS.map((key) => cluster.set(key, '1')));
-    await server('fail');
-    const writable = (key) => cluster.set(key, '2').then(() => true, () => false);
-    await until('all can be written', async () =>
-        (await Promise.all(KEYS.map(writable))).every(Boolean), 40);
-    expect(await Promise.all(KEYS.map((key) => cluster.get(key))), KEYS.map(() => '2'));
-    cluster.problems = [];
+    await survivesNode(cluster);
     await close(cluster);
 }
 

@@ -377,20 +377,5 @@ function persistent(): void
     expect($redis->get('k'), 'v2');
 }
 
-$features = ['connect', 'get_set', 'types', 'select', 'pipeline', 'transaction', 'watch_retry', 'script',
-    'pubsub', 'blocking_pop', 'scan', 'reconnect', 'persistent'];
-try {
-    if (isset($argv[4])) {
-        ($argv[4])();
-        exit(0);
-    }
-    if (!in_array($feature, $features, true)) {
-        throw new Exception("no such feature: $feature");
-    }
-    $feature();
-} catch (Throwable $e) {
-    fwrite(isset($argv[4]) ? STDERR : STDOUT, "not ok $feature: {$e->getMessage()}\n");
-    fwrite(STDERR, $e->getTraceAsString() . "\n");
-    exit(1);
-}
-echo "ok $feature\n";
+main(['connect', 'get_set', 'types', 'select', 'pipeline', 'transaction', 'watch_retry', 'script',
+    'pubsub', 'blocking_pop', 'scan', 'reconnect', 'persistent']);

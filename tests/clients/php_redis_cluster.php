@@ -184,20 +184,5 @@ function reconnect(): void
     expect($cluster->incr('n'), 1);
 }
 
-$features = ['connect', 'get_set', 'pipeline', 'several_keys', 'transaction', 'script', 'pubsub', 'scan',
-    'node_fails', 'reconnect'];
-try {
-    if (isset($argv[4])) {
-        publish();
-        exit(0);
-    }
-    if (!in_array($feature, $features, true)) {
-        throw new Exception("no such feature: $feature");
-    }
-    $feature();
-} catch (Throwable $e) {
-    fwrite(isset($argv[4]) ? STDERR : STDOUT, "not ok $feature: {$e->getMessage()}\n");
-    fwrite(STDERR, $e->getTraceAsString() . "\n");
-    exit(1);
-}
-echo "ok $feature\n";
+main(['connect', 'get_set', 'pipeline', 'several_keys', 'transaction', 'script', 'pubsub', 'scan',
+    'node_fails', 'reconnect']);

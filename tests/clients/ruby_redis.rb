@@ -94,14 +94,7 @@ module Features
 
   def pipeline
     redis = open_redis
-    replies = redis.pipelined do |batch|
-      500.times do |i|
-        batch.set("k#{i}", "v#{i}")
-        batch.get("k#{i}")
-        batch.incr('n')
-      end
-    end
-    expect(replies, (0...500).flat_map { |i| ['OK', "v#{i}", i + 1] })
+    expect_pipeline(redis)
     expect_error('WRONGTYPE') do
       redis.pipelined do |batch|
         batch.lpush('k0', 'x')

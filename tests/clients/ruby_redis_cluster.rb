@@ -36,15 +36,7 @@ module Features
   end
 
   def pipeline
-    redis = open_cluster
-    replies = redis.pipelined do |batch|
-      500.times do |i|
-        batch.set("{p}#{i}", "v#{i}")
-        batch.get("{p}#{i}")
-        batch.incr('{p}n')
-      end
-    end
-    expect(replies, Array.new(500) { |i| ['OK', "v#{i}", i + 1] }.flatten)
+    expect_pipeline(open_cluster, '{p}')
   end
 
   def several_keys

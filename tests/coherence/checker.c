@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * checker [--seconds N] [--workers N] [--writers N] [--foreign N] [--readers N] [--impatient N]
+ * checker [--mode standalone|cluster|sentinel] [--seconds N] [--workers N] [--writers N] [--foreign N] [--readers N] [--impatient N]
  *         [--ttls N] [--keys N] [--seed N] [--lease-ms N] [--chaos LIST] [--chaos-ms N]
  *         [--flush-ms N] [--set section.key=value]...
  *
- * Judges the promises of coherence under load and trouble, with a redis-server and a proxy of its own
+ * Judges the promises of coherence under load and trouble, with servers and a proxy of its own
  * (the binary that NEARSIDE_BIN names). --chaos: kinds with commas between them, `all` or `none`.
  * Ends with what it counted, the line "result: checker: N passed, M failed, 0 skipped" and 1 when
  * anything failed: a violation, too little that was judged, or chaos that had no effect.
@@ -21,9 +21,11 @@
 
 #include "../support/await.h"
 #include "../support/cleanup.h"
+#include "../support/cluster.h"
 #include "../support/nearside.h"
 #include "../support/redis.h"
 #include "../support/relay.h"
+#include "../support/sentinel.h"
 
 #include <getopt.h>
 #include <signal.h>
@@ -45,21 +47,14 @@ static void on_signal(int sig)
 /* ---- Options -------------------------------------------------------------------------------- */
 
 static const struct option long_options[] = {
-    {"seconds", required_argument, NULL, 's'},
-    {"workers", required_argument, NULL, 'w'},
-    {"writers", required_argument, NULL, 'o'},
-    {"foreign", required_argument, NULL, 'f'},
-    {"readers", required_argument, NULL, 'r'},
-    {"impatient", required_argument, NULL, 'i'},
-    {"ttls", required_argument, NULL, 't'},
-    {"keys", required_argument, NULL, 'k'},
-    {"seed", required_argument, NULL, 'e'},
-    {"lease-ms", required_argument, NULL, 'l'},
-    {"chaos", required_argument, NULL, 'c'},
-    {"chaos-ms", required_argument, NULL, 'm'},
-    {"flush-ms", required_argument, NULL, 'u'},
-    {"set", required_argument, NULL, 'x'},
-    {NULL, 0, NULL, 0},
+    {"mode", required_argument, NULL, 'd'},      {"seconds", required_argument, NULL, 's'},
+    {"workers", required_argument, NULL, 'w'},   {"writers", required_argument, NULL, 'o'},
+    {"foreign", required_argument, NULL, 'f'},   {"readers", required_argument, NULL, 'r'},
+    {"impatient", required_argument, NULL, 'i'}, {"ttls", required_argument, NULL, 't'},
+    {"keys", required_argument, NULL, 'k'},      {"seed", required_argument, NULL, 'e'},
+    {"lease-ms", required_argument, NULL, 'l'},  {"chaos", required_argument, NULL, 'c'},
+    {"chaos-ms", required_argument, NULL, 'm'},  {"flush-ms", required_argument, NULL, 'u'},
+    {"set", required_argument, NULL, 'x'},       {NULL, 0, NULL, 0},
 };
 
 static void usage(const char *what)
@@ -74,6 +69,25 @@ static void usage(const char *what)
     }
     fputc('\n', stderr);
     exit(2);
+}
+
+static const char *const mode_names[MODES] = {
+    [MODE_STANDALONE] = "standalone",
+    [MODE_CLUSTER] = "cluster",
+    [MODE_SENTINEL] = "sentinel",
+};
+
+static enum mode parse_mode(const char *word)
+{
+    int mode = 0;
+
+    while (mode < MODES && strcmp(word, mode_names[mode]) != 0) {
+        mode++;
+    }
+    if (mode == MODES) {
+        usage("no such mode");
+    }
+    return (enum mode)mode;
 }
 
 static unsigned parse_chaos(char *list)
@@ -124,6 +138,9 @@ static void parse_options(int argc, char **argv, struct options *o)
     int option = 0;
     while ((option = getopt_long(argc, argv, "", long_options, NULL)) != -1) {
         switch (option) {
+        case 'd':
+            o->mode = parse_mode(optarg);
+            break;
         case 's':
             o->seconds = number(1);
             break;
@@ -176,6 +193,7 @@ static void parse_options(int argc, char **argv, struct options *o)
     if (optind < argc || o->writers + o->foreign + o->readers + o->impatient + o->ttls > 200) {
         usage("too much");
     }
+    o->chaos &= chaos_of_mode(o->mode);
 }
 
 /* ---- The verdict ---------------------------------------------------------------------------- */
@@ -220,10 +238,10 @@ static void print_figures(const struct options *o, const struct tally *sum,
     for (int i = 0; i < RULES; i++) {
         violations += ledger_violations((enum rule)i);
     }
-    printf("seed %u, %.0f s, %d workers, link lease %d ms; %d writers, %d foreign writers, %d "
+    printf("%s, seed %u, %.0f s, %d workers, link lease %d ms; %d writers, %d foreign writers, %d "
            "readers, %d impatient ones, %d for deadlines\n",
-           o->seed, seconds, o->workers, o->lease_ms, o->writers, o->foreign, o->readers,
-           o->impatient, o->ttls);
+           mode_names[o->mode], o->seed, seconds, o->workers, o->lease_ms, o->writers, o->foreign,
+           o->readers, o->impatient, o->ttls);
     printf("writes: %lld through the proxy, %lld past it; unknown outcomes and errors: %lld; keys "
            "retired: %lld\n",
            sum->writes[ORIGIN_OWN], sum->writes[ORIGIN_DIRECT], sum->errors, ledger_retired());
@@ -268,6 +286,12 @@ static void judge_effort(const struct options *o, const struct tally *sum, const
         verdict(sum->errors == 0 && losses == 0, "no errors without chaos (%lld)", sum->errors);
         return;
     }
+    for (int i = TROUBLE_MOVE; i < TROUBLES && o->seconds >= 30; i++) {
+        if ((o->chaos & 1U << i) != 0) {
+            verdict(chaos->done[i] > 0, "trouble of the kind %s (%lld)", trouble_names[i],
+                    chaos->done[i]);
+        }
+    }
     bool breaks = (o->chaos & (1U << TROUBLE_KILL | 1U << TROUBLE_CUT)) != 0;
     bool holds = (o->chaos & (1U << TROUBLE_FREEZE | 1U << TROUBLE_STOP)) != 0;
     verdict(done > 0 && (!breaks || losses > 0) && (!holds || lapses > 0 || o->seconds < 10),
@@ -277,6 +301,11 @@ static void judge_effort(const struct options *o, const struct tally *sum, const
 
 /* ---- Run ------------------------------------------------------------------------------------ */
 
+static void set(struct options *o, const char *setting)
+{
+    o->sets[o->nsets++] = setting;
+}
+
 static int64_t next_trouble(const struct options *o, struct chaos *chaos)
 {
     return now_ms() + o->chaos_ms / 2 + rand_r(&chaos->seed) % o->chaos_ms;
@@ -284,7 +313,12 @@ static int64_t next_trouble(const struct options *o, struct chaos *chaos)
 
 static void run(const struct options *o, struct tally *sum, struct chaos *chaos)
 {
-    struct traffic *traffic = traffic_start(o, chaos->proxy->port, chaos->redis->port);
+    int ports[CLUSTER_NODES_MAX + 1] = {chaos->redis->port};
+    for (int i = 0; chaos->cluster != NULL && i < chaos->cluster->n; i++) {
+        ports[i] = chaos->cluster->node[i]->port;
+    }
+    struct traffic *traffic = traffic_start(o, chaos->proxy->port, ports);
+    chaos->traffic = traffic;
     int64_t end = now_ms() + (int64_t)o->seconds * 1000;
     int64_t trouble = o->chaos != 0 ? next_trouble(o, chaos) : end;
 
@@ -299,6 +333,42 @@ static void run(const struct options *o, struct tally *sum, struct chaos *chaos)
     traffic_stop(traffic, sum);
 }
 
+static void start_standalone(struct options *o, struct chaos *chaos)
+{
+    chaos->redis = redis_start(NULL);
+    chaos->relay = relay_start(chaos->redis->port, "TRACKING");
+    chaos->proxy = nearside_start_with(&(struct nearside_options){
+        .upstream_port = o->chaos != 0 ? relay_port(chaos->relay) : chaos->redis->port,
+        .sets = o->sets});
+    nearside_await_fills(chaos->proxy);
+}
+
+static void start_cluster(struct options *o, struct chaos *chaos)
+{
+    chaos->cluster = cluster_start(3, 3, NULL);
+    chaos->redis = chaos->cluster->node[0];
+    set(o, "upstream.mode=cluster");
+    set(o, "upstream.topology_refresh=1s");
+    set(o, cleanup_printf("upstream.servers=127.0.0.1:%d", chaos->cluster->node[1]->port));
+    chaos->proxy = nearside_start_with(
+        &(struct nearside_options){.upstream_port = chaos->redis->port, .sets = o->sets});
+    nearside_await_info(chaos->proxy, "topology_slots_served", CLUSTER_SLOTS, CLUSTER_SLOTS, 5000);
+}
+
+static void start_sentinels(struct options *o, struct chaos *chaos)
+{
+    chaos->sentinels = sentinels_start(NULL);
+    chaos->redis = chaos->sentinels->server[0];
+    chaos->proxy = sentinels_nearside(chaos->sentinels, o->sets);
+    nearside_await_fills(chaos->proxy);
+}
+
+static void (*const start[MODES])(struct options *o, struct chaos *chaos) = {
+    [MODE_STANDALONE] = start_standalone,
+    [MODE_CLUSTER] = start_cluster,
+    [MODE_SENTINEL] = start_sentinels,
+};
+
 int main(int argc, char **argv)
 {
     struct options o;
@@ -309,15 +379,11 @@ int main(int argc, char **argv)
     signal(SIGINT, on_signal);
     signal(SIGTERM, on_signal);
     ledger_init(&o);
-    struct redis *redis = redis_start(NULL);
-    struct relay *relay = relay_start(redis->port, "TRACKING");
-    o.sets[o.nsets] = cleanup_printf("proxy.workers=%d", o.workers);
-    o.sets[o.nsets + 1] = cleanup_printf("invalidation.link_lease=%dms", o.lease_ms);
-    struct nearside *proxy = nearside_start_with(&(struct nearside_options){
-        .upstream_port = o.chaos != 0 ? relay_port(relay) : redis->port, .sets = o.sets});
-    expect(redis->direct, "+OK", "CLIENT SETNAME checker");
-    nearside_await_fills(proxy);
-    struct chaos chaos = {redis, relay, proxy, &o, o.seed, {0}};
+    set(&o, cleanup_printf("proxy.workers=%d", o.workers));
+    set(&o, cleanup_printf("invalidation.link_lease=%dms", o.lease_ms));
+    struct chaos chaos = {.options = &o, .seed = o.seed};
+    start[o.mode](&o, &chaos);
+    struct nearside *proxy = chaos.proxy;
     int64_t began = now_ms();
     run(&o, &sum, &chaos);
     double seconds = (double)(now_ms() - began) / 1000;

@@ -6,6 +6,7 @@
  *   ledger.c    what was written, and what a read may therefore return
  *   traffic.c   threads, which writers.c and readers.c tell what to do
  *   chaos.c     trouble, on the main thread
+ *   moves.c     trouble of clusters and sentinels: who is responsible changes
  *
  * Every key has one writer, which numbers its writes 1, 2, 3 ...; a value names its key, its number and
  * its writer. A deletion has a number too. So whoever reads can be judged by what was answered to
@@ -34,14 +35,23 @@ enum rule {
 
 #define SETS_MAX 12
 
+/* What the proxy stands in front of. */
+enum mode {
+    MODE_STANDALONE,
+    MODE_CLUSTER,  /* three primaries, three replicas */
+    MODE_SENTINEL, /* a master, a replica, three sentinels */
+    MODES,
+};
+
 struct options {
+    enum mode mode;
     int seconds, workers, writers, foreign, readers, impatient, ttls, keys;
     unsigned seed;
     int lease_ms;
     unsigned chaos; /* bits of enum trouble */
     int chaos_ms;   /* between two troubles, on average */
     int nsets;      /* settings of the proxy's */
-    const char *sets[SETS_MAX + 3];
+    const char *sets[SETS_MAX + 8];
     int flush_ms; /* between two FLUSHALLs; 0: none */
 };
 
@@ -132,8 +142,11 @@ void violated(enum rule rule, const char *fmt, ...) FORMAT(2, 3);
 
 struct traffic;
 
-/* Starts all threads, stops them; *sum gets what they have counted. */
-struct traffic *traffic_start(const struct options *options, int port, int direct_port);
+/* Starts all threads, stops them; *sum gets what they have counted. Writes past the proxy go to the first of
+ * `ports` (up to a 0), or where redirects lead, or to another of them if nobody listens there. */
+struct traffic *traffic_start(const struct options *options, int port, const int *ports);
+/* From now on they go there. */
+void traffic_lead(struct traffic *traffic, int port);
 void traffic_stop(struct traffic *traffic, struct tally *sum);
 
 /* ---- chaos.c -------------------------------------------------------------------------------- */
@@ -147,6 +160,10 @@ enum trouble {
     TROUBLE_STOP,   /* the proxy stands still */
     TROUBLE_PAUSE,  /* Redis stands still */
     TROUBLE_EVICT,  /* Redis forgets whom to tell, and tells it */
+    TROUBLE_MOVE,   /* slots move to another node */
+    TROUBLE_SWITCH, /* a replica takes over on demand */
+    TROUBLE_DEATH,  /* a primary is killed, and is its replica's replica when it is back */
+    TROUBLE_NODE,   /* a node is added, has slots for a while, and is removed */
     TROUBLES,
 };
 
@@ -157,13 +174,28 @@ struct redis;
 struct relay;
 
 struct chaos {
-    struct redis *redis;
-    struct relay *relay;
+    struct redis *redis; /* that the next trouble is for; in a cluster any primary */
+    struct relay *relay; /* MODE_STANDALONE */
+    struct cluster *cluster;
+    struct sentinels *sentinels;
+    struct traffic *traffic;
     struct nearside *proxy;
     const struct options *options;
     unsigned seed;
+    int turns;
     long long done[TROUBLES];
 };
 
+/* The troubles that there can be in front of such servers. */
+unsigned chaos_of_mode(enum mode mode);
 /* One trouble, from its beginning to its end (a delay stays until the next one). */
 void chaos_make(struct chaos *chaos);
+int chaos_dice(struct chaos *chaos, int n);
+
+/* moves.c; false: not now. Nobody writes while a primary dies or sentinels put another in its place, and its
+ * replica has everything before: then Redis loses nothing, and every read is judged as ever. */
+int chaos_primary(struct chaos *chaos); /* of a cluster, by its number */
+bool move_slots(struct chaos *chaos);
+bool switch_over(struct chaos *chaos);
+bool kill_primary(struct chaos *chaos);
+bool add_and_remove(struct chaos *chaos);

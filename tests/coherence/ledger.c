@@ -78,14 +78,14 @@ void violated(enum rule rule, const char *fmt, ...)
 
 /* ---- Keys ----------------------------------------------------------------------------------- */
 
-/* The second of the own and of the foreign writers works in another database. */
+/* The second of the own and of the foreign writers works in another database, if there are any. */
 int ledger_db(int writer)
 {
-    return writer == 1 || writer == options->writers + 1;
+    return options->mode != MODE_CLUSTER && (writer == 1 || writer == options->writers + 1);
 }
 
 /* The n-th key that has this place. In the other database its name is that of a key of the writer
- * before, as long as none was retired. */
+ * before, as long as none was retired. The tag is the place's, and a pair's: it has one slot for ever. */
 static struct key *create_key(int place, long long n)
 {
     struct key *key = calloc(1, sizeof(*key));
@@ -94,18 +94,16 @@ static struct key *create_key(int place, long long n)
         abort();
     }
     bool pair = place >= npairs_at;
-    int per_writer = pair ? 2 : options->keys;
     key->writer = pair ? (place - npairs_at) / 2 : place / options->keys;
     key->origin = !pair && key->writer >= options->writers ? ORIGIN_DIRECT : ORIGIN_OWN;
     key->numeric = !pair && place % options->keys % 4 == 3;
     key->db = ledger_db(key->writer);
     key->made = n;
     atomic_store(&key->deleted2, -1);
-    snprintf(key->name, sizeof(key->name), "%s%d.%lld",
-             pair                           ? "pair"
-             : key->origin == ORIGIN_DIRECT ? "foreign"
-                                            : "own",
-             place - key->db * per_writer, n);
+    const char *stem = pair ? "pair" : key->origin == ORIGIN_DIRECT ? "foreign" : "own";
+    const char *half = !pair ? "" : (place - npairs_at) % 2 == 0 ? "a" : "b";
+    snprintf(key->name, sizeof(key->name), "{%s%d}%s.%lld", stem,
+             pair ? key->writer - key->db : place - key->db * options->keys, half, n);
     if (key->origin == ORIGIN_DIRECT) {
         key->acked_at = calloc(RING, sizeof(*key->acked_at));
         if (key->acked_at == NULL) {

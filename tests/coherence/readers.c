@@ -18,7 +18,9 @@
 
 static bool has_other_db(const struct thread *t)
 {
-    return t->traffic->options->writers > 1 || t->traffic->options->foreign > 1;
+    const struct options *o = t->traffic->options;
+
+    return ledger_db(1) != 0 && (o->writers > 1 || o->foreign > 1);
 }
 
 /* Few keys are read much more often than the others. */
@@ -275,22 +277,28 @@ static bool get(struct client *c, const char *name)
     return client_command(c, "GET %s", name) && is_good(client_reply(c));
 }
 
-/* Sets `name` to n so that it ends px ms later. True: the moment is known to be not after that. */
+static bool is_one(const struct reply *reply)
+{
+    return reply->type == ':' && reply->integer == 1;
+}
+
+/* Sets `name` to n, on connection w, so that it ends px ms later. True: the moment is known to be not after
+ * that. */
 static bool set_to_end(struct thread *t, struct client *w, const char *name, long long n, int px)
 {
     switch (dice(t, 4)) {
     case 0:
-        return ask(w, "SET %s %lld PX %d", name, n, px)[0] == '+';
+        return say(t, &w, "SET %s %lld PX %d", name, n, px)->type == '+';
     case 1:
-        return ask(w, "SET %s %lld", name, n)[0] == '+' && get(t->c, name) &&
-               strcmp(ask(w, "PEXPIRE %s %d", name, px), ":1") == 0;
+        return say(t, &w, "SET %s %lld", name, n)->type == '+' && get(t->c, name) &&
+               is_one(say(t, &w, "PEXPIRE %s %d", name, px));
     case 2:
-        return ask(w, "SET %s %lld PX 100000", name, n)[0] == '+' && get(t->c, name) &&
-               ask(w, "GETEX %s PX %d", name, px)[0] == '$';
+        return say(t, &w, "SET %s %lld PX 100000", name, n)->type == '+' && get(t->c, name) &&
+               say(t, &w, "GETEX %s PX %d", name, px)->type == '$';
     default:
-        return ask(w, "SET %s %lld PX 9000", name, n)[0] == '+' &&
-               strcmp(ask(w, "PERSIST %s", name), ":1") == 0 &&
-               strcmp(ask(w, "PEXPIRE %s %d", name, px), ":1") == 0;
+        return say(t, &w, "SET %s %lld PX 9000", name, n)->type == '+' &&
+               is_one(say(t, &w, "PERSIST %s", name)) &&
+               is_one(say(t, &w, "PEXPIRE %s %d", name, px));
     }
 }
 
@@ -330,16 +338,22 @@ void *run_ttl(void *ctx)
     struct traffic *traffic = t->traffic;
 
     for (long long n = 1; !stopped(t); n++) {
-        if (!connected(t, &t->c, traffic->port) || !connected(t, &t->peer, traffic->direct_port)) {
+        bool foreign = dice(t, 2) == 0;
+        t->home = foreign ? &traffic->home[ledger_places() + t->index] : NULL;
+        if (!connected(t, &t->c, traffic->port)) {
             continue;
         }
         char name[40];
-        bool foreign = dice(t, 2) == 0;
         int px = 15 + dice(t, 235);
-        snprintf(name, sizeof(name), "ttl%d.%lld", t->index, n % 7);
-        if (!set_to_end(t, foreign ? t->peer : t->c, name, n, px)) {
+        snprintf(name, sizeof(name), "{ttl%d}.%lld", t->index, n % 7);
+        pthread_rwlock_rdlock(&ledger_flush_lock);
+        struct client *w = foreign ? direct(t) : t->c;
+        bool set = w != NULL && set_to_end(t, w, name, n, px);
+        pthread_rwlock_unlock(&ledger_flush_lock);
+        if (!set) {
             t->tally.errors++;
             disconnect(&t->c);
+            disconnect_direct(t);
             continue;
         }
         /* clocks cut to milliseconds, and G3 if the deadline was set elsewhere */

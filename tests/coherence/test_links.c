@@ -187,6 +187,75 @@ SCENARIO(links, two_reads_of_a_key_in_one_pipeline_do_not_go_backwards)
     expect(rig.a, "$2", "GET k");
 }
 
+/* a's SET is executed, and its reply held. (A client's SETs are kept once it has read behind one.) */
+static void unanswered_set(struct rig *rig, const char *value)
+{
+    cr_assert(client_send_text(rig->a, "*3\r\n$3\r\nSET\r\n$1\r\nj\r\n$1\r\nv\r\n"
+                                       "*2\r\n$3\r\nGET\r\n$1\r\nj\r\n"));
+    expect_next(rig->a, "+OK");
+    expect_next(rig->a, "$v");
+    long long sets = rig_calls(rig, "set");
+
+    relay_hold_link(rig->relay, rig->lane_a, RELAY_DOWN);
+    cr_assert(client_command(rig->a, "SET k %s", value));
+    cr_assert(rig_await_call(rig, "set", sets, 5000), "the SET did not reach Redis");
+}
+
+/* a reads the key behind it. */
+static void expect_behind(struct rig *rig, const char *want)
+{
+    long long gets = rig_calls(rig, "get");
+
+    cr_assert(client_command(rig->a, "GET k"));
+    (void)rig_await_call(rig, "get", gets, CHANCE_MS);
+    relay_release(rig->relay);
+    expect_next(rig->a, "+OK");
+    expect_next(rig->a, want);
+}
+
+SCENARIO(links, a_value_just_set_is_not_read_over_the_write_of_another_client)
+{
+    struct rig rig = rig_start(NULL, NULL);
+
+    unanswered_set(&rig, "mine");
+    long long echoes = nearside_info(rig.proxy, "l1_echoes");
+    expect_behind(&rig, "$mine");
+    cr_expect_eq(nearside_info(rig.proxy, "l1_echoes"), echoes + 1);
+    unanswered_set(&rig, "mine");
+    expect(rig.b, "+OK", "SET k theirs");
+    expect_behind(&rig, "$theirs");
+    unanswered_set(&rig, "mine");
+    expect(rig.b, "nil", "EVAL \"redis.call('set', 'k', 'of a script')\" 0");
+    expect_behind(&rig, "$of a script");
+    unanswered_set(&rig, "mine");
+    expect(rig.b, "+OK", "FLUSHALL");
+    expect_behind(&rig, "nil");
+}
+
+SCENARIO(links, a_value_just_set_is_not_read_when_another_client_has_read_a_newer_one)
+{
+    static const char *const commands[] = {"GET k", "MGET k", "GETRANGE k 0 -1"};
+    struct rig rig = rig_start(NULL, NULL);
+
+    for (size_t i = 0; i < sizeof(commands) / sizeof(*commands); i++) {
+        unanswered_set(&rig, "mine");
+        expect(rig.redis->direct, "+OK", "SET k theirs");
+        expect(rig.b, i == 1 ? "[$theirs]" : "$theirs", "%s", commands[i]);
+        expect_behind(&rig, "$theirs");
+    }
+}
+
+SCENARIO(links, a_value_just_set_is_not_read_longer_than_the_lease)
+{
+    const char *const extra[] = {"invalidation.link_lease=200ms", NULL};
+    struct rig rig = rig_start(NULL, extra);
+
+    unanswered_set(&rig, "mine");
+    expect(rig.redis->direct, "+OK", "SET k theirs");
+    pass_time(300);
+    expect_behind(&rig, "$theirs");
+}
+
 /* ---- Fetches that were detached ------------------------------------------------------------- */
 
 /* Flight 1 goes out on a's fill connection and is held before Redis; a write through the proxy detaches

@@ -7,6 +7,7 @@
 
 #include "../support/await.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -48,8 +49,7 @@ bool connected(struct thread *t, struct client **c, int port)
         return false;
     }
     /* a name, so that chaos tells it from the proxy's */
-    bool direct = port == t->traffic->direct_port;
-    if ((direct && ask(*c, "CLIENT SETNAME checker")[0] != '+') ||
+    if ((port != t->traffic->port && ask(*c, "CLIENT SETNAME checker")[0] != '+') ||
         (t->db != 0 && ask(*c, "SELECT %d", t->db)[0] != '+')) {
         disconnect(c);
         return false;
@@ -63,6 +63,72 @@ void disconnect(struct client **c)
         client_close(*c);
         *c = NULL;
     }
+}
+
+/* ---- Past the proxy ------------------------------------------------------------------------- */
+
+static struct client *node_at(struct thread *t, int port)
+{
+    int i = 0;
+
+    while (i < NODES_MAX - 1 && t->node[i] != NULL && t->node_port[i] != port) {
+        i++;
+    }
+    if (t->node_port[i] != port) {
+        disconnect(&t->node[i]);
+        t->node_port[i] = port;
+    }
+    return connected(t, &t->node[i], port) ? t->node[i] : NULL;
+}
+
+struct client *direct(struct thread *t)
+{
+    int n = 0;
+    struct client *c = node_at(t, atomic_load(t->home));
+
+    if (c == NULL) {
+        while (t->traffic->ports[n] != 0) {
+            n++;
+        }
+        atomic_store(t->home, t->traffic->ports[dice(t, n)]);
+    }
+    return c;
+}
+
+void disconnect_direct(struct thread *t)
+{
+    for (int i = 0; i < NODES_MAX; i++) {
+        disconnect(&t->node[i]);
+    }
+}
+
+const struct reply *say(struct thread *t, struct client **c, const char *fmt, ...)
+{
+    char line[400];
+    bool asks = false;
+    va_list ap;
+
+    va_start(ap, fmt);
+    vsnprintf(line, sizeof(line), fmt, ap);
+    va_end(ap);
+    (void)client_command(*c, "%s", line);
+    const struct reply *reply = client_reply(*c);
+    for (int hops = 0; hops < 5 && t->home != NULL; hops++) {
+        int port = client_redirected(reply, &asks);
+        struct client *next = port != 0 ? node_at(t, port) : NULL;
+        if (next == NULL) {
+            break;
+        }
+        if (asks) {
+            (void)ask(next, "ASKING");
+        } else {
+            atomic_store(t->home, port);
+        }
+        *c = next;
+        (void)client_command(next, "%s", line);
+        reply = client_reply(next);
+    }
+    return reply;
 }
 
 bool is_quiet(void)
@@ -88,7 +154,14 @@ static void start_threads(struct traffic *traffic, int n, void *(*run)(void *ctx
     }
 }
 
-struct traffic *traffic_start(const struct options *options, int port, int direct_port)
+void traffic_lead(struct traffic *traffic, int port)
+{
+    for (int i = 0; i < ledger_places() + traffic->options->ttls; i++) {
+        atomic_store(&traffic->home[i], port);
+    }
+}
+
+struct traffic *traffic_start(const struct options *options, int port, const int *ports)
 {
     struct traffic *traffic = calloc(1, sizeof(*traffic));
 
@@ -97,7 +170,12 @@ struct traffic *traffic_start(const struct options *options, int port, int direc
     }
     traffic->options = options;
     traffic->port = port;
-    traffic->direct_port = direct_port;
+    traffic->ports = ports;
+    traffic->home = calloc((size_t)(ledger_places() + options->ttls), sizeof(*traffic->home));
+    if (traffic->home == NULL) {
+        abort();
+    }
+    traffic_lead(traffic, ports[0]);
     start_threads(traffic, options->writers, run_writer);
     start_threads(traffic, options->foreign, run_foreign);
     start_threads(traffic, options->readers, run_reader);
@@ -135,5 +213,6 @@ void traffic_stop(struct traffic *traffic, struct tally *sum)
         free(t->last);
         free(t->last_key);
     }
+    free(traffic->home);
     free(traffic);
 }

@@ -6,6 +6,8 @@
 
 #include "checker.h"
 
+#define NODES_MAX 16
+
 struct thread {
     pthread_t id;
     struct traffic *traffic;
@@ -13,6 +15,11 @@ struct thread {
     unsigned seed;
     int db; /* of its connections */
     struct client *c, *peer;
+    /* past the proxy */
+    /* where the key is that is written next; NULL: what is written goes through the proxy */
+    atomic_int *home;
+    struct client *node[NODES_MAX];
+    int node_port[NODES_MAX];
     struct tally tally;
     /* what this connection has read, per place */
     struct key **last_key;
@@ -23,7 +30,10 @@ struct thread {
 
 struct traffic {
     const struct options *options;
-    int port, direct_port;
+    int port;         /* of the proxy */
+    const int *ports; /* of the servers, up to a 0 */
+    /* the port of the server that has the keys, by place; behind them those of run_ttl */
+    atomic_int *home;
     atomic_bool stop;
     int n;
     struct thread threads[THREADS_MAX];
@@ -41,6 +51,12 @@ bool is_quiet(void);
 /* Connects again if need be; false: not now. The thread has read nothing then. */
 bool connected(struct thread *t, struct client **c, int port);
 void disconnect(struct client **c);
+/* A connection to the server at t->home; NULL: not now. */
+struct client *direct(struct thread *t);
+void disconnect_direct(struct thread *t);
+/* Sends a command and returns the reply. Past the proxy, whoever else is said to have the key is asked, and *c
+ * is the connection to him then. */
+const struct reply *say(struct thread *t, struct client **c, const char *fmt, ...) FORMAT(3, 4);
 /* Neither an error nor the end. */
 bool is_good(const struct reply *reply);
 

@@ -16,8 +16,7 @@
 /* Sends one command that writes number seq, and acknowledges it. False: the outcome is unknown. */
 static bool write_by(struct thread *t, struct key *key, long long seq, const char *line)
 {
-    (void)client_command(t->c, "%s", line);
-    const struct reply *reply = client_reply(t->c);
+    const struct reply *reply = say(t, &t->c, "%s", line);
     if (!is_good(reply)) {
         if (t->traffic->options->chaos == 0) {
             fprintf(stderr, "%s: %s\n", line, reply->text != NULL ? reply->text : "no reply");
@@ -30,19 +29,24 @@ static bool write_by(struct thread *t, struct key *key, long long seq, const cha
 
 /* The formats have the key, then the value. */
 static const char *const plain_sets[] = {
-    "SET %s %s",          "SET %s %s",
-    "SET %s %s",          "SET %s %s PX 1000000",
-    "SET %s %s GET",      "SETEX %1$s 1000 %2$s",
-    "GETSET %s %s",       "PSETEX %1$s 1000000 %2$s",
-    "MSET %s %s other v",
+    "SET %s %s",
+    "SET %s %s",
+    "SET %s %s",
+    "SET %s %s PX 1000000",
+    "SET %s %s GET",
+    "SETEX %1$s 1000 %2$s",
+    "GETSET %s %s",
+    "PSETEX %1$s 1000000 %2$s",
+    "MSET %1$s %2$s %1$s.other v",
 };
+/* The second says what it writes, as it must in a cluster. */
 static const char *const scripts[] = {
     "EVAL 'return redis.call(\"SET\",\"%s\",ARGV[1])' 0 %s",
     "EVAL 'return redis.call(\"SET\",KEYS[1],ARGV[1])' 1 %s %s",
 };
 static const char *const detours[] = {"RENAME %1$s.tmp %1$s", "COPY %1$s.tmp %1$s REPLACE"};
 static const char *const deletes[] = {"DEL %s", "UNLINK %s", "GETDEL %s", "EXPIRE %s -1",
-                                      "RENAME %1$s gone"};
+                                      "RENAME %1$s %1$s.gone"};
 static const char *const touches[] = {"GETEX %s EX 1000", "EXPIRE %s 1000", "PERSIST %s",
                                       "GETEX %s PERSIST"};
 
@@ -51,6 +55,11 @@ static const char *const touches[] = {"GETEX %s EX 1000", "EXPIRE %s 1000", "PER
 static void format(char line[400], const char *fmt, const char *key, const char *value)
 {
     snprintf(line, 400, fmt, key, value);
+}
+
+static const char *some_script(struct thread *t)
+{
+    return t->traffic->options->mode == MODE_CLUSTER ? scripts[1] : PICK(t, scripts);
 }
 
 static bool write_plain(struct thread *t, struct key *key, const char *fmt)
@@ -71,7 +80,7 @@ static bool write_detour(struct thread *t, struct key *key)
     long long seq = ledger_issue(key, false);
 
     ledger_value(key, seq, value);
-    if (ask(t->c, "SET %s.tmp %s", key->name, value)[0] != '+') {
+    if (say(t, &t->c, "SET %s.tmp %s", key->name, value)->type != '+') {
         return false;
     }
     format(line, PICK(t, detours), key->name, "");
@@ -105,6 +114,9 @@ static bool write_transaction(struct thread *t, struct key *key)
     long long seq = ledger_issue(key, false);
 
     ledger_value(key, seq, value);
+    if (t->home != NULL) {
+        (void)say(t, &t->c, "TYPE %s", key->name); /* leads to its node */
+    }
     client_command(t->c, "MULTI");
     client_command(t->c, "SET %s %s", key->name, value);
     client_command(t->c, "EXEC");
@@ -186,7 +198,7 @@ static bool write_own(struct thread *t, struct key *key)
     int what = dice(t, 100);
 
     if (!is_quiet() && what < 50) {
-        return what < 35 ? write_plain(t, key, PICK(t, scripts)) : write_transaction(t, key);
+        return what < 35 ? write_plain(t, key, some_script(t)) : write_transaction(t, key);
     }
     what = dice(t, 75);
     if (what < 15) {
@@ -262,15 +274,18 @@ void *run_foreign(void *ctx)
 
     t->db = ledger_db(o->writers + t->index);
     while (!stopped(t)) {
-        if (!connected(t, &t->c, t->traffic->direct_port)) {
+        int place = (o->writers + t->index) * o->keys + dice(t, o->keys);
+        t->home = &t->traffic->home[place];
+        pthread_rwlock_rdlock(&ledger_flush_lock);
+        t->c = direct(t);
+        if (t->c == NULL) {
+            pthread_rwlock_unlock(&ledger_flush_lock);
             continue;
         }
-        pthread_rwlock_rdlock(&ledger_flush_lock);
-        int place = (o->writers + t->index) * o->keys + dice(t, o->keys);
         struct key *key = ledger_key(place);
         int what = dice(t, 20);
         bool done = what < 2    ? remove_key(t, key)
-                    : what < 4  ? write_plain(t, key, PICK(t, scripts))
+                    : what < 4  ? write_plain(t, key, some_script(t))
                     : what < 5  ? write_transaction(t, key)
                     : what < 6  ? write_detour(t, key)
                     : what < 12 ? increment(t, key)
@@ -278,7 +293,7 @@ void *run_foreign(void *ctx)
         if (!done) {
             t->tally.errors++;
             ledger_retire(place);
-            disconnect(&t->c);
+            disconnect_direct(t);
         }
         t->tally.writes[ORIGIN_DIRECT] += done;
         pthread_rwlock_unlock(&ledger_flush_lock);

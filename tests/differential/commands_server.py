@@ -70,6 +70,7 @@ CONNECTION = table("connection", {
                    " | 2 AUTH 'default' val SETNAME word | 2 SETNAME badname | 3000000000"),
     "ping": " | val | val val",
     "quit": fixed(" | junk", 0.15),
+    "asking": fixed(" | junk", 0.3),
     "readonly": fixed(" | junk", 0.3),
     "readwrite": fixed(" | junk", 0.3),
     "reset": fixed(" | junk", 0.4),
@@ -230,5 +231,4 @@ EXCLUDED = {
     "sync": "makes the connection a replica's; Nearside refuses it (docs/compatibility.md)",
     "psync": "as SYNC",
     "replconf": "as SYNC",
-    "asking": "changes a shared connection; Nearside refuses it (docs/compatibility.md)",
 }

@@ -44,9 +44,10 @@ def size_of(request_args):
     return sum(len(a) for a in request_args if isinstance(a, bytes))
 
 
-#: Nearside refuses these inside MULTI, and the transaction with them (docs/compatibility.md): they
-#: come in a scene of their own, which executes nothing.
-NOT_QUEUED = re.compile(r"(hello|readonly|readwrite|client(\|.*)?|[ps]?(un)?subscribe)$")
+#: Inside MULTI these end what others do (a reply of another shape, no replies any more), or are refused,
+#: and the transaction with them (docs/compatibility.md): they come in a scene of their own, which
+#: executes nothing.
+NOT_QUEUED = re.compile(r"(hello|client(\|.*)?|[ps]?(un)?subscribe)$")
 
 
 BLOCKING = {b"BLPOP", b"BRPOP", b"BLMOVE", b"BRPOPLPUSH", b"BZPOPMIN", b"BZPOPMAX", b"BLMPOP",
@@ -85,6 +86,7 @@ class Generator:
             (self.cache, 6, "cache"),
             (self.all_at_once, 3, "cache"),
             (self.transaction, 4, "multi"),
+            (self.own_connection, 1, "multi"),
             (self.watched, 1.5, "multi"),
             (self.refused, 0.2, "multi"),
             (self.wait_for_push, 1.5, "blocking"),
@@ -272,6 +274,24 @@ class Generator:
             [b"SELECT", b"1"], [b"CLIENT", b"ID"], [b"HELLO", b"2"],
             [b"AUTH", b"carol", b"secret"], [b"AUTH", b"default", b"x"],
             [b"READONLY"], [b"CLIENT", b"SETNAME", b"x"], [b"SUBSCRIBE", b"news"]]), [b"DISCARD"]])
+
+    def own_connection(self):
+        """Commands about the client's own connection, executed by EXEC."""
+        c = self.connection()
+        about = [[b"CLIENT", b"GETNAME"], [b"CLIENT", b"SETNAME", b"me"], [b"client", b"setname", b"a b"],
+                 [b"HELLO", b"3"], [b"HELLO", b"2", b"SETNAME", b"you"], [b"HELLO", b"4"], [b"READONLY"],
+                 [b"CLIENT", b"TRACKINGINFO"], [b"CLIENT", b"NO-EVICT", b"on"], [b"CLIENT", b"NOSUCH"],
+                 [b"CLIENT", b"KILL", b"ID", b"999999"], [b"CLIENT", b"UNBLOCK", b"999999"],
+                 [b"CLIENT", b"GETREDIR"], [b"CLIENT", b"CACHING", b"yes"], [b"MONITOR"]]
+        inside = [self.rng.choice([self.exact(), self.rng.choice(about)])
+                  for _ in range(self.rng.randint(1, 6))]
+        lines = [[b"MULTI"]] + inside + [[self.rng.choice([b"EXEC", b"EXEC", b"DISCARD"])],
+                                        [b"CLIENT", b"GETNAME"], [b"GET", b"missing:1"], [b"RESET"]]
+        if self.rng.random() < 0.5:
+            self.step(c, lines)
+        else:
+            for line in lines:
+                self.step(c, [line])
 
     def watched(self):
         c = self.connection()

@@ -142,7 +142,7 @@ def shape_of(args):
 #: (what the request looks like, what Redis answers, what Nearside answers): a line in
 #: docs/compatibility.md each.
 KNOWN = [
-    (rb"(hello|readonly|readwrite|client|[ps]?(un)?subscribe)\b", rb"\+QUEUED\r\n|-(ERR|NOPERM) ",
+    (rb"(hello|client|[ps]?(un)?subscribe)\b", rb"\+QUEUED\r\n|-(ERR|NOPERM) ",
      rb"-ERR '[a-z|-]+' is not available inside MULTI through Nearside\r\n$"),
     (rb"client tracking on\b", rb"\+OK\r\n|-ERR ",
      rb"-ERR CLIENT TRACKING is not available through Nearside, which keeps a coherent cache itself\r\n$"),

@@ -40,6 +40,23 @@ static void expect_run(struct client *c, const char *fmt, int n)
     }
 }
 
+/* What most scenarios begin with. */
+struct stage {
+    struct redis *r;
+    struct relay *link; /* between the two, or NULL */
+    struct nearside *n;
+    struct client *c;
+};
+
+static struct stage set_up(bool relayed, const char *set)
+{
+    struct stage s = {.r = redis_start(NULL)};
+    s.link = relayed ? relay_start(s.r->port, NULL) : NULL;
+    s.n = nearside_start(relayed ? relay_port(s.link) : s.r->port, set, NULL);
+    s.c = nearside_connect(s.n);
+    return s;
+}
+
 #define expect_each(c, want, n)                                                                    \
     do {                                                                                           \
         for (int each_ = 0; each_ < (n); each_++) {                                                \
@@ -47,58 +64,58 @@ static void expect_run(struct client *c, const char *fmt, int n)
         }                                                                                          \
     } while (0)
 
+/* k0 to k<n-1> are v0 to v<n-1>, as one pipeline. */
+static void set_keys(struct client *c, int n)
+{
+    send_run(c, "SET k%d v%d", n);
+    expect_each(c, "+OK", n);
+}
+
 SCENARIO(batch, pipelines_of_writes_and_of_reads_travel_together)
 {
-    struct redis *r = redis_start(NULL);
-    struct nearside *n = nearside_start(r->port, NULL);
-    struct client *c = nearside_connect(n);
+    struct stage s = set_up(false, NULL);
 
-    send_run(c, "SET k%d v%d", 200);
-    expect_each(c, "+OK", 200);
-    cr_assert_geq(nearside_info(n, "commands_batched"), 190);
-    send_run(c, "GET k%d", 200);
-    expect_run(c, "$v%d", 200);
-    send_run(c, "STRLEN k%d", 10);
-    expect_each(c, ":2", 10);
-    send_run(c, "APPEND k%d x", 10);
-    expect_each(c, ":3", 10);
-    send_run(c, "GET k%d", 10);
-    expect_run(c, "$v%dx", 10);
-    cr_assert_eq(nearside_info(n, "l1_writes_in_flight"), 0);
-    cr_assert_eq(nearside_info(n, "forwarded_writes"), 210);
-    cr_assert_geq(nearside_info(n, "commands_batched"), 210);
+    set_keys(s.c, 200);
+    cr_assert_geq(nearside_info(s.n, "commands_batched"), 190);
+    send_run(s.c, "GET k%d", 200);
+    expect_run(s.c, "$v%d", 200);
+    send_run(s.c, "STRLEN k%d", 10);
+    expect_each(s.c, ":2", 10);
+    send_run(s.c, "APPEND k%d x", 10);
+    expect_each(s.c, ":3", 10);
+    send_run(s.c, "GET k%d", 10);
+    expect_run(s.c, "$v%dx", 10);
+    cr_assert_eq(nearside_info(s.n, "l1_writes_in_flight"), 0);
+    cr_assert_eq(nearside_info(s.n, "forwarded_writes"), 210);
+    cr_assert_geq(nearside_info(s.n, "commands_batched"), 210);
 }
 
 SCENARIO(batch, without_l1_gets_travel_together_too)
 {
-    struct redis *r = redis_start(NULL);
-    struct nearside *n = nearside_start(r->port, "invalidation.mode=off", NULL);
-    struct client *c = nearside_connect(n);
+    struct stage s = set_up(false, "invalidation.mode=off");
 
-    send_run(c, "SET k%d v%d", 100);
-    send_run(c, "GET k%d", 100);
-    expect_each(c, "+OK", 100);
-    expect_run(c, "$v%d", 100);
-    cr_assert_geq(nearside_info(n, "commands_batched"), 150);
+    send_run(s.c, "SET k%d v%d", 100);
+    send_run(s.c, "GET k%d", 100);
+    expect_each(s.c, "+OK", 100);
+    expect_run(s.c, "$v%d", 100);
+    cr_assert_geq(nearside_info(s.n, "commands_batched"), 150);
 }
 
 SCENARIO(batch, errors_stand_where_they_belong)
 {
-    struct redis *r = redis_start(NULL);
-    struct nearside *n = nearside_start(r->port, NULL);
-    struct client *c = nearside_connect(n);
+    struct stage s = set_up(false, NULL);
 
-    expect(c, ":1", "LPUSH list x");
-    cr_assert(client_send_text(c, "*3\r\n$4\r\nINCR\r\n$1\r\na\r\n$1\r\nb\r\n"
-                                  "*2\r\n$4\r\nINCR\r\n$1\r\na\r\n"
-                                  "*2\r\n$4\r\nINCR\r\n$4\r\nlist\r\n"
-                                  "*2\r\n$4\r\nINCR\r\n$1\r\na\r\n"));
-    expect_next(c, "-ERR wrong number of arguments for 'incr' command");
-    expect_next(c, ":1");
-    expect_next(c, "-WRONGTYPE ...");
-    expect_next(c, ":2");
-    cr_assert_eq(nearside_info(n, "commands_batched"), 4);
-    cr_assert_eq(nearside_info(n, "l1_writes_in_flight"), 0);
+    expect(s.c, ":1", "LPUSH list x");
+    cr_assert(client_send_text(s.c, "*3\r\n$4\r\nINCR\r\n$1\r\na\r\n$1\r\nb\r\n"
+                                    "*2\r\n$4\r\nINCR\r\n$1\r\na\r\n"
+                                    "*2\r\n$4\r\nINCR\r\n$4\r\nlist\r\n"
+                                    "*2\r\n$4\r\nINCR\r\n$1\r\na\r\n"));
+    expect_next(s.c, "-ERR wrong number of arguments for 'incr' command");
+    expect_next(s.c, ":1");
+    expect_next(s.c, "-WRONGTYPE ...");
+    expect_next(s.c, ":2");
+    cr_assert_eq(nearside_info(s.n, "commands_batched"), 4);
+    cr_assert_eq(nearside_info(s.n, "l1_writes_in_flight"), 0);
 }
 
 SCENARIO(batch, cached_value_is_gone_before_the_write_is_answered)
@@ -126,22 +143,20 @@ SCENARIO(batch, cached_value_is_gone_before_the_write_is_answered)
 
 SCENARIO(batch, reads_behind_it_see_it)
 {
-    struct redis *r = redis_start(NULL);
-    struct nearside *n = nearside_start(r->port, NULL);
-    struct client *c = nearside_connect(n);
+    struct stage s = set_up(false, NULL);
 
-    nearside_await_fills(n);
-    expect(c, "+OK", "SET k7 old");
-    expect(c, "$old", "GET k7");
-    expect(c, "$old", "GET k7");
-    send_run(c, "SET k%d v%d", 20);
-    cr_assert(client_command(c, "GET k7"));
-    cr_assert(client_command(c, "SET k7 newer"));
-    cr_assert(client_command(c, "GET k7"));
-    expect_each(c, "+OK", 20);
-    expect_next(c, "$v7");
-    expect_next(c, "+OK");
-    expect_next(c, "$newer");
+    nearside_await_fills(s.n);
+    expect(s.c, "+OK", "SET k7 old");
+    expect(s.c, "$old", "GET k7");
+    expect(s.c, "$old", "GET k7");
+    send_run(s.c, "SET k%d v%d", 20);
+    cr_assert(client_command(s.c, "GET k7"));
+    cr_assert(client_command(s.c, "SET k7 newer"));
+    cr_assert(client_command(s.c, "GET k7"));
+    expect_each(s.c, "+OK", 20);
+    expect_next(s.c, "$v7");
+    expect_next(s.c, "+OK");
+    expect_next(s.c, "$newer");
 }
 
 /* A large command takes the other lane, and must not overtake. */
@@ -172,40 +187,35 @@ SCENARIO(batch, large_command_behind_it_waits_for_it)
 
 SCENARIO(batch, replies_may_arrive_in_single_bytes)
 {
-    struct redis *r = redis_start(NULL);
-    struct relay *link = relay_start(r->port, NULL);
-    struct nearside *n = nearside_start(relay_port(link), NULL);
-    struct client *c = nearside_connect(n);
-    struct client *other = nearside_connect(n);
+    struct stage s = set_up(true, NULL);
+    struct client *other = nearside_connect(s.n);
 
-    send_run(c, "RPUSH l%d a b%d", 16);
-    expect_each(c, ":2", 16);
-    relay_chop(link, RELAY_DOWN, 1);
-    send_run(c, "LRANGE l%d 0 -1", 16);
+    send_run(s.c, "RPUSH l%d a b%d", 16);
+    expect_each(s.c, ":2", 16);
+    relay_chop(s.link, RELAY_DOWN, 1);
+    send_run(s.c, "LRANGE l%d 0 -1", 16);
     send_run(other, "LINDEX l%d 1", 16);
     for (int i = 0; i < 16; i++) {
-        expect_next(c, cleanup_printf("[$a $b%d]", i));
+        expect_next(s.c, cleanup_printf("[$a $b%d]", i));
     }
     expect_run(other, "$b%d", 16);
-    send_run(c, "LLEN l%d", 16);
-    expect_each(c, ":2", 16);
+    send_run(s.c, "LLEN l%d", 16);
+    expect_each(s.c, ":2", 16);
 }
 
 SCENARIO(batch, large_values_stream_through_it)
 {
-    struct redis *r = redis_start(NULL);
-    struct nearside *n = nearside_start(r->port, NULL);
-    struct client *c = nearside_connect(n);
+    struct stage s = set_up(false, NULL);
 
-    store_value(r->direct, "large", 3000000);
-    expect(r->direct, "+OK", "SET small v");
+    store_value(s.r->direct, "large", 3000000);
+    expect(s.r->direct, "+OK", "SET small v");
     for (int i = 0; i < 3; i++) {
-        cr_assert(client_command(c, "GETRANGE small 0 -1"));
-        cr_assert(client_command(c, "GETRANGE large 0 -1"));
+        cr_assert(client_command(s.c, "GETRANGE small 0 -1"));
+        cr_assert(client_command(s.c, "GETRANGE large 0 -1"));
     }
     for (int i = 0; i < 3; i++) {
-        expect_next(c, "$v");
-        const struct reply *reply = client_reply(c);
+        expect_next(s.c, "$v");
+        const struct reply *reply = client_reply(s.c);
         cr_assert(reply->type == '$' && reply->n == 3000000);
     }
 }
@@ -214,47 +224,39 @@ SCENARIO(batch, large_values_stream_through_it)
 
 SCENARIO(batch, reads_whose_replies_are_lost_are_sent_again)
 {
-    struct redis *r = redis_start(NULL);
-    struct relay *link = relay_start(r->port, NULL);
-    struct nearside *n = nearside_start(relay_port(link), NULL);
-    struct client *c = nearside_connect(n);
+    struct stage s = set_up(true, NULL);
 
-    send_run(c, "SET k%d v%d", 16);
-    expect_each(c, "+OK", 16);
-    relay_hold(link, RELAY_DOWN, false);
-    send_run(c, "STRLEN k%d", 16);
-    nearside_await_info(n, "commands_batched", 32, 32, 5000);
-    relay_cut(link, false);
-    relay_release(link);
+    set_keys(s.c, 16);
+    relay_hold(s.link, RELAY_DOWN, false);
+    send_run(s.c, "STRLEN k%d", 16);
+    nearside_await_info(s.n, "commands_batched", 32, 32, 5000);
+    relay_cut(s.link, false);
+    relay_release(s.link);
     for (int i = 0; i < 16; i++) {
-        expect_next(c, i < 10 ? ":2" : ":3");
+        expect_next(s.c, i < 10 ? ":2" : ":3");
     }
-    cr_assert_eq(nearside_info(n, "resends"), 16);
+    cr_assert_eq(nearside_info(s.n, "resends"), 16);
 }
 
 SCENARIO(batch, reads_are_sent_again_unless_their_key_is_written_behind_them)
 {
-    struct redis *r = redis_start(NULL);
-    struct relay *link = relay_start(r->port, NULL);
-    struct nearside *n = nearside_start(relay_port(link), NULL);
-    struct client *c = nearside_connect(n);
-    struct client *other = nearside_connect(n);
+    struct stage s = set_up(true, NULL);
+    struct client *other = nearside_connect(s.n);
 
-    send_run(c, "SET k%d v%d", 8);
-    expect_each(c, "+OK", 8);
-    relay_hold(link, RELAY_DOWN, false);
-    send_run(c, "STRLEN k%d", 8);
-    cr_assert(client_command(c, "SET other v"));
+    set_keys(s.c, 8);
+    relay_hold(s.link, RELAY_DOWN, false);
+    send_run(s.c, "STRLEN k%d", 8);
+    cr_assert(client_command(s.c, "SET other v"));
     send_run(other, "STRLEN k%d", 8);
     cr_assert(client_command(other, "SET k3 longer"));
-    await_reply(r->direct, "$v", 5000, "GET other");
-    await_reply(r->direct, "$longer", 5000, "GET k3");
-    relay_cut(link, false);
-    relay_release(link);
+    await_reply(s.r->direct, "$v", 5000, "GET other");
+    await_reply(s.r->direct, "$longer", 5000, "GET k3");
+    relay_cut(s.link, false);
+    relay_release(s.link);
     for (int i = 0; i < 8; i++) {
-        expect_next(c, i == 3 ? ":6" : ":2");
+        expect_next(s.c, i == 3 ? ":6" : ":2");
     }
-    expect_next(c, LOST);
+    expect_next(s.c, LOST);
     expect_each(other, LOST, 9);
 }
 
@@ -288,43 +290,38 @@ SCENARIO(batch, reads_do_not_overtake_what_their_client_sent_before)
 /* Three replies come, and half of the fourth. */
 SCENARIO(batch, what_was_answered_before_the_loss_stays_answered)
 {
-    struct redis *r = redis_start(NULL);
-    struct relay *link = relay_start(r->port, NULL);
-    struct nearside *n = nearside_start(relay_port(link), "proxy.workers=1", NULL);
-    struct client *c = nearside_connect(n);
+    struct stage s = set_up(true, "proxy.workers=1");
 
-    expect(c, "+OK", "SET warm v");
-    int lane = relay_find(link, "SET");
+    expect(s.c, "+OK", "SET warm v");
+    int lane = relay_find(s.link, "SET");
     cr_assert_geq(lane, 0);
-    relay_hold_link(link, lane, RELAY_DOWN);
-    send_run(c, "INCR k%d", 8);
-    nearside_await_info(n, "commands_batched", 8, 8, 5000);
-    await_reply(r->direct, "$1", 5000, "GET k7");
-    relay_pass(link, lane, RELAY_DOWN, 4 * 3 + 2);
-    expect_each(c, ":1", 3);
-    relay_cut_link(link, lane);
-    relay_release(link);
-    expect_each(c, LOST, 5);
-    expect(c, "$1", "GET k7");
-    nearside_await_info(n, "l1_writes_in_flight", 0, 0, 5000);
-    cr_assert_eq(nearside_info(n, "upstream_errors"), 5);
+    relay_hold_link(s.link, lane, RELAY_DOWN);
+    send_run(s.c, "INCR k%d", 8);
+    nearside_await_info(s.n, "commands_batched", 8, 8, 5000);
+    await_reply(s.r->direct, "$1", 5000, "GET k7");
+    relay_pass(s.link, lane, RELAY_DOWN, 4 * 3 + 2);
+    expect_each(s.c, ":1", 3);
+    relay_cut_link(s.link, lane);
+    relay_release(s.link);
+    expect_each(s.c, LOST, 5);
+    expect(s.c, "$1", "GET k7");
+    nearside_await_info(s.n, "l1_writes_in_flight", 0, 0, 5000);
+    cr_assert_eq(nearside_info(s.n, "upstream_errors"), 5);
 }
 
 SCENARIO(batch, client_that_leaves_takes_nothing_with_it)
 {
-    struct redis *r = redis_start(NULL);
-    struct nearside *n = nearside_start(r->port, NULL);
-    struct client *c = nearside_connect(n);
-    struct client *other = nearside_connect(n);
+    struct stage s = set_up(false, NULL);
+    struct client *other = nearside_connect(s.n);
 
     expect(other, "+OK", "SET k3 old");
-    redis_freeze(r);
-    send_run(c, "SET k%d v%d", 16);
-    nearside_await_info(n, "l1_writes_in_flight", 16, 16, 5000);
-    client_reset(c);
-    nearside_await_info(n, "clients_connected", 0, 2, 5000);
-    redis_thaw(r);
-    nearside_await_info(n, "l1_writes_in_flight", 0, 0, 5000);
+    redis_freeze(s.r);
+    send_run(s.c, "SET k%d v%d", 16);
+    nearside_await_info(s.n, "l1_writes_in_flight", 16, 16, 5000);
+    client_reset(s.c);
+    nearside_await_info(s.n, "clients_connected", 0, 2, 5000);
+    redis_thaw(s.r);
+    nearside_await_info(s.n, "l1_writes_in_flight", 0, 0, 5000);
     expect(other, "$v3", "GET k3");
 }
 
@@ -353,35 +350,31 @@ SCENARIO(batch, each_command_is_told_when_the_time_is_over)
 
 SCENARIO(batch, what_waits_for_a_reply_is_no_unread_reply)
 {
-    struct redis *r = redis_start(NULL);
-    struct nearside *n = nearside_start(r->port, "proxy.max_output=64kb", NULL);
-    struct client *c = nearside_connect(n);
+    struct stage s = set_up(false, "proxy.max_output=64kb");
     char *field = cleanup_alloc(1501);
 
     memset(field, 'f', 1500);
     field[1500] = '\0';
-    expect(c, "+OK", "SET k v");
-    redis_freeze(r);
+    expect(s.c, "+OK", "SET k v");
+    redis_freeze(s.r);
     for (int i = 0; i < 300; i++) {
-        cr_assert(client_command(c, "HEXISTS h %s", field));
+        cr_assert(client_command(s.c, "HEXISTS h %s", field));
     }
-    nearside_await_info(n, "commands_batched", 100, 300, 5000);
-    redis_thaw(r);
-    expect_each(c, ":0", 300);
+    nearside_await_info(s.n, "commands_batched", 100, 300, 5000);
+    redis_thaw(s.r);
+    expect_each(s.c, ":0", 300);
 }
 
 SCENARIO(batch, window_counts_its_commands)
 {
-    struct redis *r = redis_start(NULL);
-    struct nearside *n = nearside_start(r->port, "proxy.window=20", NULL);
-    struct client *c = nearside_connect(n);
+    struct stage s = set_up(false, "proxy.window=20");
 
-    expect(c, "+OK", "SET k v");
-    redis_freeze(r);
-    send_run(c, "SET k%d v%d", 100);
-    nearside_await_info(n, "l1_writes_in_flight", 20, 20, 5000);
-    redis_thaw(r);
-    expect_each(c, "+OK", 100);
-    expect(c, "$v99", "GET k99");
-    expect(c, "+PONG", "PING");
+    expect(s.c, "+OK", "SET k v");
+    redis_freeze(s.r);
+    send_run(s.c, "SET k%d v%d", 100);
+    nearside_await_info(s.n, "l1_writes_in_flight", 20, 20, 5000);
+    redis_thaw(s.r);
+    expect_each(s.c, "+OK", 100);
+    expect(s.c, "$v99", "GET k99");
+    expect(s.c, "+PONG", "PING");
 }

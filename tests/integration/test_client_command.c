@@ -235,6 +235,8 @@ static const char *const wordings[] = {
     "PING a b",
     "ECHO",
     "ECHO a b",
+    "SYNC x",
+    "PSYNC",
     "QUIT x",
 };
 
@@ -558,6 +560,22 @@ SCENARIO(client_command, a_stop_in_the_middle_of_questions_is_clean)
         nearside_stop(n, 10000 * slowdown());
         expect(r->direct, "[$a :0]", "PUBSUB NUMSUB a");
     }
+}
+
+/* Redis 7.2 forgets it with RESET, older ones do not. */
+SCENARIO(client_command, what_reset_leaves_is_what_it_leaves_in_redis)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *direct = client_connect(r->port);
+    struct client *c = nearside_connect(n);
+
+    expect(direct, "+OK", "CLIENT NO-EVICT ON");
+    expect(direct, "+RESET", "RESET");
+    expect(c, "+OK", "CLIENT NO-EVICT ON");
+    expect(c, "+RESET", "RESET");
+    const char *want = field_of(text_of(direct, "CLIENT INFO"), "flags");
+    cr_assert_str_eq(field_of(text_of(c, "CLIENT INFO"), "flags"), want);
 }
 
 SCENARIO(client_command, nothing_a_client_sets_reaches_anybody_else)

@@ -5,6 +5,9 @@
  */
 #include "cluster_scene.h"
 
+#include "../support/cleanup.h"
+#include "../support/fake.h"
+
 TestSuite(cluster);
 
 /* ---- Which node ----------------------------------------------------------------------------- */
@@ -96,6 +99,48 @@ SCENARIO(cluster, a_slot_that_has_moved_is_followed_at_once_and_l1_forgets_it)
     await_reply(s.c, "$last", 2000, "GET %s", key);
 }
 
+static void warm_absent(const struct scene *s, const char *key)
+{
+    long long hits = nearside_info(s->proxy, "l1_negative_hits");
+
+    for (int64_t end = now_ms() + 5000;
+         nearside_info(s->proxy, "l1_negative_hits") == hits && now_ms() < end;) {
+        expect(s->c, "nil", "GET %s", key);
+    }
+    cr_assert_gt(nearside_info(s->proxy, "l1_negative_hits"), hits);
+}
+
+/* That a key is not there is announced by nobody when it is created on another node. */
+SCENARIO(cluster, that_a_key_does_not_exist_is_forgotten_with_its_slot)
+{
+    struct scene s = {.cluster = cluster_start(3, 0, NULL)};
+    s.proxy = nearside_start(s.cluster->node[0]->port, "upstream.mode=cluster",
+                             "upstream.topology_refresh=60s", "l1.negative_ttl=60s", NULL);
+    s.c = nearside_connect(s.proxy);
+    const char *key = key_of(&s, 0, "absent");
+    const char *other = key_of(&s, 0, "other");
+    int slot = cluster_slot(s.cluster, key);
+    struct client *direct = s.cluster->node[1]->direct;
+
+    await_reply(s.c, "nil", 5000, "GET %s", key);
+    warm_absent(&s, key);
+    cluster_move_begin(s.cluster, slot, 0, 1);
+    expect(direct, "+OK", "ASKING");
+    expect(direct, "+OK", "SET %s v", key);
+    expect(s.c, ":0", "STRLEN %s", other); /* ASK */
+    expect(s.c, "$v", "GET %s", key);
+
+    expect(direct, "+OK", "ASKING");
+    expect(direct, ":1", "DEL %s", key);
+    cluster_move_end(s.cluster, slot, 0, 1);
+    expect(s.c, ":0", "STRLEN %s", other);
+    warm_absent(&s, key);
+    cluster_move_slot(s.cluster, slot, 2);
+    expect(s.cluster->node[2]->direct, "+OK", "SET %s v", key);
+    expect(s.c, ":0", "STRLEN %s", other); /* MOVED */
+    expect(s.c, "$v", "GET %s", key);
+}
+
 SCENARIO(cluster, keys_of_a_slot_on_its_way_are_found_where_they_are)
 {
     struct scene s = scene_start();
@@ -149,6 +194,101 @@ SCENARIO(cluster, a_pipeline_that_meets_a_moving_slot_stays_in_order)
         at = to;
     }
     cr_assert_gt(nearside_info(s.proxy, "redirects_moved"), 0);
+}
+
+/* ---- What redirects cost ---------------------------------------------------------------------- */
+
+#define MANY 12
+
+/* Keys of as many slots of node 0. */
+static void choose_many(const struct scene *s, const char *keys[MANY])
+{
+    for (int i = 0, n = 0; n < MANY; i++) {
+        const char *key = cleanup_printf("n{%d}", i);
+        if (cluster_owner(s->cluster, cluster_slot(s->cluster, key)) == 0) {
+            keys[n++] = key;
+        }
+    }
+}
+
+SCENARIO(cluster, many_redirects_at_once_are_counted_and_are_few_refreshes)
+{
+    struct scene s = {.cluster = cluster_start(3, 0, NULL)};
+    s.proxy = nearside_start(s.cluster->node[0]->port, "upstream.mode=cluster",
+                             "upstream.topology_refresh=60s", NULL);
+    s.c = nearside_connect(s.proxy);
+    const char *keys[MANY];
+
+    await_reply(s.c, "nil", 5000, "GET k");
+    choose_many(&s, keys);
+    for (int round = 0; round < 2; round++) {
+        for (int i = 0; i < MANY; i++) {
+            cluster_move_slot(s.cluster, cluster_slot(s.cluster, keys[i]), 1 + round);
+        }
+        long long refreshes = nearside_info(s.proxy, "topology_refreshes");
+        long long moved = nearside_info(s.proxy, "redirects_moved");
+        for (int i = 0; i < MANY; i++) {
+            cr_assert(client_command(s.c, "INCR %s", keys[i]));
+        }
+        for (int i = 0; i < MANY; i++) {
+            expect_next(s.c, cleanup_printf(":%d", round + 1));
+        }
+        cr_assert_eq(nearside_info(s.proxy, "redirects_moved"), moved + MANY);
+        nearside_await_info(s.proxy, "topology_refreshes", refreshes + 1, refreshes + 3, 5000);
+        expect(s.c, cleanup_printf(":%d", round + 2), "INCR %s", keys[0]);
+        expect(s.c, cleanup_printf(":%d", round + 1), "DECR %s", keys[0]);
+        cr_assert_eq(nearside_info(s.proxy, "redirects_moved"), moved + MANY);
+    }
+}
+
+SCENARIO(cluster, each_kind_of_redirect_is_counted)
+{
+    struct scene s = scene_start();
+    const char *here = key_of(&s, 0, "here");
+    const char *there = key_of(&s, 0, "there");
+    int slot = cluster_slot(s.cluster, here);
+
+    expect(s.c, "+OK", "SET %s 1", here);
+    cluster_move_begin(s.cluster, slot, 0, 1);
+    long long ask = nearside_info(s.proxy, "redirects_ask");
+    for (int i = 1; i <= 5; i++) {
+        expect(s.c, cleanup_printf(":%d", i), "INCR %s", there);
+    }
+    cr_assert_eq(nearside_info(s.proxy, "redirects_ask"), ask + 5);
+    cr_assert(client_command(s.c, "RENAME %s %s", here, there));
+    nearside_await_info(s.proxy, "redirects_tryagain", 1, 100, 5000);
+    cluster_move_keys(s.cluster, slot, 0, 1);
+    expect_next(s.c, "+OK");
+    cluster_move_end(s.cluster, slot, 0, 1);
+    expect(s.c, ":2", "INCR %s", there);
+}
+
+/* ---- Connections ------------------------------------------------------------------------------ */
+
+static bool has_no_clients(void *ctx)
+{
+    return redis_info(ctx, "connected_clients") == 1; /* the test's own */
+}
+
+SCENARIO(cluster, who_serves_nothing_any_more_has_no_connections_soon)
+{
+    struct scene s = scene_start();
+    const char *key = key_of(&s, 0, "k");
+    int slot = cluster_slot(s.cluster, key);
+    int added = cluster_add(s.cluster);
+
+    cr_assert(has_no_clients(s.cluster->node[added]), "nobody asked for anything there");
+    cluster_move_slot(s.cluster, slot, added);
+    expect(s.c, "+OK", "SET %s v", key);
+    warm(&s, key, "$v");
+    expect(s.c, "+OK", "MULTI"); /* a connection of its own, which is kept ready after that */
+    expect(s.c, "+QUEUED", "STRLEN %s", key);
+    expect(s.c, "[:1]", "EXEC");
+    cr_assert_not(has_no_clients(s.cluster->node[added]));
+    cluster_move_slot(s.cluster, slot, 0);
+    expect(s.c, ":1", "STRLEN %s", key);
+    cr_assert(await(has_no_clients, s.cluster->node[added], 10000), "%s",
+              redis_clients(s.cluster->node[added]));
 }
 
 /* ---- One that stands still ------------------------------------------------------------------ */
@@ -207,4 +347,39 @@ SCENARIO(cluster, without_replicas_reads_that_insist_on_one_are_refused)
     expect(s.c, "+OK", "SET %s value", key);
     expect(s.c, "-UPSTREAM no replica...", "STRLEN %s", key);
     expect(s.c, "$value", "GET %s", key);
+}
+
+/* A node that says of itself that it owns all, in so many shares with 60 replicas each. */
+static const char *slots_of_many(int shares)
+{
+    char *text = cleanup_alloc(1024 * 1024);
+    int n = sprintf(text, "*%d\r\n", shares);
+
+    for (int share = 0; share < shares; share++) {
+        n += sprintf(text + n, "*63\r\n:%d\r\n:%d\r\n*3\r\n$0\r\n\r\n:7000\r\n$2\r\nid\r\n",
+                     share * CLUSTER_SLOTS / shares, (share + 1) * CLUSTER_SLOTS / shares - 1);
+        for (int i = 0; i < 60; i++) {
+            n += sprintf(text + n, "*3\r\n$0\r\n\r\n:%d\r\n$2\r\nid\r\n", 8000 + share * 60 + i);
+        }
+    }
+    return text;
+}
+
+SCENARIO(cluster, that_room_for_nodes_is_running_out_is_said_in_time)
+{
+    static const int shares[] = {6, 7}; /* with the owner: 361 and 421 nodes */
+
+    for (int i = 0; i < 2; i++) {
+        const struct fake_rule rules[] = {
+            {"CLUSTER INFO", "$16\r\ncluster_state:ok\r\n", 0, FAKE_KEEP},
+            {"CLUSTER SHARDS", "-ERR unknown\r\n", 0, FAKE_KEEP},
+            {"CLUSTER SLOTS", slots_of_many(shares[i]), 0, FAKE_KEEP},
+            {NULL, NULL, 0, FAKE_KEEP},
+        };
+        struct fake *f = fake_start(rules);
+        struct nearside *n = nearside_start(fake_port(f), "upstream.mode=cluster", NULL);
+        nearside_await_info(n, "topology_slots_served", CLUSTER_SLOTS, CLUSTER_SLOTS, 5000);
+        cr_assert_eq(nearside_log_lines(n, "nodes, and 512 can be known"), i);
+        nearside_stop(n, 5000);
+    }
 }

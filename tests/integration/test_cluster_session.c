@@ -112,6 +112,74 @@ SCENARIO(cluster_session, a_transaction_follows_a_slot_that_has_moved)
     expect(s.c, "$7", "GET %s", key);
 }
 
+/* A slot whose keys have gone to the other node already. */
+static int move_half_way(const struct scene *s, const char *key, int from, int to)
+{
+    int slot = cluster_slot(s->cluster, key);
+
+    expect(s->c, "+OK", "SET %s 5", key);
+    cluster_move_begin(s->cluster, slot, from, to);
+    cluster_move_keys(s->cluster, slot, from, to);
+    return slot;
+}
+
+SCENARIO(cluster_session, a_transaction_waits_for_a_slot_that_is_on_its_way)
+{
+    struct scene s = scene_start();
+    const char *key = key_of(&s, 0, "n");
+    int slot = move_half_way(&s, key, 0, 2);
+
+    expect(s.c, "+OK", "MULTI");
+    cr_assert(client_command(s.c, "INCR %s", key));
+    nearside_await_info(s.proxy, "redirects_ask", 1, 1000, 5000);
+    cluster_move_end(s.cluster, slot, 0, 2);
+    expect_next(s.c, "+QUEUED");
+    expect(s.c, "[:6]", "EXEC");
+    expect(s.c, "$6", "GET %s", key);
+}
+
+SCENARIO(cluster_session, a_transaction_is_refused_in_redis_words_while_its_slot_stays_on_its_way)
+{
+    struct scene s = scene_start();
+    const char *key = key_of(&s, 0, "n");
+    int slot = move_half_way(&s, key, 0, 2);
+
+    expect(s.c, "+OK", "MULTI");
+    expect(s.c, cleanup_printf("-ASK %d ...", slot), "INCR %s", key);
+    expect(s.c, "-EXECABORT ...", "EXEC");
+    expect(s.c, "$5", "GET %s", key); /* by itself it is found */
+    expect(s.c, ":6", "INCR %s", key);
+    cluster_move_end(s.cluster, slot, 0, 2);
+    expect(s.c, "$6", "GET %s", key);
+}
+
+SCENARIO(cluster_session, a_transaction_whose_keys_leave_before_exec_is_not_executed)
+{
+    struct scene s = scene_start();
+    const char *key = key_of(&s, 0, "n");
+    int slot = cluster_slot(s.cluster, key);
+
+    expect(s.c, "+OK", "SET %s 5", key);
+    expect(s.c, "+OK", "MULTI");
+    expect(s.c, "+QUEUED", "INCR %s", key);
+    cluster_move_begin(s.cluster, slot, 0, 2);
+    cluster_move_keys(s.cluster, slot, 0, 2);
+    expect(s.c, cleanup_printf("-ASK %d ...", slot), "EXEC");
+    expect(s.c, "$5", "GET %s", key);
+    expect(s.c, "+OK", "MULTI");
+    expect(s.c, "+QUEUED", "INCR %s", key_of(&s, 1, "other")); /* the session was over */
+    expect(s.c, "[:1]", "EXEC");
+
+    expect(s.c, "+OK", "SET %s 7", key);
+    cluster_move_end(s.cluster, slot, 0, 2);
+    await_reply(s.c, "$7", 5000, "GET %s", key);
+    expect(s.c, "+OK", "MULTI");
+    expect(s.c, "+QUEUED", "INCR %s", key);
+    cluster_move_slot(s.cluster, slot, 1);
+    expect(s.c, cleanup_printf("-MOVED %d ...", slot), "EXEC");
+    expect(s.c, "$7", "GET %s", key);
+}
+
 SCENARIO(cluster_session, a_blocked_client_follows_a_slot_that_moves)
 {
     struct scene s = scene_start();
@@ -251,4 +319,37 @@ SCENARIO(cluster_session, a_subscriber_in_resp3_uses_all_nodes_and_sees_the_faca
     expect(sub, "+OK", "FLUSHALL");
     expect(s.c, ":0", "DBSIZE");
     expect(s.c, "[nil nil]", "MGET %s %s", a, b);
+}
+
+/* What is queued is kept both for another node and for EXEC's reply: once. */
+SCENARIO(cluster_session, a_long_channel_queued_in_a_transaction_is_let_go_of)
+{
+    struct scene s = scene_start();
+    char channel[301];
+
+    memset(channel, 'c', 300);
+    channel[300] = '\0';
+    for (int i = 0; i < 10; i++) {
+        expect(s.c, "+OK", "MULTI");
+        expect(s.c, "+QUEUED", "SSUBSCRIBE %s", channel);
+        expect(s.c, "+OK", "DISCARD");
+    }
+    expect(s.c, "+PONG", "PING");
+    nearside_stop(s.proxy, 5000 * slowdown()); /* LeakSanitizer looks */
+}
+
+SCENARIO(cluster_session, select_and_hello_of_a_watching_client_go_where_its_session_is)
+{
+    struct scene s = scene_start();
+
+    for (int node = 0; node < 3; node++) {
+        expect(s.c, "+OK", "WATCH %s", key_of(&s, node, "w"));
+        expect(s.c, "+OK", "SELECT 0");
+        expect(s.c, "...", "HELLO 3");
+        expect(s.c, "...", "HELLO 2");
+        expect(s.c, "+OK", "UNWATCH");
+        expect(s.c, "+OK", "WATCH %s", key_of(&s, node, "w"));
+        expect(s.c, "+RESET", "RESET");
+        expect(s.c, "nil", "GET %s", key_of(&s, node, "w"));
+    }
 }

@@ -167,6 +167,7 @@ SCENARIO(protocol, errors_of_framing_get_the_text_of_redis_and_a_close)
         BYTES("GET \"a\"b\r\n"),
         BYTES("PING\r\n*1\r\nPING\r\n"),
         BYTES("SET a b\r\nGET a\r\n*1\r\n!\r\nGET a\r\n"),
+        BYTES("GET / HTTP/1.1\r\nHost: x\r\n\r\n"),
     };
     struct redis *r = redis_start(NULL);
     struct nearside *n = nearside_start(r->port, NULL);

@@ -155,6 +155,65 @@ SCENARIO(sentinel, a_frozen_master_is_replaced_and_not_believed_when_it_thaws)
     }
 }
 
+/* The proxy says so every ten seconds at most. */
+static bool is_disbelieved_again(void *ctx)
+{
+    return nearside_log_lines(ctx, "is not believed") >= 2;
+}
+
+/* The old master has not heard of the failover either, and says that it is one. */
+SCENARIO(sentinel, a_sentinel_that_was_left_behind_is_not_believed)
+{
+    struct sentinels *s = sentinels_start(NULL);
+    struct nearside *n =
+        sentinels_nearside(s, (const char *const[]){"upstream.topology_refresh=1s", NULL});
+    struct client *c = nearside_connect(n);
+
+    await_reply(c, "+OK", 5000 * slowdown(), "SET k old");
+    redis_freeze(s->server[0]);
+    sentinels_await_switch(s, n, 1);
+    sentinels_leave_behind(s, 2);
+    redis_thaw(s->server[0]);
+    await_reply(s->server[0]->direct, "[$master...", 5000 * slowdown(), "ROLE");
+    cr_assert(await(is_disbelieved_again, n, 30000), "%s", nearside_log(n));
+    for (int i = 0; i < 50; i++) {
+        expect(c, "+OK", "SET k %d", i);
+        expect(s->server[1]->direct, cleanup_printf("$%d", i), "GET k");
+    }
+    cr_assert_eq(nearside_info(n, "sentinel_switches"), 1);
+}
+
+static bool login_was_refused(void *nearside)
+{
+    return nearside_log_lines(nearside, "login refused: WRONGPASS") > 0;
+}
+
+SCENARIO(sentinel, a_wrong_password_of_the_master_is_told_and_a_right_one_taken_at_once)
+{
+    struct sentinels *s = sentinels_start(NULL);
+    for (int i = 0; i < 2; i++) {
+        expect(s->server[i]->direct, "+OK", "ACL SETUSER app on >other ~* &* +@all");
+    }
+    struct nearside *n = sentinels_nearside(
+        s, (const char *const[]){"upstream.user=app", "upstream.password=guess", NULL});
+    struct client *c = nearside_connect(n);
+
+    /* before that there is no sentinel that has answered */
+    cr_assert(await(login_was_refused, n, 5000 * slowdown()), "%s", nearside_log(n));
+    await_reply(c, "-UPSTREAM sentinel mymaster: not connected (...", 5000 * slowdown(), "GET k");
+    int64_t asked = now_ms();
+    for (int i = 0; i < 20; i++) {
+        expect(c, "-UPSTREAM ...", "SET k v");
+    }
+    cr_assert_lt(now_ms() - asked, 500 * slowdown());
+    cr_assert_eq(nearside_log_lines(n, "guess"), 0);
+    for (int i = 0; i < 2; i++) {
+        expect(s->server[i]->direct, "+OK", "ACL SETUSER app >guess");
+    }
+    await_reply(c, "+OK", 5000 * slowdown(), "SET k v");
+    expect(s->server[0]->direct, "$v", "GET k");
+}
+
 TestSuite(role);
 
 SCENARIO(role, a_standalone_server_that_becomes_a_replica_is_another_one)

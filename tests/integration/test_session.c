@@ -142,22 +142,6 @@ SCENARIO(session, watched_keys_abort_the_transaction_and_are_read_past_the_cache
     cr_assert_eq(redis_calls(r, "get"), calls, "after UNWATCH the cache is used again");
 }
 
-SCENARIO(session, what_cannot_be_queued_aborts_the_transaction)
-{
-    static const char *const lines[] = {"CLIENT ID", "SUBSCRIBE a", "HELLO 2", "MONITOR", "SYNC"};
-    struct redis *r = redis_start(NULL);
-    struct nearside *n = nearside_start(r->port, NULL);
-    struct client *c = nearside_connect(n);
-
-    for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
-        expect(c, "+OK", "MULTI");
-        expect(c, "+QUEUED", "SET k %zu", i);
-        expect(c, "-ERR ...", "%s", lines[i]);
-        expect(c, "-EXECABORT...", "EXEC");
-        expect(c, "nil", "GET k");
-    }
-}
-
 SCENARIO(session, a_client_that_leaves_inside_multi_leaves_nothing_behind)
 {
     struct redis *r = redis_start(NULL);
@@ -643,6 +627,7 @@ SCENARIO(session, select_can_be_queued)
         expect(c, "+QUEUED", "SELECT 3");
         expect(c, "+QUEUED", "SET k three%d", i);
         expect(c, "[+OK +OK]", "EXEC");
+        nearside_await_info(n, "pinned_connections", 0, 0, 2000);
         expect(c, cleanup_printf("$three%d", i), "GET k");
         expect(c, cleanup_printf("[$three%d nil]", i), "MGET k none");
         expect(reader, cleanup_printf("$zero%d", i), "GET k");
@@ -712,6 +697,24 @@ SCENARIO(session, a_pooled_connection_that_was_lost_is_not_used_again)
     expect(c, "[+OK]", "EXEC");
     expect(r->direct, "nil", "GET x");
     expect_home(n, r);
+}
+
+/* Noticed by the main thread, before the worker's next tick closes what leads to the old role. */
+SCENARIO(session, a_pooled_connection_from_before_a_failover_is_not_used_again)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+
+    for (int round = 0; round < 6; round++) {
+        expect(c, "+OK", "MULTI");
+        expect(c, "[]", "EXEC");
+        long long generation = nearside_info(n, "generation");
+        expect(r->direct, "+OK", round % 2 == 0 ? "REPLICAOF 127.0.0.1 1" : "REPLICAOF NO ONE");
+        nearside_await_info(n, "generation", generation + 1, generation + 9, 5000);
+        expect(c, "+OK", "MULTI");
+        expect(c, "[]", "EXEC");
+    }
 }
 
 SCENARIO(session, a_select_in_the_second_of_two_transactions_is_followed)

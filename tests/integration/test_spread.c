@@ -246,7 +246,7 @@ SCENARIO(spread, scan_walks_through_all_nodes)
     cr_assert_eq(scan(s.c, "TYPE string"), 500);
     cr_assert_eq(scan(s.c, "TYPE list"), 0);
     expect(s.c, "-ERR invalid cursor", "SCAN x");
-    expect(s.c, "-ERR invalid cursor", "SCAN 1024");
+    expect(s.c, "-ERR invalid cursor", "SCAN 8192");
     expect(s.c, "-ERR syntax error", "SCAN 0 NOSUCH 1");
 }
 

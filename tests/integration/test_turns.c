@@ -170,3 +170,22 @@ SCENARIO(turns, a_long_pipeline_lets_others_go_first_and_is_served_in_order)
     long long shared = nearside_info(n, "turns_shared") - before;
     cr_assert(shared >= 3 && shared <= COUNT / SHARE, "others could go first %lld times", shared);
 }
+
+/* ---- Looking for more before sleeping ------------------------------------------------------- */
+
+SCENARIO(turns, a_worker_that_polls_busily_answers_and_sleeps_when_there_is_nothing)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, "proxy.busy_poll=1000", "proxy.workers=2", NULL);
+    struct client *clients[2] = {nearside_connect(n), nearside_connect(n)};
+
+    for (int i = 0; i < 200; i++) {
+        expect(clients[i % 2], "+OK", "SET k %d", i);
+        expect(clients[(i + 1) % 2], cleanup_printf("$%d", i), "GET k");
+    }
+    int64_t before = process_cpu_ms(n->process);
+    pass_time(1000); /* two workers that never sleep would take 2000 ms */
+    cr_expect_lt(process_cpu_ms(n->process) - before, 500);
+    expect(clients[0], "$199", "GET k");
+    nearside_stop(n, 5000);
+}

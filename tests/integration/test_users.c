@@ -4,7 +4,6 @@
  * gets is what Redis gives that user, and L1 serves only those who are who Nearside is.
  */
 #include "../support/await.h"
-#include "../support/cluster.h"
 #include "../support/nearside.h"
 #include "../support/redis.h"
 #include "../support/scenario.h"
@@ -152,6 +151,24 @@ SCENARIO(users, hello_logs_in_as_one_of_them_and_chooses_the_protocol)
     expect(c, "$default", "ACL WHOAMI");
     expect(c, "nil", "GET open:none");
     cr_assert(strstr(ask(c, "CLIENT INFO"), " user=default redir=-1 resp=2") != NULL);
+}
+
+/* The connection is its client's no longer, and speaks what it was told to: never to one of the other protocol. */
+SCENARIO(users, after_hello_with_a_login_a_connection_speaks_what_was_chosen)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, "proxy.workers=1", NULL);
+    struct client *two = nearside_connect(n);
+    struct client *three = nearside_connect(n);
+    struct client *greets = nearside_connect(n);
+
+    expect(three, "%[...", "HELLO 3");
+    expect(greets, "%[...", "HELLO 3 AUTH default any");
+    expect(two, "+OK", "WATCH k");
+    expect(two, "nil", "GET k");
+    expect(greets, "[...", "HELLO 2 AUTH default any");
+    expect(three, "+OK", "WATCH k");
+    expect(three, "_", "GET k");
 }
 
 SCENARIO(users, nobody_reads_from_the_cache_what_is_forbidden_to_him)
@@ -374,17 +391,4 @@ SCENARIO(users, with_a_user_of_nearsides_own_that_one_is_everybody)
     expect(c, "+OK", "AUTH bob pass");
     expect(c, "-NOPERM ...", "GET closed:1");
     cr_assert_eq(nearside_info(n, "pinned_connections"), 0);
-}
-
-SCENARIO(users, in_front_of_a_cluster_they_are_refused)
-{
-    struct cluster *cluster = cluster_start(1, 0, NULL);
-    struct nearside *n = nearside_start(cluster->node[0]->port, "upstream.mode=cluster", NULL);
-    struct client *c = nearside_connect(n);
-
-    expect(c, "-ERR users of Redis's own cannot log in through Nearside in front of a cluster...",
-           "AUTH bob pass");
-    expect(c, "-ERR users of Redis's own...", "HELLO 3 AUTH bob pass");
-    expect(c, "+OK", "AUTH default any");
-    await_reply(c, "+OK", 5000, "SET k v");
 }

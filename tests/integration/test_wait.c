@@ -3,10 +3,7 @@
  * test_wait.c: WAIT through the proxy, with a real replica: it must not say that a write of this
  * client has arrived where it has not.
  */
-#include "../support/await.h"
-#include "../support/nearside.h"
-#include "../support/redis.h"
-#include "../support/scenario.h"
+#include "cluster_scene.h"
 
 #include <string.h>
 
@@ -19,7 +16,9 @@ static struct redis *replica_of(struct redis *r)
     extra[2] = cleanup_printf("%d", r->port);
     extra[3] = "--repl-diskless-sync-delay";
     extra[4] = "0";
-    extra[5] = NULL;
+    extra[5] = "--appendonly";
+    extra[6] = "yes";
+    extra[7] = NULL;
     struct redis *replica = redis_start(extra);
     int64_t deadline = now_ms() + 20000;
     while (strstr(ask(r->direct, "INFO replication"), "state=online") == NULL) {
@@ -91,6 +90,67 @@ SCENARIO(wait, it_covers_writes_on_every_road)
     expect(c, ":0", "WAIT 1 50");
     redis_thaw(replica);
     expect(c, ":1", "WAIT 1 10000");
+}
+
+/* Redis 7.0 has no WAITAOF. */
+SCENARIO(wait, of_the_file_it_counts_as_little)
+{
+    struct redis *r = redis_start(NULL);
+    struct redis *replica = replica_of(r);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+
+    if (ask(r->direct, "WAITAOF 0 0 0")[0] == '-') {
+        expect(c, "-ERR unknown command 'WAITAOF'...", "WAITAOF 0 1 50");
+        return;
+    }
+    for (int round = 0; round < 3; round++) {
+        expect(c, "+OK", "SET k %d", round);
+        expect(c, "[:0 :1]", "WAITAOF 0 1 10000");
+        redis_freeze(replica);
+        expect(c, "+OK", "SET k %d.5", round);
+        expect(c, "[:0 :0]", "WAITAOF 0 1 100");
+        redis_thaw(replica);
+    }
+}
+
+SCENARIO(wait, in_front_of_a_cluster_it_asks_about_one_node)
+{
+    struct scene s = scene_start_with(3, NULL);
+
+    for (int round = 0; round < 3; round++) {
+        expect(s.c, "+OK", "MSET %s 1 %s 1 %s 1", key_of(&s, 0, "k"), key_of(&s, 1, "k"),
+               key_of(&s, 2, "k"));
+        expect(s.c, ":1", "WAIT 1 10000");
+        for (int i = 0; i < 3; i++) {
+            redis_freeze(s.cluster->node[3 + i]);
+        }
+        for (int i = 0; i < 3; i++) {
+            expect(s.c, "+OK", "SET %s %d", key_of(&s, i, "k"), round);
+        }
+        expect(s.c, ":0", "WAIT 1 100");
+        for (int i = 0; i < 3; i++) {
+            redis_thaw(s.cluster->node[3 + i]);
+        }
+    }
+}
+
+/* What goes before it leaves no trace in the data. */
+SCENARIO(wait, it_keeps_functions_and_watched_keys)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+
+    expect(
+        c, "$lib",
+        "FUNCTION LOAD \"#!lua name=lib\\nredis.register_function('f', function() return 1 end)\"");
+    expect(c, "+OK", "WATCH k");
+    expect(c, ":0", "WAIT 0 10");
+    expect(c, ":1", "FCALL f 0");
+    expect(c, "+OK", "MULTI");
+    expect(c, "[]", "EXEC");
+    expect(r->direct, ":0", "DBSIZE");
 }
 
 SCENARIO(wait, it_answers_as_redis_does)

@@ -194,6 +194,22 @@ static struct l1_query query(struct thread *t, uint32_t *key)
     };
 }
 
+static struct l1_key key_of(const struct thread *t, const uint32_t *key)
+{
+    return (struct l1_key){.key = slice_of((const char *)key, sizeof(*key)),
+                           .hash = t->world->hash[*key]};
+}
+
+static struct l1_run run_of(struct thread *t, const struct l1_key *keys, size_t n)
+{
+    return (struct l1_run){.keys = keys,
+                           .n = n,
+                           .reader = t->reader,
+                           .out = &t->out,
+                           .null = SLICE("null"),
+                           .enough = SIZE_MAX};
+}
+
 /* Versions of the n values in t->out, which is emptied. */
 static void take_out(struct thread *t, const uint32_t *keys, size_t n, uint32_t *versions)
 {
@@ -286,20 +302,14 @@ static void read_run(struct thread *t)
     uint32_t keys[3];
     uint32_t floors[3] = {0};
     uint32_t versions[3] = {0};
-    struct l1_query q[3];
+    struct l1_key q[3];
     for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
         keys[i] = pick(t, KEYS);
         floors[i] = atomic_load(&w->floor[keys[i]]);
-        q[i] = query(t, &keys[i]);
+        q[i] = key_of(t, &keys[i]);
     }
-    size_t n = 0;
-    for (; n < ARRAY_LEN(q); n++) {
-        enum l1_result result = l1_hit(w->l1, &q[n], atomic_load(&w->clock));
-        bool null = result == L1_HIT_NULL && chain_append(&t->out, SLICE("null"));
-        if (result != L1_HIT && !null) {
-            break;
-        }
-    }
+    struct l1_run run = run_of(t, q, ARRAY_LEN(q));
+    size_t n = l1_get_run(w->l1, &run, atomic_load(&w->clock));
     take_out(t, keys, n, versions);
     for (size_t i = 0; i < n; i++) {
         judge(w, "batch", keys[i], versions[i], floors[i]);
@@ -314,12 +324,13 @@ static void read_pair(struct thread *t)
     uint32_t floors[2] = {atomic_load(&w->floor[first]), atomic_load(&w->floor[first + 1])};
     uint32_t keys[RUN_OF_PAIR];
     uint32_t versions[RUN_OF_PAIR];
-    struct l1_query q[RUN_OF_PAIR];
+    struct l1_key q[RUN_OF_PAIR];
     for (uint32_t i = 0; i < RUN_OF_PAIR; i++) {
         keys[i] = first + i % 2;
-        q[i] = query(t, &keys[i]);
+        q[i] = key_of(t, &keys[i]);
     }
-    if (!l1_get_all(w->l1, q, RUN_OF_PAIR, &t->out, SLICE("null"), atomic_load(&w->clock))) {
+    struct l1_run run = run_of(t, q, RUN_OF_PAIR);
+    if (!l1_get_all(w->l1, &run, atomic_load(&w->clock))) {
         check(w, t->out.bytes == 0, "rest of a miss", first, (uint32_t)t->out.bytes, 0);
         return;
     }

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * race_topology.c: maps are applied and slots move while other threads ask who owns what. A plain
- * program, because ThreadSanitizer cannot run Criterion. Ends with 0 when every reader was only ever
- * led to nodes that exist, and nobody who saw a slot's new owner found its old generation.
+ * race_topology.c: maps are applied, slots move and nodes give way to others while other threads ask who owns
+ * what. A plain program, because ThreadSanitizer cannot run Criterion. Ends with 0 when every reader was only
+ * ever led to nodes that exist, and nobody who saw a slot's new owner found its old generation.
  */
 #include "../../upstream/topology.h"
 
@@ -13,7 +13,8 @@
 #define READERS 2
 #define WRITERS 2
 #define ROUNDS  40
-#define NODES   40
+#define NODES   40   /* at one time */
+#define COMING  2000 /* ports of those that come and go */
 
 static struct topology *topology;
 static _Atomic unsigned writing = WRITERS;
@@ -37,7 +38,7 @@ static void on_slot_changed(uint16_t slot, void *ctx)
 static uint16_t node_at(unsigned i)
 {
     char port[8];
-    (void)snprintf(port, sizeof(port), "%u", 7000 + i % NODES);
+    (void)snprintf(port, sizeof(port), "%u", 7000 + i % COMING);
     uint16_t index = topology_find(topology, SLICE("127.0.0.1"), slice_str(port));
     require(index != TOPOLOGY_NONE, "no node");
     return index;
@@ -45,6 +46,7 @@ static uint16_t node_at(unsigned i)
 
 static void apply(unsigned round)
 {
+    round *= NODES; /* others than before */
     const uint16_t replicas[] = {node_at(round + 3), node_at(round + 4)};
     const struct topology_range ranges[] = {
         {.first = 0, .last = 8000, .primary = node_at(round)},
@@ -64,7 +66,7 @@ static void *write_maps(void *arg)
         char port[8];
         apply(i + self);
         for (uint16_t slot = 0; slot < 200; slot++) {
-            (void)snprintf(port, sizeof(port), "%u", 7000 + (i + slot) % NODES);
+            (void)snprintf(port, sizeof(port), "%u", 7000 + (NODES * i + slot % NODES) % COMING);
             (void)topology_moved(topology, slot, 0, SLICE(""), slice_str(port));
         }
         topology_suspect(topology);
@@ -134,6 +136,7 @@ int main(void)
     }
     uint64_t seen = atomic_load_explicit(&found, memory_order_relaxed);
     require(seen > 0, "no reader ever found a node");
+    require(topology_count(topology) < TOPOLOGY_NODES_MAX, "no index was used again");
     topology_destroy(topology);
     printf("race_topology: %llu look-ups found a node\n", (unsigned long long)seen);
     return 0;

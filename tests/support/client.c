@@ -536,6 +536,14 @@ const char *ask(struct client *c, const char *fmt, ...)
     return text;
 }
 
+int client_redirected(const struct reply *reply, bool *asks)
+{
+    *asks = reply->type == '-' && strncmp(reply->text, "ASK ", 4) == 0;
+    bool moved = reply->type == '-' && strncmp(reply->text, "MOVED ", 6) == 0;
+    const char *colon = moved || *asks ? strrchr(reply->text, ':') : NULL;
+    return colon == NULL ? 0 : (int)strtol(colon + 1, NULL, 10);
+}
+
 bool matches(const char *got, const char *want)
 {
     size_t n = strlen(want);

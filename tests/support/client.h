@@ -80,6 +80,9 @@ bool client_drain_to_end(struct client *c);
 /* Sends a command and returns the text of its reply. */
 const char *ask(struct client *c, const char *fmt, ...) FORMAT(2, 3);
 
+/* The port behind "-MOVED SLOT HOST:PORT" or "-ASK SLOT HOST:PORT", and which of the two; 0: neither. */
+int client_redirected(const struct reply *reply, bool *asks);
+
 /* Does `got` match an expectation? */
 bool matches(const char *got, const char *want);
 

@@ -275,15 +275,42 @@ void cluster_move_end(struct cluster *c, int slot, int from, int to)
     expect(talk_to(c, from), "+OK", "CLUSTER SETSLOT %d NODE %s", slot, c->id[to]);
 }
 
+struct move {
+    struct cluster *c;
+    int slot, to;
+};
+
+static bool all_have_heard(void *ctx)
+{
+    struct move *move = ctx;
+    static int map[CLUSTER_SLOTS];
+
+    for (int i = 0; i < move->c->n; i++) {
+        if (!move->c->gone[i] && (!read_map(move->c, i, map) || map[move->slot] != move->to)) {
+            return false;
+        }
+    }
+    return true;
+}
+
+void cluster_await_owner(struct cluster *c, int slot, int owner)
+{
+    struct move move = {c, slot, owner};
+
+    cr_assert(await(all_have_heard, &move, AWAIT_MS), "slot %d does not reach node %d", slot,
+              owner);
+}
+
 void cluster_move_slot(struct cluster *c, int slot, int to)
 {
     int from = cluster_owner(c, slot);
-    if (from == to) {
-        return;
+
+    if (from != to) {
+        cluster_move_begin(c, slot, from, to);
+        cluster_move_keys(c, slot, from, to);
+        cluster_move_end(c, slot, from, to);
     }
-    cluster_move_begin(c, slot, from, to);
-    cluster_move_keys(c, slot, from, to);
-    cluster_move_end(c, slot, from, to);
+    cluster_await_owner(c, slot, to);
 }
 
 int cluster_add(struct cluster *c)
@@ -293,6 +320,15 @@ int cluster_add(struct cluster *c)
     cr_assert(await(all_have_met, c, AWAIT_MS), "the new node is not known to all");
     cluster_await_ok(c, AWAIT_MS);
     return c->n - 1;
+}
+
+int cluster_add_replica(struct cluster *c, int primary)
+{
+    struct waiting w = {c, cluster_add(c), c->id[primary]};
+
+    cr_assert(await(has_become_replica, &w, AWAIT_MS), "node %d does not replicate", w.node);
+    cr_assert(await(is_connected, &w, AWAIT_MS), "replica %d is not connected", w.node);
+    return w.node;
 }
 
 static bool is_forgotten(void *ctx)
@@ -309,6 +345,11 @@ static bool is_forgotten(void *ctx)
 
 void cluster_remove(struct cluster *c, int node)
 {
+    static int map[CLUSTER_SLOTS];
+    cr_assert(read_map(c, node, map));
+    for (int s = 0; s < CLUSTER_SLOTS; s++) {
+        cr_assert(map[s] != node, "node %d still owns slot %d", node, s);
+    }
     cluster_kill(c, node);
     struct waiting w = {c, node, c->id[node]};
     cr_assert(await(is_forgotten, &w, AWAIT_MS), "node %d is not forgotten", node);
@@ -318,6 +359,12 @@ void cluster_kill(struct cluster *c, int node)
 {
     c->gone[node] = true;
     redis_stop(c->node[node]);
+}
+
+void cluster_restart(struct cluster *c, int node)
+{
+    redis_restart(c->node[node]);
+    c->gone[node] = false;
 }
 
 static bool is_primary(void *ctx)

@@ -37,14 +37,21 @@ const char *cluster_key(struct cluster *c, int node, const char *stem);
 void cluster_move_begin(struct cluster *c, int slot, int from, int to);
 void cluster_move_keys(struct cluster *c, int slot, int from, int to);
 void cluster_move_end(struct cluster *c, int slot, int from, int to);
+/* Waits until all nodes know the slot's owner: who asks one of them next, or takes a node away that seems to own
+ * nothing, would act on what was true before. */
+void cluster_await_owner(struct cluster *c, int slot, int owner);
 /* All of it. */
 void cluster_move_slot(struct cluster *c, int slot, int to);
 
 /* Another node, without slots, that all others know; its number. */
 int cluster_add(struct cluster *c);
+/* The same as a replica of that one; returns when it is connected. */
+int cluster_add_replica(struct cluster *c, int primary);
 /* A node that owns nothing any more: the others forget it, then it ends. */
 void cluster_remove(struct cluster *c, int node);
 /* Kills a node (SIGKILL). */
 void cluster_kill(struct cluster *c, int node);
+/* Starts one again that was killed; it comes back empty, and as the replica of who has its slots now. */
+void cluster_restart(struct cluster *c, int node);
 /* The replica takes its primary's place, with its consent; waits until it has. */
 void cluster_failover(struct cluster *c, int replica);

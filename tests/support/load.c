@@ -28,6 +28,7 @@
 struct key {
     char name[32];
     bool foreign;
+    atomic_bool doubtful;
     atomic_long issued, acked;
     atomic_llong acked_at[RING];
 };
@@ -41,7 +42,7 @@ struct load {
     atomic_int nnames; /* so many in use */
     pthread_t thread[2 + READERS];
     int nthreads;
-    atomic_bool stop, waits;
+    atomic_bool stop, waits, doubt;
     atomic_long reads, own_writes, foreign_writes, errors;
     pthread_mutex_t lock; /* guards: */
     char wrong[256];
@@ -70,6 +71,9 @@ static void renew(struct load *load, int at)
     snprintf(key->name, sizeof(key->name), "load%d.%d", at, n);
     key->foreign = at >= KEYS - FOREIGN;
     atomic_store(&load->key[at], key);
+    if (atomic_load(&load->doubt)) { /* looked at last: load_doubt has marked those in place */
+        atomic_store(&key->doubtful, true);
+    }
 }
 
 /* The pace of a thread; nothing is waited for. */
@@ -119,29 +123,23 @@ static void disconnect(struct client **c)
 
 enum outcome { DONE, REFUSED, UNKNOWN };
 
-/* Through the proxy. */
-static enum outcome write_own(struct load *load, struct client **c, const struct key *key, long n)
+/* The SET was answered with OK. Does a replica have it, if that is asked for? */
+static enum outcome await_replica(struct load *load, struct client *c)
 {
-    client_command(*c, "SET %s %s:%ld", key->name, key->name, n);
-    const struct reply *reply = client_reply(*c);
-    if (is_ok(reply)) {
-        if (!atomic_load(&load->waits)) {
-            return DONE;
-        }
-        client_command(*c, "WAIT 1 500");
-        reply = client_reply(*c);
-        return reply->type == ':' && reply->integer > 0 ? DONE : UNKNOWN;
+    if (!atomic_load(&load->waits)) {
+        return DONE;
     }
-    return is_refusal(reply) ? REFUSED : UNKNOWN;
+    client_command(c, "WAIT 1 500");
+    const struct reply *reply = client_reply(c);
+    return reply->type == ':' && reply->integer > 0 ? DONE : UNKNOWN;
 }
 
-/* The port behind "-MOVED slot host:port" and the like; 0: none. */
-static int redirected(const struct reply *reply, bool *asks)
+/* Through the proxy. */
+static enum outcome write_own(struct load *load, struct client *c, const struct key *key, long n)
 {
-    *asks = reply->type == '-' && strncmp(reply->text, "ASK ", 4) == 0;
-    bool moved = reply->type == '-' && strncmp(reply->text, "MOVED ", 6) == 0;
-    const char *colon = moved || *asks ? strrchr(reply->text, ':') : NULL;
-    return colon == NULL ? 0 : (int)strtol(colon + 1, NULL, 10);
+    client_command(c, "SET %s %s:%ld", key->name, key->name, n);
+    const struct reply *reply = client_reply(c);
+    return is_ok(reply) ? await_replica(load, c) : is_refusal(reply) ? REFUSED : UNKNOWN;
 }
 
 /* The next server to try. */
@@ -171,18 +169,15 @@ static enum outcome write_foreign(struct load *load, int *port, const struct key
         }
         client_command(c, "SET %s %s:%ld", key->name, key->name, n);
         const struct reply *reply = client_reply(c);
-        int next = redirected(reply, &asks);
-        enum outcome outcome = is_ok(reply) ? DONE : reply->type == '-' ? REFUSED : UNKNOWN;
-        if (outcome == DONE && atomic_load(&load->waits)) {
-            client_command(c, "WAIT 1 500");
-            reply = client_reply(c);
-            outcome = reply->type == ':' && reply->integer > 0 ? DONE : UNKNOWN;
-        }
+        int next = client_redirected(reply, &asks);
+        enum outcome outcome = is_ok(reply)         ? await_replica(load, c)
+                               : reply->type == '-' ? REFUSED
+                                                    : UNKNOWN;
         client_close(c);
-        if (outcome != REFUSED || next == 0) {
-            if (outcome != REFUSED) {
-                return outcome;
-            }
+        if (outcome != REFUSED) {
+            return outcome;
+        }
+        if (next == 0) {
             break;
         }
         *port = next;
@@ -219,7 +214,7 @@ static void *run_writer(void *ctx)
         }
         long n = atomic_load(&key->acked) + 1; /* once more, if it was refused */
         atomic_store(&key->issued, n);
-        enum outcome outcome = write_own(load, &c, key, n);
+        enum outcome outcome = write_own(load, c, key, n);
         settle(load, at, key, n, outcome);
         if (outcome != DONE) {
             disconnect(&c);
@@ -271,6 +266,9 @@ static void judge(struct load *load, struct key *key, const struct reply *reply,
     if (reply->type != '$') {
         atomic_fetch_add(&load->errors, 1);
         return;
+    }
+    if (atomic_load(&key->doubtful)) {
+        least = 0;
     }
     if (reply->null) {
         if (least > 0) {
@@ -393,8 +391,17 @@ void load_wait_no_more(struct load *load)
     atomic_store(&load->waits, false);
 }
 
+void load_doubt(struct load *load)
+{
+    atomic_store(&load->doubt, true);
+    for (int i = 0; i < KEYS; i++) {
+        atomic_store(&atomic_load(&load->key[i])->doubtful, true);
+    }
+}
+
 void load_forget(struct load *load)
 {
+    atomic_store(&load->doubt, false);
     for (int i = 0; i < KEYS; i++) {
         renew(load, i);
     }

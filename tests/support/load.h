@@ -27,7 +27,10 @@ struct load *load_start(const struct load_options *options);
 void load_await(struct load *load, long reads, int ms);
 /* From now on a write counts without a replica. */
 void load_wait_no_more(struct load *load);
-/* The server may lose what it has acknowledged from here back: all keys are given up. */
+/* From now on, until load_forget, the servers may lose what they have acknowledged: a read has to return some
+ * value of its key, or none. */
+void load_doubt(struct load *load);
+/* From now on they lose nothing; all keys are given up for others. */
 void load_forget(struct load *load);
 /* Ends it; fails the test if anything was wrong, or if a value that was acknowledged is gone now. */
 void load_stop(struct load *load);

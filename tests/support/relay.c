@@ -63,6 +63,7 @@ struct link {
 
 struct relay {
     pthread_t thread;
+    atomic_int entering;  /* threads that wait for: */
     pthread_mutex_t lock; /* everything below */
     int listener, port, target;
     char *mark;
@@ -268,6 +269,14 @@ static bool wants_to_read(const struct relay *r, const struct link *link, const 
     return link->open && !p->ended && p->queued < QUEUE_MAX && allowance(r, link, p) > p->queued;
 }
 
+/* For all but the relay's own thread, which makes room. */
+static void enter(struct relay *r)
+{
+    atomic_fetch_add(&r->entering, 1);
+    pthread_mutex_lock(&r->lock);
+    atomic_fetch_sub(&r->entering, 1);
+}
+
 static void *serve(void *ctx)
 {
     struct relay *r = ctx;
@@ -285,6 +294,9 @@ static void *serve(void *ctx)
         }
         pthread_mutex_unlock(&r->lock);
         poll(fds, 1 + 2 * LINKS_MAX, TICK_MS);
+        while (atomic_load(&r->entering) > 0) {
+            poll(NULL, 0, 1); /* else they might wait for as long as there is something to move */
+        }
         pthread_mutex_lock(&r->lock);
         for (size_t i = 0; i < LINKS_MAX; i++) {
             turn_pipe(r, &r->link[i], &r->link[i].up, fds[1 + 2 * i].revents != 0);
@@ -302,7 +314,7 @@ static void end_relay(void *object)
 {
     struct relay *r = object;
 
-    pthread_mutex_lock(&r->lock);
+    enter(r);
     r->stop = true;
     pthread_mutex_unlock(&r->lock);
     pthread_join(r->thread, NULL);
@@ -341,7 +353,7 @@ int relay_port(const struct relay *r)
 
 void relay_hold(struct relay *r, unsigned ways, bool marked_only)
 {
-    pthread_mutex_lock(&r->lock);
+    enter(r);
     r->held = ways;
     r->marked_only = marked_only;
     pthread_mutex_unlock(&r->lock);
@@ -349,7 +361,7 @@ void relay_hold(struct relay *r, unsigned ways, bool marked_only)
 
 void relay_release(struct relay *r)
 {
-    pthread_mutex_lock(&r->lock);
+    enter(r);
     r->held = 0;
     for (size_t i = 0; i < LINKS_MAX; i++) {
         r->link[i].held = 0;
@@ -361,7 +373,7 @@ void relay_release(struct relay *r)
 
 void relay_delay(struct relay *r, unsigned ways, int ms)
 {
-    pthread_mutex_lock(&r->lock);
+    enter(r);
     r->delay_up = (ways & RELAY_UP) != 0 ? ms : r->delay_up;
     r->delay_down = (ways & RELAY_DOWN) != 0 ? ms : r->delay_down;
     pthread_mutex_unlock(&r->lock);
@@ -369,7 +381,7 @@ void relay_delay(struct relay *r, unsigned ways, int ms)
 
 void relay_delay_marked(struct relay *r, unsigned ways, int ms)
 {
-    pthread_mutex_lock(&r->lock);
+    enter(r);
     r->marked_up = (ways & RELAY_UP) != 0 ? ms : r->marked_up;
     r->marked_down = (ways & RELAY_DOWN) != 0 ? ms : r->marked_down;
     pthread_mutex_unlock(&r->lock);
@@ -377,7 +389,7 @@ void relay_delay_marked(struct relay *r, unsigned ways, int ms)
 
 void relay_chop(struct relay *r, unsigned ways, size_t n)
 {
-    pthread_mutex_lock(&r->lock);
+    enter(r);
     r->chop_up = (ways & RELAY_UP) != 0 ? n : r->chop_up;
     r->chop_down = (ways & RELAY_DOWN) != 0 ? n : r->chop_down;
     pthread_mutex_unlock(&r->lock);
@@ -385,7 +397,7 @@ void relay_chop(struct relay *r, unsigned ways, size_t n)
 
 void relay_cut(struct relay *r, bool marked_only)
 {
-    pthread_mutex_lock(&r->lock);
+    enter(r);
     for (size_t i = 0; i < LINKS_MAX; i++) {
         if (r->link[i].marked || !marked_only) {
             close_link(&r->link[i]);
@@ -398,7 +410,7 @@ int relay_links(struct relay *r)
 {
     int open = 0;
 
-    pthread_mutex_lock(&r->lock);
+    enter(r);
     for (size_t i = 0; i < LINKS_MAX; i++) {
         open += r->link[i].open ? 1 : 0;
     }
@@ -408,7 +420,7 @@ int relay_links(struct relay *r)
 
 void relay_retarget(struct relay *r, int target_port)
 {
-    pthread_mutex_lock(&r->lock);
+    enter(r);
     r->target = target_port;
     pthread_mutex_unlock(&r->lock);
 }
@@ -420,7 +432,7 @@ int relay_find(struct relay *r, const char *word)
     int found = -1;
     unsigned long made = 0;
 
-    pthread_mutex_lock(&r->lock);
+    enter(r);
     for (int i = 0; i < LINKS_MAX; i++) {
         const struct link *link = &r->link[i];
         if (link->open && link->made > made && contains(link->recent, link->nrecent, word)) {
@@ -437,7 +449,7 @@ int relay_pick(struct relay *r, unsigned n, bool marked_only)
     int fits[LINKS_MAX];
     unsigned count = 0;
 
-    pthread_mutex_lock(&r->lock);
+    enter(r);
     for (int i = 0; i < LINKS_MAX; i++) {
         if (r->link[i].open && (r->link[i].marked || !marked_only)) {
             fits[count++] = i;
@@ -450,7 +462,7 @@ int relay_pick(struct relay *r, unsigned n, bool marked_only)
 void relay_hold_link(struct relay *r, int link, unsigned ways)
 {
     cr_assert(link >= 0 && link < LINKS_MAX, "relay: no link %d", link);
-    pthread_mutex_lock(&r->lock);
+    enter(r);
     r->link[link].held = ways;
     r->link[link].up.passes = 0;
     r->link[link].down.passes = 0;
@@ -459,7 +471,7 @@ void relay_hold_link(struct relay *r, int link, unsigned ways)
 
 void relay_pass(struct relay *r, int link, enum relay_way way, size_t n)
 {
-    pthread_mutex_lock(&r->lock);
+    enter(r);
     struct pipe *p = way == RELAY_UP ? &r->link[link].up : &r->link[link].down;
     p->passes += n;
     pthread_mutex_unlock(&r->lock);
@@ -467,7 +479,7 @@ void relay_pass(struct relay *r, int link, enum relay_way way, size_t n)
 
 void relay_cut_link(struct relay *r, int link)
 {
-    pthread_mutex_lock(&r->lock);
+    enter(r);
     close_link(&r->link[link]);
     pthread_mutex_unlock(&r->lock);
 }

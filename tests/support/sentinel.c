@@ -21,7 +21,7 @@ static void start_sentinel(struct sentinels *s, int i)
     const char *dir = temp_dir();
     char text[1024];
 
-    s->port[i] = free_port();
+    s->port[i] = s->port[i] == 0 ? free_port() : s->port[i];
     (void)snprintf(text, sizeof(text),
                    "port %d\nbind 127.0.0.1\ndir %s\n"
                    "sentinel monitor mymaster 127.0.0.1 %d 2\n"
@@ -85,7 +85,7 @@ struct sentinels *sentinels_start(const char *with_password)
 
 struct nearside *sentinels_nearside(struct sentinels *s, const char *const *sets)
 {
-    const char **all = cleanup_alloc(16 * sizeof(*all));
+    const char **all = cleanup_alloc(32 * sizeof(*all));
     size_t n = 0;
 
     all[n++] = "upstream.mode=sentinel";
@@ -123,7 +123,36 @@ void sentinels_await_master(struct sentinels *s, int sentinel, int n, int64_t ms
               sentinel);
 }
 
+void sentinels_await_switch(struct sentinels *s, struct nearside *proxy, int n)
+{
+    sentinels_await_master(s, 0, n, 20000);
+    s->server[n]->direct = client_connect(s->server[n]->port); /* it closed those that it had */
+    for (int i = 0; i < 8; i++) {
+        struct client *c = nearside_connect(proxy);
+        const char *want = cleanup_printf("$%lld", (long long)now_ms());
+        int64_t end = now_ms() + 10000;
+        do {
+            cr_assert(now_ms() < end, "client %d writes elsewhere", i);
+            (void)ask(c, "SET probe%d %s", i, want + 1);
+        } while (strcmp(ask(s->server[n]->direct, "GET probe%d", i), want) != 0);
+        client_close(c);
+    }
+}
+
+void sentinels_leave_behind(struct sentinels *s, int i)
+{
+    for (int k = 0; k < SENTINELS; k++) {
+        process_kill(s->process[k]);
+    }
+    start_sentinel(s, i);
+}
+
+static bool consents(void *ctx)
+{
+    return strcmp(ask_sentinel(ctx, 0, "SENTINEL FAILOVER mymaster"), "+OK") == 0;
+}
+
 void sentinels_failover(struct sentinels *s)
 {
-    cr_assert_str_eq(ask_sentinel(s, 0, "SENTINEL FAILOVER mymaster"), "+OK");
+    cr_assert(await(consents, s, AWAIT_MS), "no failover on demand");
 }

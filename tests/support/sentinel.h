@@ -23,5 +23,10 @@ struct sentinels *sentinels_start(const char *password);
 struct nearside *sentinels_nearside(struct sentinels *s, const char *const *sets);
 /* Waits until the sentinel says that server[n] is the master. */
 void sentinels_await_master(struct sentinels *s, int sentinel, int n, int64_t ms);
-/* SENTINEL FAILOVER; does not wait for it. */
+/* Waits until sentinel 0 says that server[n] is the master, and then until every worker of the proxy writes to
+ * it; what went to the old one behind its back until then is lost. server[n]->direct is a new connection. */
+void sentinels_await_switch(struct sentinels *s, struct nearside *proxy, int n);
+/* Ends all sentinels, and starts number i again as one that was cut off before any failover: it names server[0]. */
+void sentinels_leave_behind(struct sentinels *s, int i);
+/* SENTINEL FAILOVER, as soon as the sentinel consents; does not wait for the outcome. */
 void sentinels_failover(struct sentinels *s);

@@ -456,7 +456,8 @@ Test(conf, what_belongs_to_another_mode_is_a_contradiction)
          "the other modes, since clusters have db 0 only\n"},
         {"[upstream]\nread_from = replica\n", "f.ini:2: [upstream] read_from: contradicts "
                                               "upstream.mode, standalone (default); expected it "
-                                              "only with mode = cluster\n"},
+                                              "only with mode = sentinel or cluster, which "
+                                              "tell who the replicas are\n"},
         {"[proxy]\ncluster_facade = yes\n", "f.ini:2: [proxy] cluster_facade: contradicts "
                                             "upstream.mode, standalone (default); expected "
                                             "it only with mode = cluster\n"},
@@ -475,10 +476,12 @@ Test(conf, what_belongs_to_another_mode_is_a_contradiction)
 
 Test(conf, each_mode_loads_with_what_belongs_to_it)
 {
-    struct conf *c = must_load("[upstream]\nmode = sentinel\nservers = a:1\nservers = b:1\n"
-                               "[sentinel]\nmaster = m\nuser = u\npassword = p\n",
-                               NONE);
+    struct conf *c =
+        must_load("[upstream]\nmode = sentinel\nservers = a:1\nservers = b:1\n"
+                  "read_from = replica\n[sentinel]\nmaster = m\nuser = u\npassword = p\n",
+                  NONE);
     cr_expect_eq(c->upstream_mode, (int)CONF_MODE_SENTINEL);
+    cr_expect_eq(c->upstream_read_from, (int)CONF_READ_REPLICA);
     cr_expect_eq(c->upstream_servers.n, 2);
     cr_expect_null(strstr(printed(c, 0), "= p\n"));
     conf_destroy(c);

@@ -245,7 +245,9 @@ Test(modes, voiding_the_host_voids_what_the_link_vouches_for)
         l1_fill(l1, &lease, &value, now);
         feeds_void(f, 0);
         chain_init(&out);
-        bool hit = l1_get_all(l1, &q, 1, &out, SLICE("$-1\r\n"), now);
+        struct l1_key key = {.key = q.key, .hash = q.hash};
+        struct l1_run run = {.keys = &key, .n = 1, .out = &out, .null = SLICE("$-1\r\n")};
+        bool hit = l1_get_all(l1, &run, now);
         cr_assert_eq(hit, modes[i] == FEED_TRACKING, "%s", feed_mode_name(modes[i]));
         cr_assert(l1_cover_is_up(l1, cover), "void, not down");
         chain_fini(&out);

@@ -171,29 +171,33 @@ static inline const char *taken(struct cache *c)
     return text;
 }
 
-/* l1_hit for a run of keys in order, with `null` for those known not to exist: how many before the
- * first that is neither. */
-static inline size_t get_run(struct l1 *l1, struct l1_query *q, size_t n, struct slice null,
-                             int64_t now)
+/* A run of n keys, which are put into `keys`. */
+static inline struct l1_run run_of(struct cache *c, struct l1_key *keys, const char *const *names,
+                                   size_t n)
 {
-    size_t answered = 0;
-    for (; answered < n; answered++) {
-        enum l1_result result = l1_hit(l1, &q[answered], now);
-        if (result == L1_HIT_NULL) {
-            cr_assert(chain_append(q[answered].out, null));
-        } else if (result != L1_HIT) {
-            break;
-        }
+    for (size_t i = 0; i < n; i++) {
+        keys[i] = (struct l1_key){.key = slice_str(names[i]), .hash = hash_of(c, names[i])};
     }
-    return answered;
+    return (struct l1_run){.keys = keys,
+                           .n = n,
+                           .reader = c->reader,
+                           .out = &c->out,
+                           .null = NULL_REPLY,
+                           .enough = SIZE_MAX};
 }
 
-/* Whether l1_hit answers the key. */
+/* Whether l1_get_run answers the key; the reader stays under way. */
+static inline bool peeks(struct cache *c, const char *name, int64_t now)
+{
+    struct l1_key key;
+    struct l1_run run = run_of(c, &key, &name, 1);
+    return l1_get_run(c->l1, &run, now) == 1;
+}
+
+/* The same, and the reader rests. */
 static inline bool hits(struct cache *c, const char *key, int64_t now)
 {
-    struct l1_query q = {
-        .key = slice_str(key), .hash = hash_of(c, key), .reader = c->reader, .out = &c->out};
-    bool hit = get_run(c->l1, &q, 1, NULL_REPLY, now) == 1;
+    bool hit = peeks(c, key, now);
     if (c->reader != NULL) {
         l1_reader_rest(c->reader);
     }

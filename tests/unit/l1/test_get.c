@@ -192,11 +192,11 @@ Test(get, keys_of_every_length_and_difference_are_told_apart)
     /* Same length and same hash, as a collision would have it, but not the same key. */
     for (size_t n = 1; n <= 40; n++) {
         memset(key, 'k', n);
-        struct l1_query q = {.hash = l1_hash(c.l1, slice_of(key, n)), .out = &c.out};
+        struct l1_key looked = {.key = slice_of(key, n), .hash = l1_hash(c.l1, slice_of(key, n))};
+        struct l1_run run = {.keys = &looked, .n = 1, .out = &c.out};
         for (size_t i = 0; i < n; i++) {
             key[i] = 'x';
-            q.key = slice_of(key, n);
-            cr_assert(get_run(c.l1, &q, 1, NULL_REPLY, 11) == 0, "byte %zu of %zu", i, n);
+            cr_assert(l1_get_run(c.l1, &run, 11) == 0, "byte %zu of %zu", i, n);
             key[i] = 'k';
         }
     }
@@ -301,14 +301,6 @@ Test(get, with_does_not_join_a_fetch_whose_cover_was_lost)
 
 /* ---- Runs and MGETs ------------------------------------------------------------------------ */
 
-static void queries(struct cache *c, struct l1_query *q, const char *const *keys, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        q[i] = (struct l1_query){
-            .key = slice_str(keys[i]), .hash = hash_of(c, keys[i]), .out = &c->out};
-    }
-}
-
 static void put_null(struct cache *c, const char *key, int64_t now)
 {
     struct reader r = {0};
@@ -316,43 +308,73 @@ static void put_null(struct cache *c, const char *key, int64_t now)
     fill_null(c, &r, TTL, now);
 }
 
-Test(get, batch_answers_in_order_and_stops_at_the_first_it_does_not_know)
+Test(get, run_answers_in_order_and_stops_at_the_first_it_does_not_know)
 {
-    static const char *const keys[] = {"a", "null", "b", "missing", "a"};
+    static const char *const names[] = {"a", "null", "b", "missing", "a"};
     struct cache c = cache_open();
-    struct l1_query q[5];
-    queries(&c, q, keys, 5);
+    struct l1_key keys[5];
+    struct l1_run run = run_of(&c, keys, names, 5);
     put(&c, "a", "A", 10);
     put(&c, "b", "B", 10);
     put_null(&c, "null", 10);
-    cr_expect(get_run(c.l1, q, 5, NULL_REPLY, 11) == 3);
+    cr_expect(l1_get_run(c.l1, &run, 11) == 3);
+    cr_expect(run.nulls == 1);
     cr_expect_str_eq(taken(&c), "A$-1\r\nB");
-    cr_expect(get_run(c.l1, q, 2, SLICE("_\r\n"), 11) == 2);
+    run.n = 2;
+    run.null = SLICE("_\r\n");
+    cr_expect(l1_get_run(c.l1, &run, 11) == 2);
     cr_expect_str_eq(taken(&c), "A_\r\n");
-    cr_expect(get_run(c.l1, q, 0, NULL_REPLY, 11) == 0);
+    run.n = 0;
+    cr_expect(l1_get_run(c.l1, &run, 11) == 0);
     cr_expect(stats_of(&c).leases == 0);
     cache_close(&c);
 }
 
-Test(get, batch_appends_each_value_to_its_own_chain)
+Test(get, run_ends_when_the_output_has_enough)
 {
-    static const char *const keys[] = {"a", "b"};
+    static const char *const names[] = {"a", "b", "c", "d"};
     struct cache c = cache_open();
-    struct l1_query q[2];
-    struct chain other;
-    chain_init(&other);
-    queries(&c, q, keys, 2);
-    q[1].out = &other;
-    put(&c, "a", "A", 10);
-    put(&c, "b", "BB", 10);
-    cr_expect(get_run(c.l1, q, 2, NULL_REPLY, 11) == 2);
-    cr_expect(c.out.bytes == 1);
-    cr_expect(other.bytes == 2);
-    chain_fini(&other);
+    struct l1_key keys[4];
+    struct l1_run run = run_of(&c, keys, names, 4);
+    for (size_t i = 0; i < 4; i++) {
+        put(&c, names[i], "four", 10);
+    }
+    run.enough = 5;
+    cr_expect(l1_get_run(c.l1, &run, 11) == 2);
+    cr_expect(c.out.bytes == 8);
+    cr_expect(l1_get_run(c.l1, &run, 11) == 1, "there is enough already, but one is answered");
+    cr_expect(l1_get_all(c.l1, &run, 11), "all or nothing does not look at it");
+    empty_out(&c);
     cache_close(&c);
 }
 
-Test(get, batch_deletes_what_it_finds_expired)
+Test(get, run_may_be_as_long_as_it_likes)
+{
+    enum { KEYS = 1000 };
+    static char names[KEYS][8];
+    static struct l1_key keys[KEYS];
+    struct cache c = cache_open();
+    for (size_t i = 0; i < KEYS; i++) {
+        snprintf(names[i], sizeof(names[i]), "%zu", i);
+        keys[i] = (struct l1_key){.key = slice_str(names[i]), .hash = hash_of(&c, names[i])};
+        put(&c, names[i], "v", 10);
+    }
+    struct l1_run run = {.keys = keys, .n = KEYS, .reader = c.reader, .out = &c.out};
+    run.enough = SIZE_MAX;
+    for (size_t missing = 0; missing < KEYS; missing += 37) {
+        invalidate(&c, names[missing]);
+        cr_assert(l1_get_run(c.l1, &run, 11) == missing);
+        cr_assert(c.out.bytes == missing);
+        empty_out(&c);
+        l1_reader_rest(c.reader);
+        put(&c, names[missing], "v", 11);
+    }
+    cr_expect(l1_get_run(c.l1, &run, 11) == KEYS);
+    empty_out(&c);
+    cache_close(&c);
+}
+
+Test(get, run_deletes_what_it_finds_expired)
 {
     struct cache c = cache_open();
     put(&c, "k", "v", 10);
@@ -363,29 +385,30 @@ Test(get, batch_deletes_what_it_finds_expired)
 
 Test(get, all_answers_everything_or_nothing)
 {
-    static const char *const keys[] = {"a", "null", "b", "missing"};
+    static const char *const names[] = {"a", "null", "b", "missing"};
     struct cache c = cache_open();
-    struct l1_query q[4];
-    queries(&c, q, keys, 4);
+    struct l1_key keys[4];
+    struct l1_run run = run_of(&c, keys, names, 4);
     put(&c, "a", "A", 10);
     put(&c, "b", "B", 10);
     put_null(&c, "null", 10);
     cr_assert(chain_append(&c.out, SLICE("*3\r\n")));
-    cr_expect(!l1_get_all(c.l1, q, 4, &c.out, NULL_REPLY, 11));
+    cr_expect(!l1_get_all(c.l1, &run, 11));
     cr_expect(c.out.bytes == 4);
-    cr_expect(l1_get_all(c.l1, q, 3, &c.out, NULL_REPLY, 11));
+    run.n = 3;
+    cr_expect(l1_get_all(c.l1, &run, 11));
     cr_expect_str_eq(taken(&c), "*3\r\nA$-1\r\nB");
     cache_close(&c);
 }
 
 Test(get, all_may_name_a_key_twice)
 {
-    static const char *const keys[] = {"a", "a"};
+    static const char *const names[] = {"a", "a"};
     struct cache c = cache_open();
-    struct l1_query q[2];
-    queries(&c, q, keys, 2);
+    struct l1_key keys[2];
+    struct l1_run run = run_of(&c, keys, names, 2);
     put(&c, "a", "A", 10);
-    cr_expect(l1_get_all(c.l1, q, 2, &c.out, NULL_REPLY, 11));
+    cr_expect(l1_get_all(c.l1, &run, 11));
     cr_expect_str_eq(taken(&c), "AA");
     cache_close(&c);
 }
@@ -398,10 +421,13 @@ Test(get, hit_that_cannot_be_appended_passes)
     struct reader r = {0};
     put(&c, "k", "v", 10);
     struct l1_query q = query_of(&c, &r, "k");
+    static const char *const name = "k";
+    struct l1_key key;
+    struct l1_run run = run_of(&c, &key, &name, 1);
     mem_fail_after(0);
     enum l1_result result = l1_get(c.l1, &q, 11);
-    size_t answered = get_run(c.l1, &q, 1, NULL_REPLY, 11);
-    bool all = l1_get_all(c.l1, &q, 1, &c.out, NULL_REPLY, 11);
+    size_t answered = l1_get_run(c.l1, &run, 11);
+    bool all = l1_get_all(c.l1, &run, 11);
     mem_fail_after(-1);
     cr_expect(result == L1_PASS);
     cr_expect(answered == 0);

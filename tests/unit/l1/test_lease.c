@@ -673,3 +673,37 @@ Test(lease, many_open_leases_are_told_apart)
     cr_expect(stats_of(&c).detached == ARRAY_LEN(r) / 2);
     cache_close(&c);
 }
+
+/* R3b: what comes in front of its reply was said of a change from before it was read. */
+Test(lease, an_announcement_by_its_cover_spares_what_was_not_answered)
+{
+    struct cache c = cache_open();
+    struct reader a = {0};
+    struct reader b = {0};
+    uint64_t k = hash_of(&c, "k");
+
+    cr_assert(get(&c, &a, "k", 10) == L1_OWNER); /* under cover 0 */
+    l1_lease_await(a.lease, true);
+    l1_invalidate_by(c.l1, k, 0);
+    cr_expect(get(&c, &b, "k", 11) == L1_JOINED);
+    l1_lease_await(a.lease, false);
+    fill(&c, &a, "v", 12);
+    cr_expect(holds_text(&c, "k", "v", 13));
+
+    /* An entry is dropped, whoever says it; and a lease detached, if another says it, or late. */
+    l1_invalidate_by(c.l1, k, 0);
+    cr_expect(!holds(&c, "k", 14));
+    for (int i = 0; i < 3; i++) {
+        struct reader r = {0};
+        cr_assert(get(&c, &r, "k", 15) == L1_OWNER);
+        l1_lease_await(r.lease, i < 2);
+        if (i == 0) {
+            l1_invalidate(c.l1, k);
+        } else {
+            l1_invalidate_by(c.l1, k, i == 1 ? 1 : 0);
+        }
+        fill(&c, &r, "old", 16);
+        cr_expect(!holds(&c, "k", 17), "%d", i);
+    }
+    cache_close(&c);
+}

@@ -173,11 +173,9 @@ Test(slab, nothing_a_reader_may_see_is_used_again_before_it_rests)
     for (unsigned int i = 0; i < 4000; i++) {
         put_size(&c, i, 200, 10);
     }
-    struct l1_query q = {
-        .key = SLICE("k"), .hash = hash_of(&c, "k"), .reader = c.reader, .out = &c.out};
     struct l1_reader *none = NULL;
     struct l1_reader *under_way = c.reader;
-    cr_assert(l1_hit(c.l1, &q, 10) == L1_PASS);
+    cr_assert(!peeks(&c, "k", 10));
     c.reader = none; /* the puts are another thread's */
     uint64_t kept = stats_of(&c).fills;
     for (unsigned int i = 10000; i < 14000; i++) {
@@ -201,11 +199,9 @@ Test(slab, a_reader_that_looks_again_sees_every_change_made_while_it_was_under_w
 {
     struct cache c = cache_open();
     put(&c, "k", "old", 10);
-    struct l1_query q = {
-        .key = SLICE("k"), .hash = hash_of(&c, "k"), .reader = c.reader, .out = &c.out};
-    cr_assert(l1_hit(c.l1, &q, 11) == L1_HIT);
+    cr_assert(peeks(&c, "k", 11));
     invalidate(&c, "k");
-    cr_assert(l1_hit(c.l1, &q, 12) == L1_PASS);
+    cr_assert(!peeks(&c, "k", 12));
     l1_reader_rest(c.reader);
     empty_out(&c);
     cache_close(&c);
@@ -218,9 +214,7 @@ Test(slab, sweep_takes_back_what_was_dropped_when_readers_rest)
     text[40000] = '\0';
     put(&c, "k", text, 10);
     uint64_t with = stats_of(&c).bytes;
-    struct l1_query q = {
-        .key = SLICE("k"), .hash = hash_of(&c, "k"), .reader = c.reader, .out = &c.out};
-    cr_assert(l1_hit(c.l1, &q, 11) == L1_HIT);
+    cr_assert(peeks(&c, "k", 11));
     empty_out(&c);
     invalidate(&c, "k");
     l1_sweep(c.l1, 10, 12);

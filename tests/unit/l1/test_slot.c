@@ -192,17 +192,18 @@ Test(slot, bare_lease_from_before_a_drop_is_not_installed)
 Test(slot, mget_is_all_or_nothing_across_a_drop)
 {
     struct cache c = slots_open();
-    struct reader r = {0};
     put_in(&c, "a", "va", 1);
     put_in(&c, "b", "vb", 2);
-    struct l1_query q[2] = {slot_query(&c, &r, "a", 1), slot_query(&c, &r, "b", 2)};
-    cr_assert(l1_get_all(c.l1, q, 2, &c.out, NULL_REPLY, 11));
+    static const char *const names[] = {"a", "b"};
+    struct l1_key keys[2];
+    struct l1_run run = run_of(&c, keys, names, 2);
+    cr_assert(l1_get_all(c.l1, &run, 11));
     cr_expect(strcmp(taken(&c), "vavb") == 0);
     l1_drop_slot(c.l1, 2);
-    cr_expect(!l1_get_all(c.l1, q, 2, &c.out, NULL_REPLY, 11));
+    cr_expect(!l1_get_all(c.l1, &run, 11));
     cr_expect(c.out.bytes == 0);
     put_in(&c, "b", "vb2", 2);
-    cr_expect(l1_get_all(c.l1, q, 2, &c.out, NULL_REPLY, 11));
+    cr_expect(l1_get_all(c.l1, &run, 11));
     cr_expect(strcmp(taken(&c), "vavb2") == 0);
     cache_close(&c);
 }

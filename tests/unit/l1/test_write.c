@@ -410,3 +410,80 @@ Test(write, other_read_elsewhere_drops_and_detaches_whatever_the_value)
     cr_expect(stats_of(&c).read_drops == 1);
     cache_close(&c);
 }
+
+/* R9: who has been told of a key since. */
+Test(write, the_version_moves_with_all_that_may_be_known_of_a_key)
+{
+    struct cache c = cache_open();
+    struct reader r = {0};
+    uint64_t k = hash_of(&c, "k");
+    uint64_t before = l1_version(c.l1, k);
+#define MOVED()                                                                                    \
+    cr_expect(l1_version(c.l1, k) != before, "line %d", __LINE__);                                 \
+    before = l1_version(c.l1, k)
+
+    write_begin(&c, "k");
+    cr_expect_eq(l1_version(c.l1, k), before, "nobody knows more by that");
+    write_end(&c, "k");
+    MOVED();
+    l1_invalidate(c.l1, k);
+    MOVED();
+    l1_observe(c.l1, k);
+    MOVED();
+    l1_observe_value(c.l1, k, 0, SLICE("v"));
+    MOVED();
+    cr_assert(get(&c, &r, "k", 10) == L1_OWNER);
+    cr_expect_eq(l1_version(c.l1, k), before);
+    fill(&c, &r, "v", 11);
+    MOVED();
+    cr_expect(holds(&c, "k", 12));
+    cr_expect_eq(l1_version(c.l1, k), before, "a hit says nothing new");
+    l1_drop_all(c.l1);
+    MOVED();
+    l1_unknown_end(c.l1);
+    MOVED();
+    l1_write_begin_wide(c.l1);
+    l1_write_end_wide(c.l1);
+    MOVED();
+#undef MOVED
+    cache_close(&c);
+}
+
+Test(write, a_key_that_was_hit_may_be_fetched_again_at_once)
+{
+    struct cache c = cache_open();
+    uint64_t k = hash_of(&c, "k");
+    struct l1_query q = {.key = SLICE("k"), .hash = k};
+    struct reader r = {0};
+
+    put(&c, "k", "v", 10);
+    cr_expect(!l1_write_begin(c.l1, &k, 1).was_hit, "nobody has read it");
+    cr_expect_null(l1_lease_again(c.l1, &q, 11), "a write is unanswered");
+    write_end(&c, "k");
+    put(&c, "k", "v", 12);
+    cr_expect_null(l1_lease_again(c.l1, &q, 12), "it is there");
+    cr_expect(holds(&c, "k", 12));
+    cr_expect(l1_write_begin(c.l1, &k, 1).was_hit);
+    write_end(&c, "k");
+    struct l1_lease *lease = l1_lease_again(c.l1, &q, 13);
+    cr_assert_not_null(lease);
+    cr_expect_null(l1_lease_again(c.l1, &q, 13), "it is under way");
+    cr_expect(get(&c, &r, "k", 14) == L1_JOINED);
+    struct l1_value value = {.encoded = SLICE("w"), .ttl_ms = TTL};
+    l1_fill(c.l1, &lease, &value, 15);
+    cr_expect(was_told(&r, "w"));
+    cr_expect(holds(&c, "k", 16));
+
+    /* Detached and without waiters, it says nothing, and costs the fetch that came after it nothing. */
+    write_begin(&c, "k");
+    write_end(&c, "k");
+    lease = l1_lease_again(c.l1, &q, 17);
+    write_begin(&c, "k");
+    write_end(&c, "k");
+    struct reader later = {0};
+    cr_expect(get(&c, &later, "k", 18) == L1_OWNER);
+    l1_fill(c.l1, &lease, &value, 19);
+    fill(&c, &later, "x", 20);
+    cr_expect(holds(&c, "k", 21));
+    cache_close(&c);
+}

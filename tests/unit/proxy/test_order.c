@@ -56,6 +56,28 @@ static void answer(struct request *request)
     mem_free(request);
 }
 
+Test(order, a_table_that_has_grown_shrinks_when_it_is_empty)
+{
+    enum { MANY = 5000 };
+    static struct request *requests[MANY];
+    size_t small = order.mask;
+    for (uint64_t i = 0; i < MANY; i++) {
+        requests[i] = request_for(&one, i, i);
+    }
+    size_t large = order.mask;
+    cr_assert(large > small);
+    order_shrink(&order);
+    cr_expect(order.mask == large, "not while it is in use");
+    for (size_t i = 0; i < MANY; i++) {
+        answer(requests[i]);
+    }
+    order_shrink(&order);
+    cr_expect(order.mask == small);
+    struct request *request = request_for(&one, 1, 7);
+    cr_expect(order_find(&order, &one, 7, 2) == request);
+    answer(request);
+}
+
 Test(order, an_empty_table_finds_nothing)
 {
     cr_expect_null(order_find(&order, &one, 7, UINT64_MAX));

@@ -616,3 +616,21 @@ Test(chain, take_moves_everything_whatever_it_lies_in)
     blob_unref(blob);
     free(text);
 }
+
+Test(chain, take_blob_moves_all_or_nothing)
+{
+    struct chain c;
+    chain_init(&c);
+    cr_assert(chain_append(&c, SLICE("abc")));
+    mem_fail_after(0);
+    struct blob *none = chain_take_blob(&c);
+    mem_fail_after(-1);
+    cr_assert_null(none);
+    cr_assert_eq(c.bytes, 3);
+    struct blob *blob = chain_take_blob(&c);
+    cr_assert_not_null(blob);
+    cr_assert_eq(blob->n, 3);
+    cr_assert(memcmp(blob->p, "abc", 3) == 0);
+    expect_empty(&c);
+    blob_unref(blob);
+}

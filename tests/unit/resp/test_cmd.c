@@ -344,12 +344,12 @@ static const struct {
                 "cluster|delslotsrange cluster|failover cluster|flushslots cluster|forget "
                 "cluster|meet cluster|replicate cluster|reset cluster|set-config-epoch "
                 "cluster|setslot"},
-    {CMD_LOCAL, "auth client echo hello info ping quit readonly readwrite reset select"},
+    {CMD_LOCAL, "asking auth client echo hello info ping quit readonly readwrite reset select"},
     {CMD_PINNED, "multi exec discard watch unwatch blpop brpop blmove brpoplpush bzpopmin bzpopmax "
                  "blmpop bzmpop xread xreadgroup subscribe psubscribe ssubscribe unsubscribe "
                  "punsubscribe sunsubscribe monitor wait waitaof debug shutdown failover "
                  "script|kill script|debug function|kill client|pause client|unpause"},
-    {CMD_REFUSED, "sync psync replconf asking"},
+    {CMD_REFUSED, "sync psync replconf"},
 };
 
 static enum cmd_class expected_class(const struct fact *f)
@@ -403,7 +403,7 @@ Test(cmd, local_rows_name_their_command_and_no_other_row_does)
         {"hello", LOCAL_HELLO}, {"info", LOCAL_INFO},         {"ping", LOCAL_PING},
         {"quit", LOCAL_QUIT},   {"readonly", LOCAL_READONLY}, {"readwrite", LOCAL_READWRITE},
         {"reset", LOCAL_RESET}, {"select", LOCAL_SELECT},     {"post", LOCAL_HTTP},
-        {"host:", LOCAL_HTTP},
+        {"host:", LOCAL_HTTP},  {"asking", LOCAL_READONLY},
     };
     struct request r;
     for (size_t i = 0; i < ARRAY_LEN(row_names); i++) {

@@ -338,7 +338,7 @@ Test(learnt, what_is_no_whole_array_changes_nothing)
         "*1|*99999999999|",
         "*1|?1|",
         "*0|+more|",
-        "*1|>1|+x|",
+        "*1|>1|",
         "$0||",
         "*1|*6|$4|good|:1|*1|+readonly|:0|:0|",
         "*x|",

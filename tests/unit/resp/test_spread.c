@@ -169,14 +169,14 @@ Test(spread, what_are_not_whole_replies_is_refused)
 Test(spread, cursor_names_the_node_and_survives_the_way)
 {
     struct slice reply = SLICE("*2\r\n$2\r\n17\r\n*1\r\n$1\r\na\r\n");
-    struct spread_scan scan = {.node = 511};
+    struct spread_scan scan = {.node = 8190};
     cr_assert(spread_scan_next(reply, &scan.cursor));
     cr_expect_eq(scan.cursor, 17);
     cr_assert(spread_scan_reply(reply, &scan, &chain));
-    cr_expect_str_eq(text(), "*2\r\n$5\r\n17920\r\n*1\r\n$1\r\na\r\n");
-    cr_assert(spread_scan_read(SLICE("17920"), &scan));
+    cr_expect_str_eq(text(), "*2\r\n$6\r\n147455\r\n*1\r\n$1\r\na\r\n");
+    cr_assert(spread_scan_read(SLICE("147455"), &scan));
     cr_expect_not(scan.begins);
-    cr_expect_eq(scan.node, 511);
+    cr_expect_eq(scan.node, 8190);
     cr_expect_eq(scan.cursor, 17);
     cr_assert(spread_scan_reply(reply, NULL, &chain));
     cr_expect_str_eq(text(), "*2\r\n$1\r\n0\r\n*1\r\n$1\r\na\r\n");
@@ -192,12 +192,12 @@ Test(spread, zero_begins_and_what_is_no_cursor_is_refused)
     cr_expect_not(spread_scan_read(SLICE("-1"), &scan));
     cr_expect_not(spread_scan_read(SLICE("1x"), &scan));
     cr_expect_not(spread_scan_read(SLICE("18446744073709551616"), &scan));
-    cr_expect_not(spread_scan_read(SLICE("1024"), &scan)); /* no node */
+    cr_expect_not(spread_scan_read(SLICE("8192"), &scan)); /* no node */
 }
 
 Test(spread, options_of_scan_pass_through)
 {
-    struct request_view view = view_of("SCAN 17920 MATCH x* COUNT 9\r\n");
+    struct request_view view = view_of("SCAN 147455 MATCH x* COUNT 9\r\n");
     cr_assert(spread_scan_request(&view, 17, &chain));
     cr_expect_str_eq(text(), "*6\r\n$4\r\nSCAN\r\n$2\r\n17\r\n$5\r\nMATCH\r\n$2\r\nx*\r\n"
                              "$5\r\nCOUNT\r\n$1\r\n9\r\n");

@@ -3,6 +3,8 @@
  * test_conn_peers.c: a connection (conn.h) and the other end: how bytes travel, servers that lie,
  * servers that vanish, restart, or say nothing.
  */
+#include "../../../upstream/upstream_priv.h"
+
 #include "conn_fixture.h"
 
 /* ---- Bytes --------------------------------------------------------------------------------- */
@@ -409,4 +411,38 @@ Test(conn, own_standstill_is_not_the_nodes_silence)
     conn_tick(conn, now + 60900);
     cr_assert(ask.lost);
     close_fake();
+}
+
+/* ---- Many that come back ----------------------------------------------------------------------- */
+
+/* A port nobody listens on. */
+static int closed_port(void)
+{
+    fake_open(&fake);
+    int port = fake.port;
+    fake_close(&fake);
+    return port;
+}
+
+Test(conn, those_that_fail_in_the_same_instant_do_not_all_come_back_in_the_same)
+{
+    struct conn *conns[32];
+    double least = 1e9, most = 0;
+    live_start();
+    node = live_node_with(closed_port(), (struct node_options){0});
+    for (size_t i = 0; i < ARRAY_LEN(conns); i++) {
+        conns[i] = make_conn(node, (struct conn_options){0});
+        conn_open(conns[i]);
+        WAIT_FOR(conn_state(conns[i]) == CONN_BACKOFF);
+        double ms = ev_timer_remaining(live_loop, &conns[i]->retry) * 1000;
+        least = ms < least ? ms : least;
+        most = ms > most ? ms : most;
+    }
+    cr_assert_leq(most, 1.5 * CONN_BACKOFF_MIN_MS + 1);
+    cr_assert_geq(most - least, 0.4 * CONN_BACKOFF_MIN_MS, "from %.1f to %.1f ms", least, most);
+    for (size_t i = 0; i < ARRAY_LEN(conns); i++) {
+        conn_destroy(conns[i]);
+    }
+    node_destroy(node);
+    live_stop();
 }

@@ -128,6 +128,13 @@ Test(relay, nonsense_inside_an_aggregate_is_refused_with_a_reason)
         {"*1\r\nhello\r\n", "unknown type byte inside a reply"},
         {"*1\r\n>1\r\n+a\r\n", "push inside a reply"},
         {">1\r\n>1\r\n+a\r\n", "push inside a reply"},
+        {">1\r\n>3\r\n+message\r\n+c\r\n+m\r\n", "push inside a reply"},
+        {"*2\r\n>0\r\n:1\r\n", "push inside a reply"},
+        {"*1\r\n>2\r\n$10\r\ninvalidate\r\n_\r\n", "push inside a reply"},
+        {"*1\r\n>1\r\n:1\r\n", "push inside a reply"},
+        {"*1\r\n>1\r\n_\r\n", "push inside a reply"},
+        {"*1\r\n>1\r\n*0\r\n", "push inside a reply"},
+        {"*1\r\n>1\r\n>1\r\n+message\r\n", "push inside a reply"},
         {"*1\r\n$5\r\nhelloXY", "no CRLF behind a bulk string"},
         {"*1\r\n$5\r\nhello\rX", "no CRLF behind a bulk string"},
         {"*1\r\n#T\r\n", "bad boolean"},
@@ -150,6 +157,7 @@ Test(relay, nonsense_inside_an_aggregate_is_refused_with_a_reason)
         {"|1\r\n+a\r\n:1\r\n?\r\n", "unknown type byte inside a reply"},
         {"|1\r\n+a\r\n:1\r\n>1\r\n+k\r\n", "push inside a reply"},
         {"|0\r\n>2\r\n$10\r\ninvalidate\r\n_\r\n", "push inside a reply"},
+        {"|0\r\n>3\r\n$7\r\nmessage\r\n+c\r\n+m\r\n", "push inside a reply"},
         {"|1\r\n>1\r\n+k\r\n", "push inside a reply"},
         {">1\r\n|1\r\n+a\r\n", "attribute inside a push"},
         {">2\r\n$1\r\nk\r\n*1\r\n|0\r\n", "attribute inside a push"},
@@ -170,7 +178,6 @@ Test(relay, what_the_reader_refuses_is_refused)
                                       "*1\r\n:\r\n",
                                       "*1\r\n,x\r\n",
                                       "*1\r\n_x\r\n",
-                                      "*1\r\n(x\r\n",
                                       "*1\r\n#x\r\n",
                                       "*1\r\n$x\r\n\r\n",
                                       "*1\r\n$-2\r\n",
@@ -489,6 +496,33 @@ Test(relay, attributes_count_as_nesting_and_what_they_stand_before_does_not)
         }
     }
     free(in);
+}
+
+/* A module may say one that is none, and the server does not look. */
+Test(relay, big_numbers_pass_whatever_they_say)
+{
+    static const struct good_row rows[] = {
+        {"*2\r\n(x\r\n:1\r\n", 1},
+        {"*3\r\n(\r\n(1(2\r\n$2\r\n((\r\n", 1},
+        {"%1\r\n+(\r\n(-\r\n", 1},
+        {"*1\r\n|1\r\n+k\r\n(12x\r\n(3\r\n", 1},
+        {"*2\r\n$4\r\n\r\n(1\r\n=8\r\ntxt:\r\n(x\r\n", 1},
+        {">2\r\n$1\r\nk\r\n(x\r\n", 0},
+    };
+    check_rows(rows, ARRAY_LEN(rows));
+}
+
+/* EXEC: a confirmation is a command's reply, a message comes between those. */
+Test(relay, pushes_of_a_transaction_stay_in_its_reply)
+{
+    static const struct good_row rows[] = {
+        {"*2\r\n>3\r\n$9\r\nsubscribe\r\n$1\r\nc\r\n:1\r\n:2\r\n+OK\r\n", 2},
+        {"*1\r\n>3\r\n$12\r\npunsubscribe\r\n_\r\n:0\r\n", 1},
+        {"*2\r\n:1\r\n>3\r\n$7\r\nmessage\r\n$1\r\nc\r\n$1\r\nm\r\n:1\r\n+OK\r\n", 2},
+        {"*1\r\n>4\r\n$8\r\npmessage\r\n+p\r\n+c\r\n*1\r\n+m\r\n*2\r\n:1\r\n:2\r\n+OK\r\n", 2},
+        {"*1\r\n*1\r\n>3\r\n$8\r\nsmessage\r\n$1\r\nc\r\n$1\r\nm\r\n(5\r\n+OK\r\n", 2},
+    };
+    check_rows(rows, ARRAY_LEN(rows));
 }
 
 /* --- pushes ---------------------------------------------------------------------------------- */

@@ -211,7 +211,8 @@ Test(topology, standalone_is_not_moved)
 
 Test(topology, replicas_of_the_one_node_may_be_applied)
 {
-    create_standalone();
+    create((struct topology_options){.has_replicas = true,
+                                     .node = {.host = "127.0.0.1", .port = "7000"}});
     const uint16_t replicas[] = {at(7001)};
     const struct topology_range all = {
         .last = 16383, .primary = 0, .replicas = replicas, .nreplicas = 1};
@@ -220,6 +221,7 @@ Test(topology, replicas_of_the_one_node_may_be_applied)
     cr_assert_eq(topology_role(topology, replicas[0]), TOPOLOGY_REPLICA);
     cr_assert_eq(all_slot_calls(), 0);
     cr_assert_eq(changes, 1);
+    cr_assert_neq(at(7000), 0, "the one node is the master, wherever that is");
     destroy();
 }
 
@@ -311,6 +313,106 @@ Test(topology, nodes_are_limited)
     /* Somebody has to look again, though what was said cannot be followed. */
     cr_assert_eq(moved(1, 0, "127.0.0.1", "6999"), TOPOLOGY_NONE);
     cr_assert_eq(wishes, 1);
+    destroy();
+}
+
+/* ---- An index of a node that is gone ----------------------------------------------------------- */
+
+/* A map in which this node owns everything. */
+static void apply_all_to(uint16_t index)
+{
+    const struct topology_range all = {.last = TOPOLOGY_SLOTS - 1, .primary = index};
+    topology_apply(topology, &all, 1);
+}
+
+Test(topology, any_number_of_addresses_may_come_and_go)
+{
+    create_cluster();
+    uint16_t seed = topology_keep(topology, SLICE("127.0.0.1"), SLICE("6999"));
+    for (unsigned i = 0; i < 20 * TOPOLOGY_NODES_MAX; i++) {
+        char name[32];
+        uint16_t index = at(7000 + i);
+        (void)snprintf(name, sizeof(name), "127.0.0.1:%u", 7000 + i);
+        cr_assert_str_eq(node_name(topology_node(topology, index)), name);
+        cr_assert_eq(at(7000 + i), index);
+        apply_all_to(index);
+        cr_assert_eq(topology_owner(topology, i % TOPOLOGY_SLOTS), index);
+        cr_assert_eq(at(6999), seed);
+        cr_assert_leq(topology_count(topology), 5);
+    }
+    cr_assert_str_eq(node_name(topology_node(topology, seed)), "127.0.0.1:6999");
+    destroy();
+}
+
+Test(topology, index_that_is_used_again_is_another_server)
+{
+    create_cluster();
+    uint16_t old = at(7000);
+    struct node *node = topology_node(topology, old);
+    uint64_t era = node_era(node);
+    uint64_t generation = node_generation(node);
+    apply_all_to(old);
+    for (int i = 0; i < 3; i++) {
+        apply_all_to(at(7001));
+    }
+    cr_assert_eq(changed_node, UINT32_MAX);
+    cr_assert_eq(at(7002), old);
+    cr_assert_eq(changed_node, old);
+    cr_assert_eq(topology_node(topology, old), node);
+    cr_assert_gt(node_era(node), era);
+    cr_assert_gt(node_generation(node), generation);
+    cr_assert_eq(topology_role(topology, old), TOPOLOGY_GONE);
+    cr_assert_neq(at(7000), old, "it comes back as another one");
+    destroy();
+    changed_node = UINT32_MAX;
+}
+
+Test(topology, index_stays_until_two_maps_have_not_named_it)
+{
+    create_cluster();
+    uint16_t old = at(7000);
+    apply_all_to(old);
+    uint16_t other = at(7001);
+    apply_all_to(other);
+    cr_assert_neq(at(7002), old);
+    cr_assert_eq(at(7000), old); /* named by somebody: it counts from here again */
+    apply_all_to(other);
+    cr_assert_neq(at(7003), old);
+    apply_all_to(other);
+    cr_assert_eq(at(7004), old);
+    destroy();
+}
+
+Test(topology, index_stays_while_somebody_is_connected)
+{
+    create_cluster();
+    uint16_t old = at(7000);
+    node_count_link(topology_node(topology, old), 1);
+    for (int i = 0; i < 5; i++) {
+        apply_all_to(at(7001));
+    }
+    uint16_t other = at(7002);
+    cr_assert_neq(other, old);
+    apply_all_to(at(7001));
+    node_count_link(topology_node(topology, old), -1);
+    cr_assert_eq(at(7003), old);
+    destroy();
+}
+
+Test(topology, replicas_of_the_one_node_come_and_go_too)
+{
+    create((struct topology_options){.has_replicas = true,
+                                     .node = {.host = "127.0.0.1", .port = "7000"}});
+    for (unsigned i = 0; i < 2 * TOPOLOGY_NODES_MAX; i++) {
+        const uint16_t replicas[] = {at(8000 + i)};
+        const struct topology_range all = {
+            .last = TOPOLOGY_SLOTS - 1, .primary = 0, .replicas = replicas, .nreplicas = 1};
+        topology_apply(topology, &all, 1);
+        cr_assert_neq(replicas[0], 0);
+        cr_assert_eq(topology_replica(topology, 0, 0), replicas[0]);
+        cr_assert_leq(topology_count(topology), 5);
+    }
+    cr_assert_str_eq(node_name(topology_node(topology, 0)), "127.0.0.1:7000");
     destroy();
 }
 
