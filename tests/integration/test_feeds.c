@@ -456,6 +456,7 @@ SCENARIO(feeds, keyspace_stops_when_notifications_are_turned_off)
         expect(s.redis->direct, "+OK", "SET k %d", i);
         expect(s.c[i % CLIENTS], cleanup_printf("$%d", i), "GET k");
     }
+    nearside_await_log(s.proxy, "reads go past L1 from now on");
     cr_assert_eq(nearside_log_lines(s.proxy, "reads go past L1 from now on"), 1);
     expect(s.redis->direct, "+OK", "CONFIG SET notify-keyspace-events KEA");
     await_mode(s.proxy, "keyspace", 15000);

@@ -255,27 +255,14 @@ static void await_seen(struct fake *f, const char *prefix, int times)
     cr_assert(await(was_seen, &s, 15000 * slowdown()), "%s was not sent %d times", prefix, times);
 }
 
-struct logged {
-    struct nearside *n;
-    const char *word;
-};
-
-static bool was_logged(void *ctx)
-{
-    struct logged *l = ctx;
-
-    return nearside_log_lines(l->n, l->word) > 0;
-}
-
 /* Whatever the server answers: said once, and everything works. */
 static void goes_on_without(const struct fake_rule *rules, const char *logged)
 {
     struct fake *f = fake_start(rules);
     struct nearside *n = nearside_start(fake_port(f), NULL);
     struct client *c = nearside_connect(n);
-    struct logged l = {n, logged};
 
-    cr_assert(await(was_logged, &l, 15000 * slowdown()), "not in the log: %s", logged);
+    nearside_await_log(n, logged);
     expect(c, "+OK", "MODULE LOAD x"); /* a reason to ask again */
     await_seen(f, "COMMAND", 2);
     expect(c, "+OK", "SET k v");

@@ -39,7 +39,7 @@ SCENARIO(sentinel, a_sentinel_that_is_down_is_skipped)
     struct client *c = nearside_connect(n);
 
     await_reply(c, "+OK", 5000 * slowdown(), "SET k v");
-    cr_assert_geq(nearside_log_lines(n, "does not answer"), 1);
+    nearside_await_log(n, "does not answer");
 }
 
 SCENARIO(sentinel, without_a_master_commands_fail_at_once_and_say_why)
@@ -135,7 +135,7 @@ SCENARIO(sentinel, nothing_of_the_old_master_is_served_after_a_failover_on_deman
     for (int i = 0; i < 100; i++) {
         expect(c, "$new", "GET k");
     }
-    cr_assert_geq(nearside_log_lines(n, "it was 127.0.0.1"), 1);
+    nearside_await_log(n, "it was 127.0.0.1");
 }
 
 SCENARIO(sentinel, a_frozen_master_is_replaced_and_not_believed_when_it_thaws)
@@ -183,11 +183,6 @@ SCENARIO(sentinel, a_sentinel_that_was_left_behind_is_not_believed)
     cr_assert_eq(nearside_info(n, "sentinel_switches"), 1);
 }
 
-static bool login_was_refused(void *nearside)
-{
-    return nearside_log_lines(nearside, "login refused: WRONGPASS") > 0;
-}
-
 SCENARIO(sentinel, a_wrong_password_of_the_master_is_told_and_a_right_one_taken_at_once)
 {
     struct sentinels *s = sentinels_start(NULL);
@@ -199,7 +194,7 @@ SCENARIO(sentinel, a_wrong_password_of_the_master_is_told_and_a_right_one_taken_
     struct client *c = nearside_connect(n);
 
     /* before that there is no sentinel that has answered */
-    cr_assert(await(login_was_refused, n, 5000 * slowdown()), "%s", nearside_log(n));
+    nearside_await_log(n, "login refused: WRONGPASS");
     await_reply(c, "-UPSTREAM sentinel mymaster: not connected (...", 5000 * slowdown(), "GET k");
     int64_t asked = now_ms();
     for (int i = 0; i < 20; i++) {
@@ -231,5 +226,6 @@ SCENARIO(role, a_standalone_server_that_becomes_a_replica_is_another_one)
     expect(master->direct, "+OK", "SET k theirs");
     nearside_await_info(n, "generation", generation + 1, generation + 9, 5000);
     await_reply(c, "$theirs", 5000 * slowdown(), "GET k");
+    nearside_await_log(n, "is a replica now");
     cr_assert_eq(nearside_log_lines(n, "is a replica now"), 1);
 }

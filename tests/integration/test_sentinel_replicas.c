@@ -227,7 +227,7 @@ SCENARIO(sentinel_replicas, a_frozen_one_delays_only_who_was_waiting_for_it)
         cr_assert_lt(now_ms() - began, 500 * slowdown());
     }
     expect_next(stuck, ":5"); /* from the master */
-    cr_assert_geq(nearside_log_lines(t.proxy, "says nothing"), 1);
+    nearside_await_log(t.proxy, "says nothing");
     int64_t began = now_ms();
     expect(t.c, ":5", "STRLEN k");
     expect(stuck, ":5", "STRLEN k");
@@ -255,6 +255,7 @@ SCENARIO(sentinel_replicas, what_a_frozen_one_owes_is_asked_of_the_master_before
     }
     expect_next(stuck, "$value");
     cr_assert_eq(nearside_info(t.proxy, "resends"), 6, "%s", nearside_info_text(t.proxy));
+    nearside_await_log(t.proxy, "is suspect");
     cr_assert_eq(nearside_log_lines(t.proxy, "is suspect"), 1);
     cr_assert_eq(nearside_log_lines(t.proxy, "is down"), 0);
     redis_thaw(t.s->server[1]);
@@ -263,11 +264,6 @@ SCENARIO(sentinel_replicas, what_a_frozen_one_owes_is_asked_of_the_master_before
         expect(stuck, ":5", "STRLEN k");
         expect(stuck, ":1", "EXISTS k");
     }
-}
-
-static bool is_suspected(void *ctx)
-{
-    return nearside_log_lines(ctx, "is suspect") > 0;
 }
 
 SCENARIO(sentinel_replicas, with_replica_what_a_frozen_one_owes_waits_for_it)
@@ -279,7 +275,7 @@ SCENARIO(sentinel_replicas, with_replica_what_a_frozen_one_owes_waits_for_it)
     long long there = redis_calls(t.s->server[0], "strlen");
     redis_freeze(t.s->server[1]);
     cr_assert(client_command(stuck, "STRLEN k"));
-    cr_assert(await(is_suspected, t.proxy, 5000 * slowdown()));
+    nearside_await_log(t.proxy, "is suspect");
     redis_thaw(t.s->server[1]);
     expect_next(stuck, ":5");
     cr_assert_eq(redis_calls(t.s->server[0], "strlen"), there);

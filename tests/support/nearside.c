@@ -213,3 +213,23 @@ int nearside_log_lines(struct nearside *n, const char *word)
     }
     return found;
 }
+
+struct awaited_line {
+    struct nearside *n;
+    const char *word;
+};
+
+static bool was_logged(void *ctx)
+{
+    struct awaited_line *line = ctx;
+
+    return nearside_log_lines(line->n, line->word) > 0;
+}
+
+void nearside_await_log(struct nearside *n, const char *word)
+{
+    struct awaited_line line = {n, word};
+
+    cr_assert(await(was_logged, &line, 15000 * slowdown()), "not in the log: %s\n%s", word,
+              log_tail(n));
+}

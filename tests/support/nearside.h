@@ -58,3 +58,5 @@ void nearside_await_info(struct nearside *n, const char *field, long long low, l
 const char *nearside_log(struct nearside *n);
 /* How many lines of its log contain the word, in any case. */
 int nearside_log_lines(struct nearside *n, const char *word);
+/* Waits until there is one: a reply may be faster than the line. Fails the test after 15 s. */
+void nearside_await_log(struct nearside *n, const char *word);

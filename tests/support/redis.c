@@ -138,14 +138,21 @@ void redis_thaw(struct redis *r)
     process_thaw(r->process);
 }
 
+/* What stands behind `field` in a section of INFO; 0 where there is no such field yet. */
+static long long counted(struct redis *r, const char *section, const char *field)
+{
+    const char *found = strstr(info_text(r, section), field);
+    return found != NULL ? strtoll(found + strlen(field), NULL, 10) : 0;
+}
+
 long long redis_calls(struct redis *r, const char *command)
 {
-    char field[64];
-    const char *text = info_text(r, "commandstats");
+    return counted(r, "commandstats", cleanup_printf("cmdstat_%s:calls=", command));
+}
 
-    snprintf(field, sizeof(field), "cmdstat_%s:calls=", command);
-    const char *found = strstr(text, field);
-    return found != NULL ? strtoll(found + strlen(field), NULL, 10) : 0;
+long long redis_errors(struct redis *r, const char *code)
+{
+    return counted(r, "errorstats", cleanup_printf("errorstat_%s:count=", code));
 }
 
 long long redis_info(struct redis *r, const char *field)
