@@ -180,7 +180,12 @@ static inline void settle(struct request *request, uint32_t i, bool lost)
         return;
     }
     if (request->class == CMD_WRITE) {
-        if (!MUTANT(W1e)) {
+        if (MUTANT(W1e)) {
+            return;
+        }
+        if (unlikely(echo_ends(request))) {
+            echo_write_end(request, i);
+        } else {
             l1_write_end(l1, &request->batch->hashes[i], 1);
         }
     } else if (!lost && !MUTANT(R7)) {

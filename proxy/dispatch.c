@@ -276,6 +276,20 @@ static void take_hit(struct client *c, struct request *request, struct chain *ou
     }
 }
 
+/* With what echo_recall says. */
+static enum dispatch answer_get(struct client *c, struct request *request, struct slice value)
+{
+    struct chain *out = client_is_idle(c) ? client_reply_begin(c) : &request->reply;
+    if (out != NULL && !chain_append(out, value)) {
+        client_close(c);
+    } else if (out != NULL) {
+        COUNT(c->worker, l1_hits, 1);
+        COUNT(c->worker, l1_echoes, 1);
+        take_hit(c, request, out);
+    }
+    return DISPATCH_DONE;
+}
+
 static enum dispatch get_from_l1(struct client *c, struct request *request, const struct cmd *cmd,
                                  const struct earlier *earlier, uint64_t hash,
                                  const struct request_view *view, struct blob *owner)
@@ -331,6 +345,11 @@ static enum dispatch get(struct client *c, const struct cmd *cmd, const struct r
     }
     if (earlier.last != NULL && echo_try(c, request, earlier.last, hash, view, owner)) {
         return DISPATCH_DONE;
+    }
+    struct slice value;
+    if (unlikely(worker->recents != NULL) && earlier.roads == 0 &&
+        echo_recall(c, hash, view, &value)) {
+        return answer_get(c, request, value);
     }
     if (is_large(worker, hash) || (earlier.roads != 0 && !may_join_earlier(&earlier))) {
         return get_beside_l1(c, request, cmd, hash, earlier.roads, view, owner);

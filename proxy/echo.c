@@ -8,6 +8,9 @@
  *
  * The value is not copied: the SET's bytes are kept, and the end of "*3 $3 SET $1 k $1 v" is the very bulk
  * that GET replies with, since parse_plain takes no other form of it.
+ *
+ * Between that reply and the fetch that follows it, the value is in `recents`: a copy, in a table in which a key
+ * has one place, which it may lose to another.
  */
 #include "echo.h"
 
@@ -15,9 +18,23 @@
 #include "fetch.h"
 #include "forward.h"
 
+#include "../conf/mem.h"
 #include "../conf/mutant.h"
 
+#include <string.h>
 #include <strings.h>
+
+/* Keys whose fetch may be under way without the GETs that come meanwhile waiting for it. */
+#define RECENTS 64
+
+struct recent {
+    uint64_t hash;
+    uint64_t version;
+    int64_t began;
+    uint32_t db;
+    uint32_t n; /* of set; 0: none */
+    char set[ECHO_BYTES];
+};
 
 /* Which of the batch's commands names the key last; false: none that is unanswered. */
 static bool find_in_batch(const struct request *set, uint64_t hash, uint32_t *at)
@@ -71,12 +88,16 @@ static bool is_near(const struct client *c, const struct request *set)
            !client_is_silent(c) && c->worker->server->conf->proxy_order != CONF_ORDER_STRICT;
 }
 
-static bool is_fresh(const struct client *c, const struct request *set, uint32_t i, uint64_t hash)
+static uint64_t *version_of(struct request *set, uint32_t i)
 {
-    const struct server *server = c->worker->server;
-    uint64_t version = set->batch == NULL ? set->version : set->batch->versions[i];
+    return set->batch == NULL ? &set->version : &set->batch->versions[i];
+}
+
+static bool is_fresh(const struct worker *worker, uint64_t hash, uint64_t version, int64_t began)
+{
+    const struct server *server = worker->server;
     return (version == l1_version(server->l1, hash) || MUTANT(R9)) &&
-           (c->worker->now - set->began < server->conf->invalidation_link_lease || MUTANT(R9t));
+           (worker->now - began < server->conf->invalidation_link_lease || MUTANT(R9t));
 }
 
 static void append(struct request *set, struct request *echo)
@@ -97,7 +118,7 @@ bool echo_try(struct client *c, struct request *request, struct request *last, u
     uint32_t at = 0;
     c->reads_back = c->reads_back || set->class == CMD_WRITE;
     if (!is_near(c, set) || (set->batch != NULL && !find_in_batch(set, hash, &at)) ||
-        !is_fresh(c, set, at, hash) ||
+        !is_fresh(c->worker, hash, *version_of(set, at), set->began) ||
         !value_of(command_at(set, at), view->argv[1], &request->value) ||
         !request_keep_raw(request, view->raw, owner)) {
         return false;
@@ -114,6 +135,40 @@ bool echo_try(struct client *c, struct request *request, struct request *last, u
     client_enqueue(c, request);
     append(set, request);
     return true;
+}
+
+/* That the key is read here. */
+static void pass_hit_on(struct request *write, uint32_t i, struct request *set, uint32_t at)
+{
+    bool hit = write->batch == NULL ? write->was_hit : (write->batch->was_hit >> i & 1) != 0;
+    if (set->batch == NULL) {
+        set->was_hit |= hit;
+    } else {
+        set->batch->was_hit |= (uint64_t)hit << at;
+    }
+}
+
+void echo_write_end(struct request *write, uint32_t i)
+{
+    struct l1 *l1 = write->worker->server->l1;
+    uint64_t hash = write->batch == NULL ? write->hashes[0] : write->batch->hashes[i];
+    uint64_t before = l1_version(l1, hash);
+    l1_write_end(l1, &hash, 1);
+    bool alone = l1_version(l1, hash) == before + 1; /* nothing else has moved it */
+    if (alone && *version_of(write, i) == before) {
+        *version_of(write, i) = before + 1;
+    }
+    struct request *set = order_find(&write->worker->order, write->client, hash, UINT64_MAX);
+    set = set != NULL && set->kind == REQUEST_ECHO ? set->echoed : set;
+    uint32_t at = 0;
+    if (set == NULL || set == write || set->class != CMD_WRITE ||
+        (set->batch != NULL && !find_in_batch(set, hash, &at))) {
+        return;
+    }
+    pass_hit_on(write, i, set, at);
+    if (alone && *version_of(set, at) == before) {
+        *version_of(set, at) = before + 1;
+    }
 }
 
 static struct request *take_first(struct request *set)
@@ -161,14 +216,66 @@ static void answer(struct request *set, uint64_t failed, bool in_order)
     }
 }
 
-static void fetch_anew(const struct request *write, uint64_t stored)
+/* Its fetch is under way. */
+static void remember(struct request *set, uint32_t i, uint64_t hash)
+{
+    struct worker *worker = set->worker;
+    struct slice command = command_at(set, i);
+    if (command.n > ECHO_BYTES || !is_fresh(worker, hash, *version_of(set, i), set->began)) {
+        return;
+    }
+    if (worker->recents == NULL) {
+        worker->recents = mem_try(RECENTS * sizeof(*worker->recents));
+        for (int k = 0; worker->recents != NULL && k < RECENTS; k++) {
+            worker->recents[k].n = 0;
+        }
+    }
+    if (worker->recents != NULL) {
+        struct recent *recent = &worker->recents[hash % RECENTS];
+        recent->hash = hash;
+        recent->version = *version_of(set, i);
+        recent->began = set->began;
+        recent->db = set->db;
+        recent->n = (uint32_t)command.n;
+        memcpy(recent->set, command.p, command.n);
+    }
+}
+
+bool echo_recall(const struct client *c, uint64_t hash, const struct request_view *view,
+                 struct slice *value)
+{
+    const struct recent *recent = &c->worker->recents[hash % RECENTS];
+    return recent->n > 0 && recent->hash == hash && recent->db == c->db &&
+           is_fresh(c->worker, hash, recent->version, recent->began) &&
+           value_of(slice_of(recent->set, recent->n), view->argv[1], value);
+}
+
+void echo_fini(struct worker *worker)
+{
+    mem_free(worker->recents);
+}
+
+/* The last command of a batch, of those that were stored, for the key of the i-th, which is one of them. */
+static uint32_t last_stored(const struct request *write, uint32_t i, uint64_t refused)
+{
+    const struct batch *batch = write->batch;
+    for (uint32_t k = batch == NULL ? 0 : batch->n; k > i; k--) {
+        if (batch->hashes[k - 1] == batch->hashes[i] && (refused >> (k - 1) & 1) == 0) {
+            return k - 1;
+        }
+    }
+    return i;
+}
+
+static void fetch_anew(struct request *write, uint64_t stored, uint64_t refused)
 {
     for (; stored != 0; stored &= stored - 1) {
-        uint32_t i = (uint32_t)__builtin_ctzll(stored);
+        uint32_t i = last_stored(write, (uint32_t)__builtin_ctzll(stored), refused);
         struct slice command = command_at(write, i);
         struct plain plain = {.head = 0};
-        if (parse_plain(command, &plain) == command.n) {
-            fetch_again(write, plain.key, write->hashes[i]);
+        if (parse_plain(command, &plain) == command.n &&
+            fetch_again(write, plain.key, write->hashes[i])) {
+            remember(write, i, write->hashes[i]);
         }
     }
 }
@@ -179,7 +286,10 @@ void echo_settle(struct request *write, uint64_t was_hit, uint64_t refused)
         return;
     }
     write->worker->no_echoes = refused != 0;
-    fetch_anew(write, was_hit & ~refused);
+    for (const struct request *echo = write->echoes; echo != NULL; echo = echo->next_echo) {
+        was_hit |= UINT64_C(1) << echo->echoed_at;
+    }
+    fetch_anew(write, was_hit & ~refused, refused);
     answer(write, refused, false);
 }
 

@@ -21,8 +21,8 @@
  * request that names its key, if that is a SET without options and every one of these holds:
  *   - nothing of unknown effect of this client is unanswered, and order is not strict: what lies between the
  *     two could not change the key (R6);
- *   - since before the SET was sent nobody has been answered with anything of the key (l1_version), so that
- *     G1 and monotonic reads hold;
+ *   - since before the SET was sent nobody has been answered with anything of the key but its client's own
+ *     writes before it (l1_version, echo_write_end), so that G1 and monotonic reads hold;
  *   - that is no longer ago than L: a value overwritten elsewhere is not served longer than that (G3);
  *   - the last such SET was not refused.
  * True: `request`, the worker's spare one, is in the client's queue. False: nothing has happened. */
@@ -38,14 +38,24 @@ static inline bool echo_keeps(const struct client *c, const struct cmd *cmd,
            strcmp(cmd->name, "set") == 0;
 }
 
+/* Is its write ended by echo_write_end? */
+static inline bool echo_ends(const struct request *write)
+{
+    return write->client != NULL && write->client->reads_back;
+}
+
+/* l1_write_end of the key of a write, or of the i-th of its batch. That this one is answered takes nothing from
+ * the client's later SET of the key: it is older, and on the same connection. */
+void echo_write_end(struct request *write, uint32_t i);
+
 /* Out of line: what echo_stored does where there is anything to do. */
 void echo_settle(struct request *write, uint64_t was_hit, uint64_t refused);
 
 /* A write, or all of its batch, has its reply, and has settled in L1; bit i is of the i-th command of a batch, bit
  * 0 of a single one. If it is a SET that was kept:
  *   - the GETs behind it are answered, or, if it was refused, sent;
- *   - a key that had been read here before it was written (was_hit) is fetched anew: it will be asked for again,
- *     and then it is here already, or on its way;
+ *   - a key that had been read here before it was written (was_hit), or is being read, is fetched anew: it will be asked for again,
+ *     and then it is here already, or on its way, and until it is here the SET's value is known (echo_recall);
  *   - as long as SETs are refused (no memory, disk full, a replica), none is waited for: the GETs between two of
  *     them could only be answered with an error.
  * May close the client. */
@@ -56,6 +66,12 @@ static inline void echo_stored(struct request *write, uint64_t was_hit, uint64_t
         echo_settle(write, was_hit, refused);
     }
 }
+
+/* Is the key's value that of a SET which was answered, fetched anew, and not yet there? Under the conditions of
+ * echo_try. Only while worker->recents is not NULL. The value is valid until something is sent. */
+MUST_CHECK bool echo_recall(const struct client *c, uint64_t hash, const struct request_view *view,
+                            struct slice *value);
+void echo_fini(struct worker *worker);
 
 /* The SET will have no reply, or its client an error instead: what waits behind it goes upstream. `in_order`: what
  * came behind it is lost as well, and told after it. May close the client. */

@@ -347,13 +347,13 @@ static struct l1_query query_of(struct worker *worker, uint16_t node, uint32_t d
     };
 }
 
-void fetch_again(const struct request *write, struct slice key, uint64_t hash)
+bool fetch_again(const struct request *write, struct slice key, uint64_t hash)
 {
     struct worker *worker = write->worker;
     const struct feed *feed = worker_feed(worker, write->node);
     if (feed == NULL || !feed_is_up(feed) ||
         forward_is_full(worker, write->node, write->db, write->resp3, ROAD_FILL)) {
-        return;
+        return false;
     }
     struct l1_query query = query_of(worker, write->node, write->db, key, hash);
     struct l1_lease *lease = l1_lease_again(worker->server->l1, &query, worker->now);
@@ -361,6 +361,7 @@ void fetch_again(const struct request *write, struct slice key, uint64_t hash)
         COUNT(worker, fetches_again, 1);
         fetch_get(worker, write->node, lease);
     }
+    return lease != NULL;
 }
 
 /* ---- MGET ------------------------------------------------------------------------------------ */

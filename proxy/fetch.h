@@ -12,8 +12,8 @@
 void fetch_get(struct worker *worker, uint16_t node, struct l1_lease *lease);
 
 /* The key has just been written by a request that has settled: fetches it, unless somebody does, another write of
- * it is unanswered, or F has no room. Not in a cluster. */
-void fetch_again(const struct request *write, struct slice key, uint64_t hash);
+ * it is unanswered, or F has no room. Not in a cluster. False: not by this. */
+bool fetch_again(const struct request *write, struct slice key, uint64_t hash);
 
 /* Sends the MGET (view) for `request`, which is in its client's queue with its keys and node set, and
  * PTTLs for the keys it can take a lease of. False: F takes nothing; the request is untouched. */

@@ -143,6 +143,8 @@ static void end_write(struct request *request)
     }
     if (!request->unbegun && request->wide) {
         l1_write_end_wide(l1);
+    } else if (!request->unbegun && request->nkeys == 1 && echo_ends(request)) {
+        echo_write_end(request, 0);
     } else if (!request->unbegun && request->nkeys > 0) {
         l1_write_end(l1, request->hashes, request->nkeys);
     }

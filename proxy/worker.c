@@ -18,6 +18,7 @@
 #include "busy_poll.h"
 #include "client.h"
 #include "deadline.h"
+#include "echo.h"
 #include "fanout.h"
 #include "fence.h"
 #include "fetch.h"
@@ -602,6 +603,7 @@ void worker_destroy(struct worker *worker)
 {
     nodes_forget(worker);
     mem_free(worker->nodes);
+    echo_fini(worker);
     request_destroy(worker->spare);
     free_kept(worker);
     order_fini(&worker->order);

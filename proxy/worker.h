@@ -23,6 +23,7 @@ struct client;
 struct fence;
 struct flight;
 struct pinned;
+struct recent;
 struct request;
 
 /* Something to be run on a worker's thread; embedded in what it is about. */
@@ -81,6 +82,7 @@ struct worker {
     bool ended;                /* nothing is followed any more */
     struct order order;
     struct parser parser;   /* for clients with no request half read */
+    struct recent *recents; /* SETs whose key is being fetched (echo.h); NULL: there was none yet */
     struct request *spare;  /* ready for the next miss, so that hits allocate nothing */
     struct request *blocks; /* of answered requests, for the next ones (request.c) */
     uint32_t nblocks;

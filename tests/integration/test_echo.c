@@ -68,9 +68,12 @@ static bool has_executed(void *ctx)
     return redis_calls(done->r, "set") >= done->count;
 }
 
+/* But for those that follow a SET, for L1. */
 static long long gets_at_redis(const struct stage *s)
 {
-    return redis_calls(s->r, "get");
+    long long again = nearside_info(s->n, "fetches_again");
+    nearside_await_info(s->n, "l1_leases", 0, 0, 5000);
+    return redis_calls(s->r, "get") - again;
 }
 
 SCENARIO(echo, a_value_just_set_is_not_asked_for)
@@ -198,14 +201,76 @@ SCENARIO(echo, of_several_sets_each_has_its_own_reply)
     cr_expect_eq(nearside_info(s.n, "l1_echoes"), 2);
 }
 
-/* Redis has executed so many more SETs, and their replies are held. */
+/* Redis has executed so many more SETs. */
+static void execute(const struct stage *s, const char *const *lines, int sets)
+{
+    struct sets_done done = {s->r, redis_calls(s->r, "set") + sets};
+    send_lines(s->c, lines);
+    cr_assert(await(has_executed, &done, 5000));
+}
+
+/* And their replies are held. */
 static void hold_replies(struct stage *s, const char *const *lines, int sets)
 {
-    long long before = redis_calls(s->r, "set");
     relay_hold(s->link, RELAY_DOWN, false);
-    send_lines(s->c, lines);
-    struct sets_done done = {s->r, before + sets};
-    cr_assert(await(has_executed, &done, 5000));
+    execute(s, lines, sets);
+}
+
+/* The same for the lane alone. */
+static int hold_lane(const struct stage *s)
+{
+    int lane = relay_find(s->link, "\r\nother\r\n");
+    relay_hold_link(s->link, lane, RELAY_DOWN);
+    return lane;
+}
+
+/* That an older one is answered meanwhile makes it no less certain. */
+SCENARIO(echo, of_two_sets_the_later_one_is_read_when_the_other_is_answered)
+{
+    static const char *const one[] = {"SET k one", NULL};
+    static const char *const two[] = {"SET k two", NULL};
+    struct stage s = set_up(NULL);
+    long long gets = gets_at_redis(&s);
+    int lane = hold_lane(&s);
+    execute(&s, one, 1);
+    execute(&s, two, 1);
+    relay_pass(s.link, lane, RELAY_DOWN, strlen("+OK\r\n"));
+    expect_next(s.c, "+OK");
+    SEND(s.c, "GET k");
+    expect(nearside_connect(s.n), "+PONG", "PING"); /* the loop has read that */
+    relay_release(s.link);
+    expect_next(s.c, "+OK");
+    expect_next(s.c, "$two");
+    cr_expect_eq(gets_at_redis(&s), gets);
+    cr_expect_eq(nearside_info(s.n, "l1_echoes"), 1);
+}
+
+/* While its fetch is under way; unless somebody may know a newer one. */
+SCENARIO(echo, a_value_just_set_is_read_until_it_is_here)
+{
+    static const char *const told[] = {"GETRANGE k 0 -1", "SET k theirs"};
+    struct stage s = set_up(NULL);
+    struct client *other = nearside_connect(s.n);
+    nearside_await_fills(s.n);
+    expect(s.r->direct, "+OK", "SET k old");
+    for (int i = 0; i < 2; i++) {
+        (void)ask(s.c, "GET k");
+        (void)ask(s.c, "GET k");
+        relay_hold_link(s.link, relay_find(s.link, "GET\r\n$1\r\nk\r\n"), RELAY_DOWN);
+        long long again = nearside_info(s.n, "fetches_again");
+        long long echoes = nearside_info(s.n, "l1_echoes");
+        expect(s.c, "+OK", "SET k mine");
+        expect(s.c, "$mine", "GET k");
+        expect(other, "$mine", "GET k");
+        cr_expect_eq(nearside_info(s.n, "fetches_again"), again + 1);
+        cr_expect_eq(nearside_info(s.n, "l1_echoes"), echoes + 2);
+        expect(s.r->direct, "+OK", "SET k theirs");
+        (void)ask(other, "%s", told[i]);
+        SEND(s.c, "GET k");
+        expect(other, "+PONG", "PING");
+        relay_release(s.link);
+        expect_next(s.c, "$theirs");
+    }
 }
 
 SCENARIO(echo, a_set_without_a_reply_leaves_nobody_waiting)

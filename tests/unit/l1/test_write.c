@@ -428,6 +428,8 @@ Test(write, the_version_moves_with_all_that_may_be_known_of_a_key)
     MOVED();
     l1_invalidate(c.l1, k);
     MOVED();
+    l1_invalidate_by(c.l1, k, 1);
+    cr_expect_eq(l1_version(c.l1, k), before, "nobody is answered by that");
     l1_observe(c.l1, k);
     MOVED();
     l1_observe_value(c.l1, k, 0, SLICE("v"));
