@@ -441,7 +441,9 @@ static void check_servers(struct loader *l)
     }
     for (size_t i = 0; i < servers->n; i++) {
         if (strncmp(servers->items[i], "unix:", 5) == 0) {
-            complain(l, option, "%s cannot be one of several; expected host:port",
+            complain(l, option,
+                     "%s is a Unix socket, and only a standalone server is reached by one; "
+                     "expected host:port",
                      servers->items[i]);
             return;
         }

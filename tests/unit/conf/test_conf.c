@@ -449,7 +449,8 @@ Test(conf, what_belongs_to_another_mode_is_a_contradiction)
          "f.ini:2: [sentinel] master: contradicts upstream.mode, "
          "standalone (default); expected it only with mode = sentinel\n"},
         {"[upstream]\nmode = cluster\nservers = unix:/s\n",
-         "f.ini:3: [upstream] servers: unix:/s cannot be one of several; expected host:port\n"},
+         "f.ini:3: [upstream] servers: unix:/s is a Unix socket, and only a standalone "
+         "server is reached by one; expected host:port\n"},
         {"[upstream]\nmode = cluster\ndb = 1\n",
          "f.ini:3: [upstream] db: contradicts upstream.mode, cluster (line 2); expected it only "
          "with "
