@@ -86,6 +86,7 @@ void feeds_report(struct feeds *feeds, uint64_t serial, const char *step, const 
 /* Takes the report, if there is one about the present plan. */
 bool feeds_take_report(struct feeds *feeds, char text[ERR_MAX]);
 void feeds_note_refused(struct feeds *feeds, enum feed_mode mode, const char *text);
+bool feeds_is_refused(struct feeds *feeds, enum feed_mode mode);
 
 /* Will the server say the same to the next attempts? Not when it is busy, full, loading or waits
  * for another password. */

@@ -221,6 +221,14 @@ void feeds_note_refused(struct feeds *feeds, enum feed_mode mode, const char *te
     pthread_mutex_unlock(&feeds->lock);
 }
 
+bool feeds_is_refused(struct feeds *feeds, enum feed_mode mode)
+{
+    pthread_mutex_lock(&feeds->lock);
+    bool refused = feeds->refused[mode][0] != '\0';
+    pthread_mutex_unlock(&feeds->lock);
+    return refused;
+}
+
 /* ---- Status -------------------------------------------------------------------------------- */
 
 /* With the lock. */

@@ -499,9 +499,26 @@ struct host *host_create(const struct host_options *options)
     return host;
 }
 
+/* A host that went on from another one's mode tries again what that one was refused. */
+static void recall_refused(struct host *host, int64_t now)
+{
+    for (enum feed_mode mode = FEED_TRACKING; mode < host->mode && mode < FEED_CHANNEL; mode++) {
+        if (feeds_is_refused(host->feeds, mode)) {
+            struct rung *rung = &host->rungs[mode];
+            rung->refused = true;
+            rung->wait_ms = WAIT_MIN_MS;
+            rung->trial_at = now + WAIT_MIN_MS;
+        }
+    }
+}
+
 void host_start(struct host *host)
 {
-    host->rungs[host->mode].taken_at = host->shared->now();
+    int64_t now = host->shared->now();
+    recall_refused(host, now);
+    if (host->mode != FEED_NONE) {
+        host->rungs[host->mode].taken_at = now;
+    }
     open_links(host);
 }
 

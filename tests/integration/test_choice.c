@@ -3,6 +3,7 @@
  * test_choice.c: invalidation.mode = auto goes down as the server refuses and up as it allows, and what is
  * said when the server's tracking table is nearly full.
  */
+#include "../support/cluster.h"
 #include "../support/fake.h"
 #include "feeds.h"
 
@@ -64,6 +65,43 @@ SCENARIO(choice, auto_goes_down_as_the_server_refuses_and_up_as_it_allows)
     nearside_await_log(s.proxy, "reads use L1 again");
     cr_assert_eq(nearside_log_lines(s.proxy, "invalidation falls from tracking to redirect"), 1);
     cr_assert_eq(nearside_log_lines(s.proxy, "reads use L1 again"), 1);
+}
+
+struct seat {
+    struct nearside *n;
+    int port;
+    const char *role;
+};
+
+static bool is_seated(void *ctx)
+{
+    const struct seat *seat = ctx;
+    const char *line =
+        strstr(nearside_info_text(seat->n), cleanup_printf(":name=127.0.0.1:%d,", seat->port));
+    const char *role = line == NULL ? NULL : strstr(line, ",role=");
+    return role != NULL && strncmp(role + strlen(",role="), seat->role, strlen(seat->role)) == 0;
+}
+
+/* The choice of a node is made anew where the last one stopped when it is a primary again. */
+SCENARIO(choice, a_node_that_comes_back_climbs_again)
+{
+    struct cluster *cluster = cluster_start(3, 1, NULL);
+    struct redis *node = cluster->node[0];
+    const char *climbs =
+        cleanup_printf("reads use L1 again, invalidation is tracking: 127.0.0.1:%d", node->port);
+
+    expect(node->direct, "+OK", "ACL SETUSER default -client|tracking -psubscribe");
+    struct nearside *n = nearside_start(cluster->node[1]->port, "upstream.mode=cluster",
+                                        "upstream.topology_refresh=1s", NULL);
+    nearside_await_log(n, cleanup_printf("from now on: 127.0.0.1:%d refuses", node->port));
+    for (int i = 0; i < 2; i++) {
+        struct seat seat = {n, node->port, i == 0 ? "replica" : "primary"};
+        cluster_failover(cluster, i == 0 ? 3 : 0);
+        cr_assert(await(is_seated, &seat, 10000 * slowdown()));
+    }
+    cr_assert_eq(nearside_log_lines(n, climbs), 0);
+    expect(node->direct, "+OK", "ACL SETUSER default +client|tracking");
+    nearside_await_log(n, climbs);
 }
 
 /* No real server allows broadcast to whom it forbids the rest. This one does, and then says nothing a
