@@ -639,7 +639,8 @@ SCENARIO(torture, half_a_reply_and_then_silence_of_the_server)
     store_value(r->direct, "big", 64 * MB);
     for (int round = 0; round < 3; round++) {
         await_reply(other, cleanup_printf(":%zu", 64 * MB), 5000, "STRLEN big");
-        struct client *c = nearside_connect(n);
+        struct client *c = nearside_connect(n); /* of another worker, perhaps */
+        await_reply(c, cleanup_printf(":%zu", 64 * MB), 5000, "STRLEN big");
         relay_chop(link, RELAY_DOWN, 100);
         cr_assert(client_command(c, "GETRANGE big 0 -1"));
         cr_assert(client_readable(c, 5000));
