@@ -92,8 +92,9 @@ struct client {
     struct standins *standins; /* and of what was queued; or NULL */
     bool
         reads_back; /* it has read a key behind its own write, unanswered: SETs are kept (echo.h) */
-    bool anonymous; /* Redis asked for a login when it came, and it has not had one (login.h) */
-    bool any_db;    /* nobody knows in which db its own connection is (pinned_chose_db) */
+    bool replicates; /* what it gets is a stream without end, and no replies (replication.h) */
+    bool anonymous;  /* Redis asked for a login when it came, and it has not had one (login.h) */
+    bool any_db;     /* nobody knows in which db its own connection is (pinned_chose_db) */
 
     struct place place; /* of the request being served; node 0 unless in a cluster */
     uint64_t barrier;   /* what comes waits for the requests before this seq (redirect.h) */

@@ -25,6 +25,7 @@
 #include "login.h"
 #include "pinned.h"
 #include "redirect.h"
+#include "replication.h"
 #include "roads.h"
 #include "session.h"
 #include "stream.h"
@@ -565,16 +566,7 @@ static enum dispatch route(struct client *c, const struct cmd *cmd, enum cmd_cla
     case CMD_LOCAL:
         return local(c, cmd, view, owner);
     case CMD_PINNED: /* session.c's */
-    case CMD_REFUSED:
-        if (!cmd_arity_ok(cmd, view->argc)) {
-            client_reply_error(c, "ERR wrong number of arguments for '%s' command", cmd->name);
-            return DISPATCH_DONE;
-        }
-        client_reply_error(c,
-                           "ERR '%s' is not available through Nearside: it would turn a "
-                           "connection into something else",
-                           cmd->name);
-        return DISPATCH_DONE;
+        break;
     }
     return DISPATCH_DONE;
 }
@@ -641,6 +633,9 @@ enum dispatch dispatch_request(struct client *c, const struct request_view *view
     const struct cmd *cmd = cmd_find(view);
     enum cmd_class class = cmd_effective_class(cmd, view);
     enum dispatch result;
+    if (unlikely(c->replicates)) {
+        return replication_request(c, cmd, view);
+    }
     if (c->switching || c->nblocked > 0 || (c->pinned != NULL && pinned_is_inside(c))) {
         return DISPATCH_STALL; /* Redis, too, looks at nothing behind a blocked command */
     }
@@ -660,7 +655,7 @@ enum dispatch dispatch_request(struct client *c, const struct request_view *view
                 fanout_takes(c, cmd, class, view, &result))) {
         /* answered, or on its way to several nodes */
     } else if (unlikely(c->place.route != ROUTE_OK) && !c->expects_multi && !c->multi_refused &&
-               class != CMD_LOCAL && class != CMD_REFUSED) {
+               class != CMD_LOCAL) {
         result = misplaced(c);
     } else if (unlikely(session) && is_beside_session(c, cmd, class)) {
         result = beside_session(c, cmd, class, view, owner);

@@ -22,6 +22,7 @@
 #include "login.h"
 #include "pinned.h"
 #include "redirect.h"
+#include "replication.h"
 #include "session.h"
 #include "standin.h"
 #include "switch.h"
@@ -323,9 +324,6 @@ static bool put_refusal(struct request *request)
     if (request->crosses) {
         return resp_error(&request->reply, CROSSSLOT);
     }
-    if (strcmp(name, "sync") == 0 || strcmp(name, "psync") == 0) {
-        return resp_error(&request->reply, "ERR Command not allowed inside a transaction");
-    }
     return resp_errorf(&request->reply, "ERR '%s' is not available inside MULTI through Nearside",
                        name);
 }
@@ -380,6 +378,9 @@ static __attribute__((noinline)) void on_other_reply(struct request *request,
             pinned_follow(c, request, piece);
             c = request->client; /* it may have been closed */
         }
+    }
+    if (unlikely(request->call.endless) && replication_takes(request, piece)) {
+        return;
     }
     if (request->names_script && piece->last && slice_starts(piece->bytes, SLICE("$40\r\n"))) {
         scripts_learn(slice_of(piece->bytes.p + 5, piece->bytes.n - 7));

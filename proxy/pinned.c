@@ -32,6 +32,7 @@ struct pinned {
     bool multi, watching;
     bool any_db;    /* its db is not known: the SELECT it was to begin with was refused */
     bool debugging; /* SCRIPT DEBUG */
+    bool follows;   /* REPLCONF: the client is, or will be, a replica */
     bool own;       /* its client is somebody else, */
     bool entered;   /* who is logged in here (in a cluster), in the protocol it speaks now */
     struct stream stream;
@@ -402,6 +403,8 @@ void pinned_follow(struct client *c, struct request *request, const struct reply
         p->watching = p->watching && p->multi; /* inside MULTI it is only queued */
     } else if (is_named(request, "script|debug") && ok && !request->queued) {
         p->debugging = request->debugs;
+    } else if (is_named(request, "replconf") && ok && !request->queued) {
+        p->follows = true;
     } else if (is_named(request, "monitor") && ok && !request->queued) {
         p->stream.monitoring = true;
     }
@@ -551,7 +554,8 @@ void pinned_settle(struct client *c)
         c->anchored = false;
         session_forget_log(c);
     }
-    if (p->multi || p->watching || p->own || p->any_db || p->debugging || pinned_is_streaming(c)) {
+    if (p->multi || p->watching || p->own || p->any_db || p->debugging || p->follows ||
+        pinned_is_streaming(c)) {
         c->expects_multi = p->multi; /* a MULTI may have been refused */
         c->expects_watch = p->watching;
         return;

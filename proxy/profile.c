@@ -180,10 +180,13 @@ void profile_address(const struct client *c, bool local, char out[PROFILE_ADDRES
     }
 }
 
-static void flags_text(const struct client *c, const struct pinned_counts *counts, char out[9])
+static void flags_text(const struct client *c, const struct pinned_counts *counts, char out[10])
 {
     struct sockaddr_un un;
     size_t n = 0;
+    if (c->replicates) {
+        out[n++] = 'S';
+    }
     if (counts->monitoring) {
         out[n++] = 'O';
     }
@@ -193,7 +196,7 @@ static void flags_text(const struct client *c, const struct pinned_counts *count
     if (c->expects_multi) {
         out[n++] = 'x';
     }
-    if (c->nblocked > 0) {
+    if (c->nblocked > 0 && !c->replicates) {
         out[n++] = 'b';
     }
     if (c->state == CLIENT_ENDING) {
@@ -224,7 +227,7 @@ bool profile_line(const struct client *c, const char *cmd, size_t asking, struct
 {
     char addr[PROFILE_ADDRESS_MAX];
     char laddr[PROFILE_ADDRESS_MAX];
-    char flags[9];
+    char flags[10];
     char text[512];
     struct pinned_counts counts = pinned_counts(c);
     profile_address(c, false, addr);

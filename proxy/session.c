@@ -22,6 +22,7 @@
 #include "login.h"
 #include "pinned.h"
 #include "redirect.h"
+#include "replication.h"
 #include "standin.h"
 #include "stream.h"
 
@@ -83,7 +84,7 @@ bool session_takes(const struct client *c, const struct cmd *cmd, enum cmd_class
     if (MUTANT(R8) && class == CMD_GET) {
         return false;
     }
-    return (c->pinned != NULL || login_is_own(c)) && class != CMD_LOCAL && class != CMD_REFUSED;
+    return (c->pinned != NULL || login_is_own(c)) && class != CMD_LOCAL;
 }
 
 /* Is somebody else logged in behind it? */
@@ -159,6 +160,8 @@ static bool prepare(struct client *c, struct request *request, const struct cmd 
     request->debugs = is_named(cmd, "script|debug") && view->nargv > 2 &&
                       !slice_eq_nocase(view->argv[2], SLICE("no"));
     request->streams = is_streaming(cmd);
+    request->call.endless = replication_begins(cmd);
+    request->blocks = request->blocks || request->call.endless;
     request->holds = request->streams || request->executes;
     request->everywhere = is_named(cmd, "sunsubscribe") && view->argc == 1;
     return dispatch_collect_keys(request, cmd, view);
@@ -225,7 +228,8 @@ static bool get_ready(struct client *c, const struct cmd *cmd, enum cmd_class cl
                       enum dispatch *result)
 {
     *result = DISPATCH_STALL;
-    if (c->pending > 0 && !c->expects_multi && (is_streaming(cmd) || is_wait(cmd))) {
+    if (c->pending > 0 && !c->expects_multi &&
+        (is_streaming(cmd) || is_wait(cmd) || replication_begins(cmd))) {
         return false;
     }
     if (is_shard_elsewhere(c, cmd) && !pinned_reach(c, c->place.node)) {
@@ -547,6 +551,9 @@ enum dispatch session_request(struct client *c, const struct cmd *cmd, enum cmd_
         return dispatch_forward(c, cmd, CMD_NONE, view, owner); /* an error, or nothing to do */
     }
     c->multi_refused = false;
+    if (!c->expects_multi && replication_answers(c, cmd, view)) {
+        return DISPATCH_DONE;
+    }
     if (!get_ready(c, cmd, class, &result)) {
         return result;
     }

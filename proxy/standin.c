@@ -19,6 +19,7 @@
 #include "login.h"
 #include "pinned.h"
 #include "profile.h"
+#include "replication.h"
 #include "stream.h"
 #include "../resp/elements.h"
 #include "../resp/write.h"
@@ -109,9 +110,6 @@ enum standin standin_for(const struct client *c, const struct cmd *cmd, enum cmd
                          const struct request_view *view)
 {
     enum standin kind = STANDIN_NONE;
-    if (class == CMD_REFUSED) {
-        return STANDIN_REFUSED;
-    }
     if (class == CMD_LOCAL) {
         kind = for_local(c, cmd, view);
     } else if (stream_is_subscription(cmd)) {
@@ -119,6 +117,8 @@ enum standin standin_for(const struct client *c, const struct cmd *cmd, enum cmd
         kind = fits ? STANDIN_FOLLOWS : STANDIN_REFUSED;
     } else if (strcmp(cmd->name, "monitor") == 0) {
         kind = STANDIN_FOLLOWS;
+    } else if (replication_is_silent(cmd, view)) {
+        kind = STANDIN_REFUSED; /* EXEC would have an element less than it says */
     } else if (c->multi_streams && !c->resp3 && strcmp(cmd->name, "publish") == 0) {
         kind = STANDIN_REFUSED; /* RESP2 does not tell a message from an element */
     }

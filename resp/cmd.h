@@ -20,7 +20,6 @@ enum cmd_class {
     CMD_FLUSH,   /* changes everything: L1 is emptied before the reply leaves (class F) */
     CMD_LOCAL,   /* answered here (class X, emulated) */
     CMD_PINNED,  /* needs a connection of its own; cmd.effect says what it does to keys */
-    CMD_REFUSED, /* never forwarded: SYNC, PSYNC, REPLCONF */
 };
 
 /* Which local command a CMD_LOCAL row is; proxy/local.c has one function for each. INFO is relayed

@@ -77,7 +77,20 @@ enum conn_status conn_submit(struct conn *conn, struct call *call, struct slice 
     }
     conn->tail = call;
     conn->pending++;
+    if (unlikely(call->endless) && conn->state == CONN_UP) {
+        bug_on(conn->pending > 1);
+        framer_expect_endless(conn->framer);
+    }
     return CONN_OK;
+}
+
+bool conn_send(struct conn *conn, struct slice bytes)
+{
+    if (conn->state != CONN_UP || !queue_bytes(conn, bytes, NULL)) {
+        return false;
+    }
+    conn->queued += bytes.n;
+    return true;
 }
 
 void conn_stand_in(struct conn *conn, struct call *(*stand_in)(struct call *call, void *ctx),
@@ -157,7 +170,8 @@ int64_t conn_overdue(const struct conn *conn, int64_t now)
 static bool is_cut_off(struct conn *conn, int64_t now)
 {
     int64_t here = later(conn->last_alive, conn->quiet_since);
-    if (!framer_is_inside(conn->framer) || node_last_heard(conn->options.node) <= here) {
+    if (!framer_is_inside(conn->framer) || (conn->head != NULL && conn->head->endless) ||
+        node_last_heard(conn->options.node) <= here) {
         conn->passed_over = 0;
         return false;
     }

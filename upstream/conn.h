@@ -60,6 +60,9 @@ struct call_ops {
 struct call {
     const struct call_ops *ops;
     uint32_t replies; /* still owed; counted down by the connection */
+    bool
+        endless; /* what answers it, unless that is an error, never ends and is no RESP: all of it comes in
+                       * pieces, none of them the last. Only with nothing unanswered before it. */
     struct call *next;
     uint64_t end_offset; /* private: output position behind its last byte */
 };
@@ -124,6 +127,9 @@ enum conn_status { CONN_OK, CONN_DOWN, CONN_NO_MEMORY };
  * ones are referenced instead. Sent by the next conn_flush. */
 MUST_CHECK enum conn_status conn_submit(struct conn *conn, struct call *call, struct slice bytes,
                                         struct blob *blob);
+
+/* Queues bytes that nothing answers, behind a call that is `endless`. False: not up, or memory is out. */
+MUST_CHECK bool conn_send(struct conn *conn, struct slice bytes);
 
 /* The piece belongs to the call at the head of the queue. For the owner's `stray` and `push`, with
  * pieces those have seen. Without such a call the link is given up. */

@@ -450,6 +450,9 @@ static void come_up(struct conn *conn)
     conn->up_since = now;
     conn->quiet_since = now;
     conn_set_state(conn, CONN_UP);
+    if (conn->head != NULL && conn->head->endless) {
+        framer_expect_endless(conn->framer);
+    }
     node_answered(conn->options.node, now);
     conn->was_refused = false;
     if (conn->down_logged || (conn->error[0] == '\0' && !conn->options.quiet)) {

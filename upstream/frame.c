@@ -510,6 +510,24 @@ void framer_reset(struct framer *f)
     f->state = FRAME_START;
 }
 
+static const char *step_endless(struct framer *f, const char *p, const char *end)
+{
+    struct reply_piece piece = {
+        .bytes = {p, (size_t)(end - p)},
+        .first = f->state == FRAME_AWAITED,
+        .size = -1,
+    };
+    if (piece.first && *p == '-') {
+        f->state = FRAME_START;
+        return start_reply(f, p, end);
+    }
+    f->type = piece.first ? *p : f->type;
+    f->state = FRAME_ENDLESS;
+    piece.type = f->type;
+    f->piece(f->ctx, &piece);
+    return end;
+}
+
 static const char *step(struct framer *f, const char *p, const char *end)
 {
     switch (f->state) {
@@ -523,6 +541,9 @@ static const char *step(struct framer *f, const char *p, const char *end)
         return step_bulk(f, p, end);
     case FRAME_NESTED:
         return relay_step(f, p, end);
+    case FRAME_AWAITED:
+    case FRAME_ENDLESS:
+        return step_endless(f, p, end);
     case FRAME_FAILED:
         break;
     }
@@ -553,6 +574,12 @@ bool framer_feed(struct framer *f, struct slice bytes, const bool *stop)
         }
     }
     return f->state != FRAME_FAILED;
+}
+
+void framer_expect_endless(struct framer *f)
+{
+    bug_on(f->state != FRAME_START);
+    f->state = FRAME_AWAITED;
 }
 
 const char *framer_error(const struct framer *f)

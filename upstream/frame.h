@@ -80,6 +80,9 @@ void framer_reset(struct framer *f);
  * `*stop` (may be NULL), when it becomes true during a callback, ends the feeding early and returns
  * true (the owner gave the connection up; the framer wants a reset). */
 MUST_CHECK bool framer_feed(struct framer *f, struct slice bytes, const bool *stop);
+/* Between two replies: the next one, unless it is an error, has no end, whatever it looks like, until the reset. Its
+ * pieces have the type of the first byte, and no size. */
+void framer_expect_endless(struct framer *f);
 /* "" while nothing failed. Lives until the reset. */
 const char *framer_error(const struct framer *f);
 

@@ -20,6 +20,7 @@ struct relay;
  *      │  ▲ its LF             a status or an error that is long, also when it is not split
  *      │  └────────────── FRAME_LONG ◄──────────────── FRAME_LINE, FRAME_START
  *      │
+ *      ├─ framer_expect_endless ─► FRAME_AWAITED ── any byte but '-' ──► FRAME_ENDLESS
  *      └─ * % ~ > | ─► FRAME_NESTED ── root complete ──► FRAME_START      any ── nonsense ──► FAILED
  */
 enum frame_state {
@@ -28,6 +29,8 @@ enum frame_state {
     FRAME_LONG,
     FRAME_BULK,
     FRAME_NESTED,
+    FRAME_AWAITED,
+    FRAME_ENDLESS,
     FRAME_FAILED,
 };
 

@@ -228,7 +228,7 @@ ELSEWHERE = {
     "host:": "generator.py: as POST",
 }
 EXCLUDED = {
-    "sync": "makes the connection a replica's; Nearside refuses it (docs/compatibility.md)",
+    "sync": "makes the connection a replica's: tests/integration/test_replication.c",
     "psync": "as SYNC",
     "replconf": "as SYNC",
 }

@@ -357,7 +357,7 @@ static void mixed(int i, FILE *out, const char **want)
         *want = cleanup_printf("[$fire $value%d nil]", i - 7);
         break;
     default:
-        snprintf(line, sizeof(line), "REPLCONF ACK 0");
+        snprintf(line, sizeof(line), "CLIENT TRACKING ON");
         *want = "-ERR ...";
         break;
     }

@@ -226,7 +226,7 @@ SCENARIO(session, a_session_that_was_not_ended_is_nobody_elses)
     expect(b, "[+OK]", "EXEC");
     expect(a, "+OK", "MULTI");
     expect(a, "nil array", "EXEC");
-    expect(a, "-ERR ...", "REPLCONF ACK 0");
+    expect(a, "-ERR CLIENT TRACKING ...", "CLIENT TRACKING ON");
     expect(a, "+PONG", "PING");
 }
 

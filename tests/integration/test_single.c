@@ -263,8 +263,7 @@ SCENARIO(single, replies_equal_those_of_redis_byte_for_byte)
 
 SCENARIO(single, what_is_not_supported_gets_one_clear_error)
 {
-    static const char *const lines[] = {"SYNC", "PSYNC ? -1", "REPLCONF ACK 0",
-                                        "CLIENT TRACKING ON"};
+    static const char *const lines[] = {"CLIENT TRACKING ON", "CLIENT TRACKING ON BCAST"};
     struct redis *r = redis_start(NULL);
     struct nearside *n = nearside_start(r->port, NULL);
     struct client *c = nearside_connect(n);

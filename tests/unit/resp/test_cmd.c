@@ -348,8 +348,8 @@ static const struct {
     {CMD_PINNED, "multi exec discard watch unwatch blpop brpop blmove brpoplpush bzpopmin bzpopmax "
                  "blmpop bzmpop xread xreadgroup subscribe psubscribe ssubscribe unsubscribe "
                  "punsubscribe sunsubscribe monitor wait waitaof debug shutdown failover "
-                 "script|kill script|debug function|kill client|pause client|unpause"},
-    {CMD_REFUSED, "sync psync replconf"},
+                 "script|kill script|debug function|kill client|pause client|unpause "
+                 "sync psync replconf"},
 };
 
 static enum cmd_class expected_class(const struct fact *f)

@@ -31,6 +31,40 @@ Test(frame, scalars_pass_byte_for_byte_however_they_are_cut)
     check_rows(rows, ARRAY_LEN(rows));
 }
 
+/* SYNC: what comes is no RESP. */
+Test(frame, an_endless_reply_ends_with_the_connection)
+{
+    static const char in[] = "\n\n$EOF:0123\r\n*1\r\n+x\r\n-ERR\r\n$99\r\n";
+    for (size_t cut = 1; cut < sizeof(in); cut++) {
+        struct sink *s = sink_open();
+        cr_assert(feed_text(s, "+OK\r\n"));
+        framer_expect_endless(s->framer);
+        for (size_t at = 0; at < sizeof(in); at += cut) {
+            cr_assert(feed(s, in + at, cut < sizeof(in) - at ? cut : sizeof(in) - at));
+        }
+        cr_assert_eq(s->nreplies, 2);
+        cr_assert_eq(s->replies[1].type, '\n');
+        cr_assert_eq(s->replies[1].bytes, sizeof(in));
+        cr_assert(!s->replies[1].whole && framer_is_inside(s->framer));
+        framer_reset(s->framer);
+        s->replies[1].whole = true;
+        cr_assert(feed_text(s, "+OK\r\n"));
+        cr_assert(s->replies[2].whole);
+        sink_close(s);
+    }
+}
+
+Test(frame, an_error_instead_of_an_endless_reply_is_an_error)
+{
+    struct sink *s = sink_open();
+    framer_expect_endless(s->framer);
+    cr_assert(feed_text(s, "-NO"));
+    cr_assert(feed_text(s, "PERM x\r\n:1\r\n"));
+    cr_assert_eq(s->nreplies, 2);
+    cr_assert(s->replies[0].whole && s->replies[0].type == '-' && s->replies[1].whole);
+    sink_close(s);
+}
+
 Test(frame, every_single_cut_of_a_mixed_stream_gives_the_same_replies)
 {
     struct slice in =
