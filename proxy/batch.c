@@ -13,6 +13,7 @@
 
 #include "echo.h"
 #include "forward.h"
+#include "pause.h"
 #include "redirect.h"
 #include "roads.h"
 
@@ -120,7 +121,8 @@ static bool may_batch(const struct client *c)
     const struct server *server = c->worker->server;
     return !server->is_cluster && !server->announces && c->authenticated && c->pinned == NULL &&
            !c->switching && !c->expects_multi && !c->multi_refused && !client_is_silent(c) &&
-           !c->skips_next && is_only_road(c, ROAD_LANE) && !MUTANT(R6) && !MUTANT(R6s);
+           !c->skips_next && is_only_road(c, ROAD_LANE) && !pause_is_on(server, c->worker->now) &&
+           !MUTANT(R6) && !MUTANT(R6s);
 }
 
 /* Takes commands from the input as long as they are alike; returns their bytes. */

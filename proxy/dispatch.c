@@ -23,6 +23,7 @@
 #include "forward.h"
 #include "local.h"
 #include "login.h"
+#include "pause.h"
 #include "pinned.h"
 #include "redirect.h"
 #include "replication.h"
@@ -647,7 +648,7 @@ enum dispatch dispatch_request(struct client *c, const struct request_view *view
     c->skips_this = skips;
     c->skips_next = false;
     bool session = class == CMD_PINNED || c->pinned != NULL || c->expects_multi ||
-                   c->multi_refused || login_is_own(c);
+                   c->multi_refused || login_is_own(c) || pause_holds(c, cmd, class);
     if (unlikely(!c->authenticated)) {
         result = before_login(c, cmd, view, owner);
     } else if (c->worker->server->is_cluster && is_outside_session(c, session, class) &&

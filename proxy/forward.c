@@ -349,6 +349,17 @@ static bool greeted(const struct request *request, const struct reply_piece *pie
     return request->reselects ? request->logs_in : piece->type != '-';
 }
 
+static void begin_reply(struct request *request, const struct reply_piece *piece)
+{
+    take_effect(request, piece);
+    if (request->streams && (piece->type == '*' || piece->type == '>')) {
+        request->silent = false; /* confirmations always show */
+    }
+    if (request->road == ROAD_PINNED && request->client != NULL) {
+        pinned_follow(request->client, request, piece);
+    }
+}
+
 static __attribute__((noinline)) void on_other_reply(struct request *request,
                                                      const struct reply_piece *piece)
 {
@@ -369,15 +380,8 @@ static __attribute__((noinline)) void on_other_reply(struct request *request,
     }
     bool reselected = request->reselects && login_reselected(request, piece);
     if (piece->first && !reselected) {
-        take_effect(request, piece);
-        c = request->client;
-        if (request->streams && (piece->type == '*' || piece->type == '>')) {
-            request->silent = false; /* confirmations always show */
-        }
-        if (request->road == ROAD_PINNED && c != NULL) {
-            pinned_follow(c, request, piece);
-            c = request->client; /* it may have been closed */
-        }
+        begin_reply(request, piece);
+        c = request->client; /* it may have been closed */
     }
     if (unlikely(request->call.endless) && replication_takes(request, piece)) {
         return;

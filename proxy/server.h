@@ -67,10 +67,12 @@ struct server {
     struct worker **workers;
     int64_t started_ms;
     struct large_keys large;
-    uint32_t max_clients;             /* as the limit on descriptors allows */
-    _Atomic uint64_t next_client_id;  /* relaxed: unique ids are all that is asked */
-    _Atomic uint32_t clients;         /* connected now; relaxed */
-    _Atomic uint32_t pinned;          /* connections of one client alone; relaxed */
+    uint32_t max_clients;            /* as the limit on descriptors allows */
+    _Atomic uint64_t next_client_id; /* relaxed: unique ids are all that is asked */
+    _Atomic uint32_t clients;        /* connected now; relaxed */
+    _Atomic uint32_t pinned;         /* connections of one client alone; relaxed */
+    _Atomic int64_t paused_until,
+        reads_paused_until;           /* ms of the workers' clocks (pause.h); relaxed */
     _Atomic uint64_t clients_refused; /* over max_clients, or protected mode; relaxed */
     pthread_mutex_t feeds_lock;       /* held to create one */
     struct feeds *_Atomic feeds[TOPOLOGY_NODES_MAX]; /* by node (nodes.h); NULL: it has none */

@@ -20,6 +20,7 @@
 
 #include "forward.h"
 #include "login.h"
+#include "pause.h"
 #include "pinned.h"
 #include "redirect.h"
 #include "replication.h"
@@ -84,7 +85,8 @@ bool session_takes(const struct client *c, const struct cmd *cmd, enum cmd_class
     if (MUTANT(R8) && class == CMD_GET) {
         return false;
     }
-    return (c->pinned != NULL || login_is_own(c)) && class != CMD_LOCAL;
+    return (c->pinned != NULL || login_is_own(c) || pause_holds(c, cmd, class)) &&
+           class != CMD_LOCAL;
 }
 
 /* Is somebody else logged in behind it? */
@@ -143,7 +145,8 @@ static bool prepare(struct client *c, struct request *request, const struct cmd 
     request->road = ROAD_PINNED;
     request->cmd = cmd;
     request->unbegun = class == CMD_PINNED;
-    request->blocks = class == CMD_PINNED && cmd->blocking && !c->expects_multi;
+    request->blocks =
+        !c->expects_multi && ((class == CMD_PINNED && cmd->blocking) || pause_holds(c, cmd, class));
     if (c->expects_multi && !ends_multi(cmd, view)) {
         request->class = CMD_NONE;
         request->queued = true;
@@ -557,6 +560,7 @@ enum dispatch session_request(struct client *c, const struct cmd *cmd, enum cmd_
     if (!get_ready(c, cmd, class, &result)) {
         return result;
     }
+    pause_note(c->worker->server, cmd, view, c->worker->now);
     if (is_named(cmd, "monitor") && is_ignored_monitor(c, view)) {
         return DISPATCH_DONE;
     }

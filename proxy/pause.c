@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * pause.c: see pause.h.
+ */
+#include "pause.h"
+
+/* Nobody pauses for longer: and the sum of this and the clock is a number. */
+#define PAUSE_MAX_MS INT64_C(1000000000)
+
+static void extend(_Atomic int64_t *until, int64_t to)
+{
+    if (atomic_load_explicit(until, memory_order_relaxed) < to) {
+        atomic_store_explicit(until, to, memory_order_relaxed);
+    }
+}
+
+void pause_note(struct server *server, const struct cmd *cmd, const struct request_view *view,
+                int64_t now)
+{
+    int64_t ms;
+    if (strcmp(cmd->name, "client|unpause") == 0) {
+        atomic_store_explicit(&server->paused_until, 0, memory_order_relaxed);
+        atomic_store_explicit(&server->reads_paused_until, 0, memory_order_relaxed);
+    } else if (strcmp(cmd->name, "client|pause") == 0 && view->nargv > 2 &&
+               slice_to_int64(view->argv[2], &ms) && ms > 0) {
+        int64_t until = now + (ms < PAUSE_MAX_MS ? ms : PAUSE_MAX_MS);
+        extend(&server->paused_until, until);
+        if (view->argc == 3 || slice_eq_nocase(view->argv[3], SLICE("ALL"))) {
+            extend(&server->reads_paused_until, until);
+        }
+    }
+}
+
+/* Reads that are replicated, sometimes or always. */
+static bool may_be_replicated(const struct cmd *cmd)
+{
+    return strcmp(cmd->name, "pfcount") == 0 || strcmp(cmd->name, "publish") == 0 ||
+           strcmp(cmd->name, "spublish") == 0;
+}
+
+bool pause_concerns(const struct client *c, const struct cmd *cmd, enum cmd_class class)
+{
+    const struct server *server = c->worker->server;
+    bool all =
+        c->worker->now < atomic_load_explicit(&server->reads_paused_until, memory_order_relaxed);
+    bool held = class == CMD_WRITE || class == CMD_UNKNOWN || class == CMD_FLUSH ||
+                may_be_replicated(cmd) || (all && class != CMD_LOCAL);
+    return held && !server->is_cluster && c->part_of == NULL &&
+           (c->pinned != NULL || atomic_load_explicit(&server->pinned, memory_order_relaxed) <
+                                     server->conf->upstream_max_pinned);
+}
