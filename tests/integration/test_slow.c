@@ -103,6 +103,7 @@ SCENARIO(slow, a_read_that_takes_long_gets_its_own_answer_and_is_not_asked_again
     cr_assert(client_command(busy, "EVAL_RO 'for i = 1, 400000000 do end return 1' 0"));
     await_reply(r->direct, "-BUSY ...", 10000, "GET k");
     expect(other, "-BUSY ...", "LLEN list"); /* stood behind it, and was moved */
+    cr_assert(client_readable(busy, 60000)); /* two seconds of a processor that is free */
     expect_next(busy, ":1");
     cr_assert_eq(redis_calls(r, "eval_ro"), 1);
     expect(other, ":0", "LLEN list");
