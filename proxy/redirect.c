@@ -20,7 +20,7 @@
 #include "forward.h"
 #include "session.h"
 
-#define REDIRECTS_MAX 5
+#define REDIRECTS_MAX 7
 #define RETRY_MS      50   /* between two attempts */
 #define TRYAGAIN_MS   1000 /* all of them */
 
@@ -188,10 +188,11 @@ static bool try_later(struct request *request)
     return true;
 }
 
-/* While a slot changes hands its old and its new owner may both name the other one for a moment. */
+/* While a slot changes hands its old and its new owner may both name the other one for a moment, and for longer
+ * where they are busy. */
 static int64_t pause_before(const struct request *request)
 {
-    static const int64_t pauses[REDIRECTS_MAX + 1] = {0, 0, 0, 50, 150, 500};
+    static const int64_t pauses[REDIRECTS_MAX + 1] = {0, 0, 0, 50, 150, 500, 1000, 2000};
     return pauses[request->redirects];
 }
 

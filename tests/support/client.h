@@ -21,7 +21,7 @@
 #define FORMAT(fmt, args) __attribute__((format(printf, fmt, args)))
 
 /* How long a reply may take unless a client says otherwise. */
-#define CLIENT_TIMEOUT_MS 15000
+#define CLIENT_TIMEOUT_MS 30000
 
 struct client;
 
