@@ -488,6 +488,9 @@ static enum dispatch local(struct client *c, const struct cmd *cmd, const struct
     if (login_takes(c, cmd, view, owner, &result)) {
         return result;
     }
+    if (unlikely(c->pinned != NULL) && c->pending > 0) {
+        return DISPATCH_STALL; /* right behind a reply a message may come, which is before this */
+    }
     if (cmd->local == LOCAL_CLIENT) {
         return local_client(c, cmd, view);
     }

@@ -25,6 +25,7 @@
 struct pinned {
     struct worker *worker;
     struct client *client; /* NULL: idle or retired */
+    struct client *left;   /* of a retired one: whose it was until this turn, or NULL */
     struct conn *conn;
     uint16_t node;
     uint32_t db;
@@ -117,7 +118,8 @@ static void on_push(struct conn *conn, const struct push *push, void *ctx)
 {
     struct pinned *p = ctx;
     count_others(p);
-    stream_push(&p->stream, conn, p->client, push);
+    /* what comes right behind the last reply is still said to who asked (DEBUG PROTOCOL push) */
+    stream_push(&p->stream, conn, p->client != NULL ? p->client : p->left, push);
 }
 
 static const struct conn_events pinned_events = {
@@ -566,6 +568,7 @@ void pinned_settle(struct client *c)
         push(&worker->pinned_idle, p);
         worker->npinned_idle++;
     } else {
+        p->left = c;
         push(&worker->pinned_retired, p);
     }
 }

@@ -85,6 +85,9 @@ bool session_takes(const struct client *c, const struct cmd *cmd, enum cmd_class
     if (MUTANT(R8) && class == CMD_GET) {
         return false;
     }
+    if (c->pinned != NULL && (cmd->local == LOCAL_PING || cmd->local == LOCAL_ECHO)) {
+        return true; /* what the server says of its own comes before it or behind it */
+    }
     return (c->pinned != NULL || login_is_own(c) || pause_holds(c, cmd, class)) &&
            class != CMD_LOCAL;
 }

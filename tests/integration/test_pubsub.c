@@ -200,24 +200,33 @@ SCENARIO(pubsub, messages_of_any_size_and_content_arrive_in_order)
     }
 }
 
+/* Redis 7.0 says the message before the count, newer servers behind it. */
 SCENARIO(pubsub, who_publishes_to_itself_gets_message_and_count_in_the_order_of_redis)
 {
+    enum { TIMES = 50 };
     struct redis *r = redis_start(NULL);
     struct nearside *n = nearside_start(r->port, NULL);
-    struct client *c = connect_as(n->port, 3);
+    const int ports[] = {r->port, n->port};
+    const char *got[2];
 
-    expect(c, ">[$subscribe $ch :1]", "SUBSCRIBE ch");
-    for (int i = 0; i < 50; i++) {
-        cr_assert(client_command(c, "SET k %d", i));
-        cr_assert(client_command(c, "PUBLISH ch %d", i));
-        cr_assert(client_command(c, "GET k"));
+    for (int k = 0; k < 2; k++) {
+        struct client *c = connect_as(ports[k], 3);
+        const char *all = "";
+        expect(c, ">[$subscribe $ch :1]", "SUBSCRIBE ch");
+        for (int i = 0; i < TIMES; i++) {
+            cr_assert(client_command(c, "SET k %d", i));
+            cr_assert(client_command(c, "PUBLISH ch %d", i));
+            cr_assert(client_command(c, "GET k"));
+        }
+        for (int i = 0; i < 4 * TIMES; i++) {
+            all = cleanup_printf("%s%s\n", all, client_read(c));
+        }
+        got[k] = all;
+        client_close(c);
+        await_reply(r->direct, "[$ch :0]", 5000, "PUBSUB NUMSUB ch");
     }
-    for (int i = 0; i < 50; i++) {
-        expect_next(c, "+OK");
-        expect_next(c, cleanup_printf(">[$message $ch $%d]", i));
-        expect_next(c, ":1");
-        expect_next(c, cleanup_printf("$%d", i));
-    }
+    cr_assert_str_eq(got[1], got[0]);
+    cr_assert_not_null(strstr(got[0], ">[$message $ch $49]\n"));
 }
 
 SCENARIO(pubsub, a_subscriber_of_version_3_goes_on_working_as_before)
