@@ -77,6 +77,24 @@ static bool read_greeting(struct client *c, const struct request_view *view,
     return true;
 }
 
+/* In the server's words, if it has said them to us. */
+static void refuse_stranger(struct client *c)
+{
+    const struct server *server = c->worker->server;
+    char words[ERR_MAX];
+    node_words_to_strangers(topology_node(server->topology, 0), words, sizeof(words));
+    if (words[0] != '\0') {
+        client_reply_error(c, "%s", words);
+        return;
+    }
+    client_reply_error(
+        c,
+        "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO "
+        "%sAUTH <user> <pass> option can be used to authenticate the client and select the RESP "
+        "protocol version at the same time",
+        nodes_are_at_least(server, 7, 2) ? "<proto> " : "");
+}
+
 /* HELLO [protover [AUTH user password] [SETNAME name]] */
 bool local_hello(struct client *c, const struct request_view *view, struct local_greeting *g)
 {
@@ -106,12 +124,7 @@ bool local_hello(struct client *c, const struct request_view *view, struct local
         return false;
     }
     if (login_is_stranger(c)) {
-        client_reply_error(
-            c,
-            "NOAUTH HELLO must be called with the client already authenticated, otherwise the "
-            "HELLO %sAUTH <user> <pass> option can be used to authenticate the client and "
-            "select the RESP protocol version at the same time",
-            nodes_are_at_least(server, 7, 2) ? "<proto> " : "");
+        refuse_stranger(c);
         return false;
     }
     if (g->has_name && !profile_set_name(c, g->name)) {

@@ -318,6 +318,9 @@ static enum handshake_result take_error(struct handshake *h, const struct reply_
     if (piece->first) {
         if (slice_starts(text_of(piece->bytes), SLICE("NOAUTH "))) {
             node_note_login(h->node, true);
+            if (step == STEP_HELLO) {
+                node_note_stranger(h->node, text_of(piece->bytes));
+            }
         }
         h->occupied = is_occupied(h, piece->bytes);
         if (!h->occupied) {

@@ -48,7 +48,7 @@ struct node {
     _Atomic(const char *) name; /* release and acquire */
     _Atomic uint64_t era;       /* stored behind the addresses it stands for; release and acquire */
 
-    pthread_mutex_t lock; /* everything down to version, and options.host and options.port */
+    pthread_mutex_t lock; /* everything down to to_strangers, and options.host and options.port */
     struct address addresses[ADDRESSES_MAX];
     unsigned naddresses;
     bool is_name;   /* to be looked up again */
@@ -58,6 +58,7 @@ struct node {
     char unresolved[UNRESOLVED_MAX]; /* why there is no address, or "" */
     char run_id[RUN_ID_MAX];
     char version[VERSION_MAX];
+    char to_strangers[ERR_MAX];
 
     struct health health;
     struct log_limit state_log[NODE_DOWN + 1]; /* by the state that was entered */
@@ -503,6 +504,21 @@ void node_note_login(struct node *node, bool asked)
 bool node_asks_login(const struct node *node)
 {
     return atomic_load_explicit(&node->asks_login, memory_order_relaxed);
+}
+
+void node_note_stranger(struct node *node, struct slice words)
+{
+    pthread_mutex_lock(&node->lock);
+    keep_text(node->to_strangers, sizeof(node->to_strangers), words);
+    node->to_strangers[strcspn(node->to_strangers, "\r\n")] = '\0';
+    pthread_mutex_unlock(&node->lock);
+}
+
+void node_words_to_strangers(struct node *node, char *out, size_t max)
+{
+    pthread_mutex_lock(&node->lock);
+    keep_text(out, max, slice_str(node->to_strangers));
+    pthread_mutex_unlock(&node->lock);
 }
 
 int64_t node_last_heard(const struct node *node)

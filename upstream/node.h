@@ -113,6 +113,10 @@ bool node_is_occupied(const struct node *node, int64_t now);
 void node_note_login(struct node *node, bool asked);
 /* Does it want to know who is there, and we have nothing to say? Any thread. */
 bool node_asks_login(const struct node *node);
+/* That is how it refuses a HELLO of who has not logged in: versions differ, and which it is it does not say. */
+void node_note_stranger(struct node *node, struct slice words);
+/* Copied to out, cut to fit; "" before that was heard. Any thread. */
+void node_words_to_strangers(struct node *node, char *out, size_t max);
 
 /* A connection to it is being made or is up (1), or is no more (-1). Any thread. */
 void node_count_link(struct node *node, int change);
