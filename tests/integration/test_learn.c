@@ -40,6 +40,23 @@ static struct redis *start_with_module(void)
     return redis_start(loaded);
 }
 
+static bool was_asked(void *ctx)
+{
+    return redis_calls(ctx, "command") > 0;
+}
+
+/* How many commands this server has of its own that are not built in. */
+static long long own_names(void)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, "proxy.workers=1", NULL);
+
+    cr_assert(await(was_asked, r, 10000 * slowdown()));
+    store_value(nearside_connect(n), "large",
+                100 * 1000); /* goes the way COMMAND went, behind it */
+    return nearside_info(n, "commands_learnt");
+}
+
 static void await_learnt(struct nearside *n, long long names)
 {
     nearside_await_info(n, "commands_learnt", names, names, 10000 * slowdown());
@@ -67,7 +84,7 @@ SCENARIO(learn, a_learnt_write_is_seen_by_all_without_a_fence)
         c[i] = nearside_connect(n);
     }
     nearside_await_fills(n);
-    await_learnt(n, NAMES);
+    await_learnt(n, own_names() + NAMES);
     expect(c[0], "+OK", "MSET k old l old m old n old");
     for (int i = 0; i < 4; i++) {
         expect(c[i], "[$old $old $old $old]", "MGET k l m n");
@@ -98,7 +115,7 @@ SCENARIO(learn, what_the_server_does_not_explain_is_fenced)
     struct client *other = nearside_connect(n);
 
     nearside_await_fills(n);
-    await_learnt(n, NAMES);
+    await_learnt(n, own_names() + NAMES);
     for (int round = 0; round < 20; round++) {
         const char *value = cleanup_printf("%d", round);
         const char *want = cleanup_printf("$%d", round);
@@ -121,7 +138,7 @@ SCENARIO(learn, learnt_reads_are_reads)
     struct client *c = nearside_connect(n);
 
     nearside_await_fills(n);
-    await_learnt(n, NAMES);
+    await_learnt(n, own_names() + NAMES);
     expect(c, "+OK", "SET k v");
     cr_assert_eq(growth(n, "forwarded_reads", c, "$v", "near.get k"), 1);
     cr_assert_eq(growth(n, "forwarded_other", c, ":1", "near.count"), 1);
@@ -140,14 +157,17 @@ SCENARIO(learn, a_module_that_is_loaded_or_unloaded_through_the_proxy_is_learnt_
     struct redis *r = redis_start(allowed);
     struct nearside *n = nearside_start(r->port, NULL);
     struct client *c = nearside_connect(n);
+    long long own = own_names();
 
     nearside_await_fills(n);
-    await_learnt(n, 0);
+    await_learnt(n, own);
     cr_assert_eq(growth(n, "fences", c, "-ERR unknown command...", "near.set k v"), 1);
     for (int round = 0; round < 3; round++) {
         expect(c, "+OK", "MODULE LOAD %s", module_path());
-        await_learnt(n, NAMES);
+        await_learnt(n, own + NAMES);
         cr_assert_eq(growth(n, "fences", c, "+OK", "near.set k v"), 0);
+        /* Redis 8.0 crashes when a connection's last command has been unloaded and it says another */
+        expect(c, ":1", "EXISTS k");
         if (round == 1) { /* the same inside a transaction */
             expect(c, "+OK", "MULTI");
             expect(c, "+QUEUED", "MODULE UNLOAD near");
@@ -156,13 +176,8 @@ SCENARIO(learn, a_module_that_is_loaded_or_unloaded_through_the_proxy_is_learnt_
             expect(c, "+OK", "MODULE UNLOAD near");
         }
         cr_assert_eq(growth(n, "fences", c, "-ERR unknown command...", "near.set k v"), 1);
-        await_learnt(n, 0);
+        await_learnt(n, own);
     }
-}
-
-static bool was_asked(void *ctx)
-{
-    return redis_calls(ctx, "command") > 0;
 }
 
 /* Nothing tells the proxy of a module that is loaded elsewhere, until it connects again. */
@@ -171,14 +186,16 @@ SCENARIO(learn, a_module_that_was_loaded_elsewhere_is_learnt_at_a_reconnect)
     struct redis *r = redis_start(allowed);
     struct nearside *n = nearside_start(r->port, NULL);
     struct client *c = nearside_connect(n);
+    long long own = own_names();
 
     nearside_await_fills(n);
     cr_assert(await(was_asked, r, 10000 * slowdown()));
+    await_learnt(n, own);
     expect(r->direct, "+OK", "MODULE LOAD %s", module_path());
     cr_assert_eq(growth(n, "fences", c, "+OK", "near.set k v"), 1);
-    cr_assert_eq(nearside_info(n, "commands_learnt"), 0);
+    cr_assert_eq(nearside_info(n, "commands_learnt"), own);
     (void)ask(r->direct, "CLIENT KILL TYPE normal");
-    await_learnt(n, NAMES);
+    await_learnt(n, own + NAMES);
     nearside_await_fills(n);
     cr_assert_eq(growth(n, "fences", c, "+OK", "near.set k w"), 0);
     expect(c, "$w", "GET k");
@@ -193,7 +210,7 @@ SCENARIO(learn, another_server_without_the_module_is_not_taken_for_the_first)
     struct client *c = nearside_connect(n);
 
     nearside_await_fills(n);
-    await_learnt(n, NAMES);
+    await_learnt(n, own_names() + NAMES);
     relay_hold(link, RELAY_DOWN, true); /* what it tells is on its way */
     r->extra = NULL;
     redis_restart(r);
