@@ -206,6 +206,13 @@ static bool answer_info(struct client *c, struct chain *out)
     return ok;
 }
 
+/* Valkey 8 takes READONLY and READWRITE outside of a cluster too, for CLIENT CAPA redirect; but not ASKING. */
+static bool takes_readonly(const struct server *server, const struct cmd *cmd)
+{
+    return !server->is_cluster && nodes_are_valkey(server, 8, 0) &&
+           strcmp(cmd->name, "asking") != 0;
+}
+
 void local_answer(struct client *c, const struct cmd *cmd, const struct request_view *view)
 {
     struct chain *out = client_reply_begin(c);
@@ -231,8 +238,9 @@ void local_answer(struct client *c, const struct cmd *cmd, const struct request_
         break;
     case LOCAL_READONLY:
     case LOCAL_READWRITE:
-        ok = facade_is_on(c) ? resp_status(out, "OK")
-                             : resp_error(out, "ERR This instance has cluster support disabled");
+        ok = facade_is_on(c) || takes_readonly(c->worker->server, cmd)
+                 ? resp_status(out, "OK")
+                 : resp_error(out, "ERR This instance has cluster support disabled");
         break;
     case LOCAL_HTTP:
         /* a browser was made to send this: closed without a word, even about what came before it, as

@@ -209,6 +209,15 @@ bool nodes_are_at_least(const struct server *server, unsigned major, unsigned mi
     return any;
 }
 
+bool nodes_are_valkey(const struct server *server, unsigned major, unsigned minor)
+{
+    bool any = false;
+    for (uint16_t i = 0; !any && i < topology_count(server->topology); i++) {
+        any = node_is_valkey(topology_node(server->topology, i), major, minor);
+    }
+    return any;
+}
+
 /* ---- What a worker has ---------------------------------------------------------------------- */
 
 static void start_feed(struct worker *worker, uint16_t index)

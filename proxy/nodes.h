@@ -32,5 +32,7 @@ void nodes_tick(struct worker *worker);
  * the same for nodes without a feed, if there is a lane. */
 void nodes_beat(struct worker *worker, uint16_t index);
 
-/* Is a node known to be of that version or newer? Any thread. */
+/* Is a node known to be of that version (of Redis) or newer? Any thread. */
 bool nodes_are_at_least(const struct server *server, unsigned major, unsigned minor);
+/* Or to be Valkey, of its own version? That is at least Redis 7.2. */
+bool nodes_are_valkey(const struct server *server, unsigned major, unsigned minor);

@@ -264,8 +264,11 @@ static struct slice info_field(const struct handshake *h, struct slice label)
 /* INFO was answered: tells the node who that is. */
 static void identify(struct handshake *h)
 {
-    h->generation = node_identify(h->node, info_field(h, SLICE("\nrun_id:")),
-                                  info_field(h, SLICE("\nredis_version:")));
+    struct slice version = info_field(h, SLICE("\nredis_version:"));
+    if (version.n > 0) { /* it may not say anything */
+        node_note_valkey(h->node, info_field(h, SLICE("\nvalkey_version:")));
+    }
+    h->generation = node_identify(h->node, info_field(h, SLICE("\nrun_id:")), version);
 }
 
 static struct slice text_of(struct slice error)

@@ -58,6 +58,7 @@ struct node {
     char unresolved[UNRESOLVED_MAX]; /* why there is no address, or "" */
     char run_id[RUN_ID_MAX];
     char version[VERSION_MAX];
+    char valkey[VERSION_MAX]; /* "": it is none */
     char to_strangers[ERR_MAX];
 
     struct health health;
@@ -458,14 +459,35 @@ void node_version(struct node *node, char *out, size_t max)
     pthread_mutex_unlock(&node->lock);
 }
 
-bool node_is_at_least(struct node *node, unsigned major, unsigned minor)
+static bool is_at_least(const char *text, unsigned major, unsigned minor)
 {
-    char text[VERSION_MAX];
     char *end;
-    node_version(node, text, sizeof(text));
     unsigned long have = strtoul(text, &end, 10);
     unsigned long then = *end == '.' ? strtoul(end + 1, NULL, 10) : 0;
     return have > major || (have == major && then >= minor);
+}
+
+bool node_is_at_least(struct node *node, unsigned major, unsigned minor)
+{
+    char text[VERSION_MAX];
+    node_version(node, text, sizeof(text));
+    return is_at_least(text, major, minor);
+}
+
+void node_note_valkey(struct node *node, struct slice version)
+{
+    pthread_mutex_lock(&node->lock);
+    keep_text(node->valkey, sizeof(node->valkey), version);
+    pthread_mutex_unlock(&node->lock);
+}
+
+bool node_is_valkey(struct node *node, unsigned major, unsigned minor)
+{
+    char text[VERSION_MAX];
+    pthread_mutex_lock(&node->lock);
+    keep_text(text, sizeof(text), slice_str(node->valkey));
+    pthread_mutex_unlock(&node->lock);
+    return is_at_least(text, major, minor);
 }
 
 void node_heard(struct node *node, int64_t now)

@@ -529,6 +529,20 @@ Test(node, is_at_least_compares_the_known_version)
     }
 }
 
+Test(node, valkey_has_a_version_of_its_own)
+{
+    struct node *node = make((struct node_options){0});
+    (void)node_identify(node, SLICE("a"), SLICE("7.2.4"));
+    cr_assert(!node_is_valkey(node, 7, 0));
+    node_note_valkey(node, SLICE("8.1.1"));
+    cr_assert(node_is_valkey(node, 8, 1));
+    cr_assert(!node_is_valkey(node, 8, 2));
+    cr_assert(!node_is_at_least(node, 8, 0), "it is not Redis 8");
+    node_note_valkey(node, SLICE(""));
+    cr_assert(!node_is_valkey(node, 7, 0), "there is another server now");
+    node_destroy(node);
+}
+
 Test(node, overlong_texts_of_the_server_are_cut)
 {
     char text[1000];
