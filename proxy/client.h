@@ -78,7 +78,8 @@ struct client {
     /* the session as the requests so far will leave it (session.c) */
     bool expects_multi, expects_watch, multi_flushes;
     bool multi_refused;        /* an error was the answer to MULTI, and EXEC has not come yet */
-    bool multi_held;           /* MULTI was answered here, and is sent when it is known where to */
+    bool multi_held : 1;       /* MULTI was answered here, and is sent when it is known where to */
+    bool had_multi : 1;        /* it has said MULTI or WATCH (CLIENT LIST of Valkey) */
     bool anchored;             /* a key has decided on which node c->pinned is */
     uint8_t nlog;              /* commands in: */
     struct blob *log;          /* what is queued in its MULTI, as long as none of it names a key */

@@ -6,7 +6,7 @@
  *   idle ────► busy (a client) ─────────────► idle
  *                 └── drop (client left, link lost) ──► retired ──► destroyed at the end of the turn
  *
- * `multi` and `watching` follow the replies, not the requests: what counts is what Redis has done. A
+ * `multi` and `watched` follow the replies, not the requests: what counts is what Redis has done. A
  * connection is destroyed outside its own callbacks only, hence the retired list.
  */
 #include "pinned.h"
@@ -30,12 +30,13 @@ struct pinned {
     uint16_t node;
     uint32_t db;
     bool resp3;
-    bool multi, watching;
-    bool any_db;    /* its db is not known: the SELECT it was to begin with was refused */
-    bool debugging; /* SCRIPT DEBUG */
-    bool follows;   /* REPLCONF: the client is, or will be, a replica */
-    bool own;       /* its client is somebody else, */
-    bool entered;   /* who is logged in here (in a cluster), in the protocol it speaks now */
+    bool multi;
+    uint32_t watched; /* keys; one that is watched twice counts twice */
+    bool any_db;      /* its db is not known: the SELECT it was to begin with was refused */
+    bool debugging;   /* SCRIPT DEBUG */
+    bool follows;     /* REPLCONF: the client is, or will be, a replica */
+    bool own;         /* its client is somebody else, */
+    bool entered;     /* who is logged in here (in a cluster), in the protocol it speaks now */
     struct stream stream;
     bool tainted; /* something else was done on it: never anybody else's */
     bool is_dirty;
@@ -199,7 +200,8 @@ static struct pinned *give(struct client *c, uint16_t node, uint32_t db)
         p = create(worker, node, db, c->resp3);
     }
     p->client = c;
-    p->multi = p->watching = p->own = p->entered = false;
+    p->multi = p->own = p->entered = false;
+    p->watched = 0;
     push(&worker->pinned_busy, p);
     return p;
 }
@@ -348,7 +350,7 @@ static void follow_exec(struct client *c, struct pinned *p, const struct request
     if (executed && request->logged_in) {
         pinned_own(c, true);
     }
-    p->watching = p->watching && !p->multi;
+    p->watched = p->multi ? 0 : p->watched;
     p->multi = false;
     if (!request->executes) {
         standin_forget(c);
@@ -394,15 +396,15 @@ void pinned_follow(struct client *c, struct request *request, const struct reply
     } else if (is_named(request, "multi")) {
         p->multi = p->multi || ok;
     } else if (is_named(request, "watch")) {
-        p->watching = p->watching || ok;
+        p->watched += !ok ? 0 : request->nkeys > 0 ? request->nkeys : 1;
     } else if (is_named(request, "exec")) {
         follow_exec(c, p, request, piece);
     } else if (is_named(request, "discard") && ok) {
-        p->watching = p->watching && !p->multi;
+        p->watched = p->multi ? 0 : p->watched;
         p->multi = false;
         standin_forget(c);
     } else if (is_named(request, "unwatch") && ok) {
-        p->watching = p->watching && p->multi; /* inside MULTI it is only queued */
+        p->watched = p->multi ? p->watched : 0; /* inside MULTI it is only queued */
     } else if (is_named(request, "script|debug") && ok && !request->queued) {
         p->debugging = request->debugs;
     } else if (is_named(request, "replconf") && ok && !request->queued) {
@@ -466,7 +468,8 @@ struct pinned_counts pinned_counts(const struct client *c)
         return (struct pinned_counts){0};
     }
     const struct stream *s = &c->pinned->stream;
-    return (struct pinned_counts){s->channels, s->patterns, shards_of(c), s->monitoring};
+    return (struct pinned_counts){s->channels, s->patterns, shards_of(c), s->monitoring,
+                                  c->pinned->watched};
 }
 
 void pinned_hold(struct client *c, bool on)
@@ -552,14 +555,14 @@ void pinned_settle(struct client *c)
     struct pinned *p = c->pinned;
     if (!p->own) {
         drop_siblings(c, false);
-    } else if (!p->multi && !p->watching) {
+    } else if (!p->multi && p->watched == 0) {
         c->anchored = false;
         session_forget_log(c);
     }
-    if (p->multi || p->watching || p->own || p->any_db || p->debugging || p->follows ||
+    if (p->multi || p->watched > 0 || p->own || p->any_db || p->debugging || p->follows ||
         pinned_is_streaming(c)) {
         c->expects_multi = p->multi; /* a MULTI may have been refused */
-        c->expects_watch = p->watching;
+        c->expects_watch = p->watched > 0;
         return;
     }
     struct worker *worker = p->worker;

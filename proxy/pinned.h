@@ -63,10 +63,11 @@ bool pinned_is_inside(const struct client *c);
 void pinned_hold(struct client *c, bool on);
 /* Its client id at the server; 0 if the client has no connection of its own, or it is not up. */
 int64_t pinned_peer_id(const struct client *c);
-/* For CLIENT LIST: channels, patterns and shard channels, as the confirmations say. */
+/* For CLIENT LIST: channels, patterns and shard channels, as the confirmations say; keys in WATCH. */
 struct pinned_counts {
     int64_t channels, patterns, shards;
     bool monitoring;
+    uint32_t watched;
 };
 struct pinned_counts pinned_counts(const struct client *c);
 /* It was to be taken to the client's db; otherwise (`ok` false) nobody knows where it is. */

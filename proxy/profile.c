@@ -223,6 +223,46 @@ static bool add_field(struct chain *out, struct slice label, struct slice word)
     return chain_append(out, label) && chain_append(out, word);
 }
 
+/* What it holds and has said; what of that concerns Redis's connections, and what nobody counts, is 0. */
+static int state_text(const struct client *c, const struct pinned_counts *counts, size_t asking,
+                      const char *cmd, char *text, size_t max)
+{
+    const struct server *server = c->worker->server;
+    size_t buffer = c->in == NULL ? 0 : c->in->n - c->in_at - c->in_n;
+    char watch[32] = "";
+    if (nodes_are_at_least(server, 7, 4) || nodes_are_valkey(server, 8, 0)) {
+        snprintf(watch, sizeof(watch), " watch=%" PRIu32, counts->watched);
+    }
+    /* Valkey begins to count when it first has something to count */
+    int multi = c->expects_multi                                 ? (int)c->nqueued
+                : c->had_multi && nodes_are_valkey(server, 8, 1) ? 0
+                                                                 : -1;
+    return snprintf(
+        text, max,
+        " db=%u sub=%" PRId64 " psub=%" PRId64 " ssub=%" PRId64 " multi=%d%s qbuf=%zu qbuf-free=%zu"
+        " argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=%zu tot-mem=%zu events=%s cmd=%s "
+        "user=",
+        c->db, counts->channels, counts->patterns, counts->shards, multi, watch, c->in_n + asking,
+        buffer, c->out.memory, sizeof(*c) + client_memory(c), c->wants_write ? "rw" : "r", cmd);
+}
+
+/* What versions have added at the end. */
+static bool add_news(const struct client *c, struct chain *out)
+{
+    const struct server *server = c->worker->server;
+    struct client_profile none = {0};
+    const struct client_profile *profile = c->profile == NULL ? &none : c->profile;
+    if (!nodes_are_at_least(server, 7, 2)) {
+        return true;
+    }
+    struct slice rest = nodes_are_valkey(server, 8, 0)
+                            ? SLICE(" tot-net-in=0 tot-net-out=0 tot-cmds=0")
+                        : nodes_are_at_least(server, 8, 0) ? SLICE(" io-thread=0")
+                                                           : SLICE("");
+    return add_field(out, SLICE(" lib-name="), word_of(profile->lib_name)) &&
+           add_field(out, SLICE(" lib-ver="), word_of(profile->lib_ver)) && chain_append(out, rest);
+}
+
 bool profile_line(const struct client *c, const char *cmd, size_t asking, struct chain *out)
 {
     char addr[PROFILE_ADDRESS_MAX];
@@ -239,27 +279,15 @@ bool profile_line(const struct client *c, const char *cmd, size_t asking, struct
         !add_field(out, SLICE(" name="), profile_name(c))) {
         return false;
     }
-    size_t buffer = c->in == NULL ? 0 : c->in->n - c->in_at - c->in_n;
-    n = snprintf(text, sizeof(text),
-                 " age=%" PRId64 " idle=%" PRId64 " flags=%s db=%u sub=%" PRId64 " psub=%" PRId64
-                 " ssub=%" PRId64 " multi=%d qbuf=%zu qbuf-free=%zu argv-mem=0 multi-mem=0 rbs=0 "
-                 "rbp=0 obl=0 oll=0 omem=%zu tot-mem=%zu events=%s cmd=%s user=",
+    n = snprintf(text, sizeof(text), " age=%" PRId64 " idle=%" PRId64 " flags=%s%s",
                  (c->worker->now - c->since) / 1000, (c->worker->now - c->heard) / 1000, flags,
-                 c->db, counts.channels, counts.patterns, counts.shards,
-                 c->expects_multi ? (int)c->nqueued : -1, c->in_n + asking, buffer, c->out.memory,
-                 sizeof(*c) + client_memory(c), c->wants_write ? "rw" : "r", cmd);
-    struct slice user = profile_user(c);
-    if (!add_field(out, slice_of(text, (size_t)n), user.n == 0 ? SLICE("default") : user) ||
-        !add_field(out, SLICE(" redir=-1 resp="), c->resp3 ? SLICE("3") : SLICE("2"))) {
+                 nodes_are_valkey(c->worker->server, 8, 1) ? " capa=" : "");
+    if (!chain_append(out, slice_of(text, (size_t)n))) {
         return false;
     }
-    if (nodes_are_at_least(c->worker->server, 7, 2)) {
-        struct client_profile none = {0};
-        const struct client_profile *profile = c->profile == NULL ? &none : c->profile;
-        if (!add_field(out, SLICE(" lib-name="), word_of(profile->lib_name)) ||
-            !add_field(out, SLICE(" lib-ver="), word_of(profile->lib_ver))) {
-            return false;
-        }
-    }
-    return chain_append(out, SLICE("\n"));
+    n = state_text(c, &counts, asking, cmd, text, sizeof(text));
+    struct slice user = profile_user(c);
+    return add_field(out, slice_of(text, (size_t)n), user.n == 0 ? SLICE("default") : user) &&
+           add_field(out, SLICE(" redir=-1 resp="), c->resp3 ? SLICE("3") : SLICE("2")) &&
+           add_news(c, out) && chain_append(out, SLICE("\n"));
 }

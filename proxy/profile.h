@@ -29,7 +29,8 @@ void profile_destroy(struct client *c);
  * both times, as Redis says it. */
 void profile_address(const struct client *c, bool local, char out[PROFILE_ADDRESS_MAX]);
 
-/* Redis's fields in Redis's order (7.0's, and 7.2's where the server is that new), with a line end.
- * `cmd` is the name of its last command; `asking` the size of the request, if it is the one who asks. Appends to out; false: memory is out. */
+/* The server's fields in its order, by its version (Redis 7.0 to 8.0, Valkey 8), with a line end. `cmd` is the
+ * name of its last command; `asking` the size of the request, if it is the one who asks. Appends to out; false:
+ * memory is out. */
 MUST_CHECK bool profile_line(const struct client *c, const char *cmd, size_t asking,
                              struct chain *out);

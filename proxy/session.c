@@ -112,12 +112,12 @@ static void foresee(struct client *c, const struct cmd *cmd, enum cmd_class clas
         return; /* the server takes none of these; but any EXEC ends a MULTI */
     }
     if (is_named(cmd, "multi")) {
-        c->expects_multi = true;
+        c->expects_multi = c->had_multi = true;
         c->nqueued = 0;
     } else if (ends_multi(cmd, view)) {
         session_expect_end(c);
     } else if (is_named(cmd, "watch")) {
-        c->expects_watch = true;
+        c->expects_watch = c->had_multi = true;
     } else if (is_named(cmd, "unwatch") && !c->expects_multi && view->argc == 1) {
         c->expects_watch = false;
     } else if (c->expects_multi) {
@@ -373,6 +373,7 @@ static bool answer_held(struct client *c, const struct cmd *cmd, const struct re
         return begins || ends;
     }
     c->expects_multi = c->multi_held = begins;
+    c->had_multi = c->had_multi || begins;
     c->multi_refused = false;
     c->nqueued = 0;
     client_reply_finish(

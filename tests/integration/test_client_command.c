@@ -72,10 +72,11 @@ SCENARIO(client_command, a_line_has_the_fields_of_redis_in_its_order)
 {
     static const char *const same[] = {"name",  "flags", "db",   "sub",   "psub", "ssub",
                                        "multi", "cmd",   "user", "redir", "resp"};
+    static const char *const new[] = {"watch", "io-thread", "capa"};
     static const char *const lines[] = {"PING",         "CLIENT SETNAME me",  "SELECT 2",
                                         "HELLO 3",      "SUBSCRIBE a",        "PSUBSCRIBE b",
                                         "SSUBSCRIBE c", "CLIENT NO-EVICT ON", "CLIENT NO-EVICT OFF",
-                                        "WATCH k"};
+                                        "WATCH k",      "WATCH l m",          "UNWATCH"};
     struct redis *r = redis_start(NULL);
     struct nearside *n = nearside_start(r->port, NULL);
     struct client *direct = client_connect(r->port);
@@ -92,6 +93,12 @@ SCENARIO(client_command, a_line_has_the_fields_of_redis_in_its_order)
         for (size_t f = 0; f < sizeof(same) / sizeof(same[0]); f++) {
             cr_assert_str_eq(field_of(got, same[f]), field_of(want, same[f]), "%s: %s: %s%s",
                              lines[i], same[f], want, got);
+        }
+        for (size_t f = 0; f < sizeof(new) / sizeof(new[0]); f++) {
+            if (strstr(want, cleanup_printf(" %s=", new[f])) != NULL) {
+                cr_assert_str_eq(field_of(got, new[f]), field_of(want, new[f]), "%s: %s: %s%s",
+                                 lines[i], new[f], want, got);
+            }
         }
         cr_assert_str_eq(field_of(list, "cmd"), "client|list");
         cr_assert_str_eq(field_of(list, "flags"), field_of(want, "flags"));
