@@ -24,6 +24,7 @@ struct census_filter {
     enum census_type type;
     char addr[PROFILE_ADDRESS_MAX]; /* "": any */
     char laddr[PROFILE_ADDRESS_MAX];
+    int64_t max_age; /* seconds: only who is connected for at least so long; 0: any */
     bool skips_self;
 };
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * local_client.c: CLIENT. One function per subcommand, in a table; those about other clients start a
- * census. Texts and order of checks are Redis 7's.
+ * census. Texts and order of checks are Redis 7's, and Valkey 8's
+ * where it is that.
  */
 #include "local.h"
 
@@ -15,6 +16,8 @@
 
 /* Of an argument, in an error: as Redis, where it has a limit. */
 #define SHOWN_MAX 128
+
+#define BAD_ID "ERR client-id should be greater than 0"
 
 struct asked {
     struct client *c;
@@ -57,6 +60,18 @@ static void reply_integer(struct client *c, int64_t n)
 static bool has_72(const struct asked *a)
 {
     return nodes_are_at_least(a->c->worker->server, 7, 2);
+}
+
+static bool has_max_age(const struct asked *a)
+{
+    const struct server *server = a->c->worker->server;
+    return nodes_are_at_least(server, 7, 4) || nodes_are_valkey(server, 8, 0);
+}
+
+/* CLIENT LIST takes what CLIENT KILL takes, and ID several of them; UNBLOCK ignores what follows. */
+static bool has_filters_of_valkey(const struct asked *a)
+{
+    return nodes_are_valkey(a->c->worker->server, 8, 1);
 }
 
 /* ---- About itself --------------------------------------------------------------------------- */
@@ -253,33 +268,6 @@ static bool read_ids(const struct asked *a, struct census_filter *filter)
     return true;
 }
 
-static void list(const struct asked *a)
-{
-    const struct request_view *view = a->view;
-    struct census *census = begin_census(a, CENSUS_LIST);
-    if (census == NULL) {
-        return;
-    }
-    struct census_filter *filter = census_filter(census);
-    bool good = true;
-    if (view->argc == 4 && local_arg_is(view, 2, "TYPE")) {
-        good = read_type(view->argv[3], &filter->type);
-        if (!good) {
-            unknown_type(a, view->argv[3]);
-        }
-    } else if (view->argc > 3 && local_arg_is(view, 2, "ID")) {
-        good = read_ids(a, filter);
-    } else if (view->argc != 2) {
-        good = false;
-        syntax_error(a);
-    }
-    if (good) {
-        start_census(a, census);
-    } else {
-        census_destroy(census);
-    }
-}
-
 static bool copy_word(char *out, size_t max, struct slice word)
 {
     size_t n = word.n < max - 1 ? word.n : max - 1;
@@ -292,7 +280,7 @@ static bool read_id(const struct asked *a, struct slice word, struct census_filt
 {
     int64_t value;
     if (!slice_to_int64(word, &value) || value < 1) {
-        client_reply_error(a->c, "ERR client-id should be greater than 0");
+        client_reply_error(a->c, BAD_ID);
         return false;
     }
     if (filter->ids == NULL) {
@@ -304,6 +292,19 @@ static bool read_id(const struct asked *a, struct slice word, struct census_filt
     }
     filter->ids[0] = (uint64_t)value;
     filter->nids = 1;
+    return true;
+}
+
+static bool read_age(const struct asked *a, struct slice word, struct census_filter *filter)
+{
+    if (!slice_to_int64(word, &filter->max_age)) {
+        client_reply_error(a->c, "ERR maxage is not an integer or out of range");
+        return false;
+    }
+    if (filter->max_age < 1) {
+        client_reply_error(a->c, "ERR maxage should be greater than 0");
+        return false;
+    }
     return true;
 }
 
@@ -335,6 +336,9 @@ static bool read_option(const struct asked *a, struct slice option, struct slice
         }
         return filter->user != NULL;
     }
+    if (slice_eq_nocase(option, SLICE("MAXAGE")) && has_max_age(a)) {
+        return read_age(a, value, filter);
+    }
     if (slice_eq_nocase(option, SLICE("SKIPME"))) {
         bool yes = slice_eq_nocase(value, SLICE("yes"));
         filter->skips_self = yes;
@@ -346,16 +350,47 @@ static bool read_option(const struct asked *a, struct slice option, struct slice
     return false;
 }
 
-static bool read_kill(const struct asked *a, struct census_filter *filter)
+/* Valkey: numbers up to the next word that is none, which is left in *word. */
+static bool read_several_ids(const struct asked *a, struct arg_walk *walk, struct slice *word,
+                             bool *more, struct census_filter *filter)
 {
+    int64_t value;
+    if (filter->ids == NULL) {
+        filter->ids = mem_try((size_t)a->view->argc * sizeof(*filter->ids));
+    }
+    if (filter->ids == NULL) {
+        client_close(a->c);
+        return false;
+    }
+    while ((*more = arg_walk_next(walk, word)) && slice_to_int64(*word, &value)) {
+        if (value < 1) {
+            client_reply_error(a->c, BAD_ID);
+            return false;
+        }
+        filter->ids[filter->nids++] = (uint64_t)value;
+    }
+    return true;
+}
+
+/* What follows CLIENT KILL, and on Valkey CLIENT LIST. False: answered with an error. */
+static bool read_options(const struct asked *a, struct census_filter *filter)
+{
+    bool several = has_filters_of_valkey(a);
     struct arg_walk walk;
     struct slice option;
     struct slice value;
+    bool more = true;
     arg_walk_init(&walk, a->view);
-    for (int i = 0; i < 2 && arg_walk_next(&walk, &option); i++) { /* CLIENT KILL */
+    for (int i = 0; i < 3 && more; i++) { /* CLIENT KILL, and the first of them */
+        more = arg_walk_next(&walk, &option);
     }
-    filter->skips_self = true;
-    while (arg_walk_next(&walk, &option)) {
+    while (more) {
+        if (several && slice_eq_nocase(option, SLICE("ID"))) {
+            if (!read_several_ids(a, &walk, &option, &more, filter)) {
+                return false;
+            }
+            continue;
+        }
         if (!arg_walk_next(&walk, &value)) {
             syntax_error(a);
             return false;
@@ -363,8 +398,46 @@ static bool read_kill(const struct asked *a, struct census_filter *filter)
         if (!read_option(a, option, value, filter)) {
             return false;
         }
+        more = arg_walk_next(&walk, &option);
     }
     return true;
+}
+
+/* [TYPE type | ID id ...]. False: answered with an error. */
+static bool read_list(const struct asked *a, struct census_filter *filter)
+{
+    const struct request_view *view = a->view;
+    if (view->argc == 2) {
+        return true;
+    }
+    if (view->argc > 3 && has_filters_of_valkey(a)) {
+        return read_options(a, filter);
+    }
+    if (view->argc > 3 && local_arg_is(view, 2, "ID")) {
+        return read_ids(a, filter);
+    }
+    if (view->argc != 4 || !local_arg_is(view, 2, "TYPE")) {
+        syntax_error(a);
+        return false;
+    }
+    if (!read_type(view->argv[3], &filter->type)) {
+        unknown_type(a, view->argv[3]);
+        return false;
+    }
+    return true;
+}
+
+static void list(const struct asked *a)
+{
+    struct census *census = begin_census(a, CENSUS_LIST);
+    if (census == NULL) {
+        return;
+    }
+    if (read_list(a, census_filter(census))) {
+        start_census(a, census);
+    } else {
+        census_destroy(census);
+    }
 }
 
 static void kill_clients(const struct asked *a)
@@ -375,8 +448,9 @@ static void kill_clients(const struct asked *a)
         return;
     }
     struct census_filter *filter = census_filter(census);
+    filter->skips_self = !by_address;
     if (by_address ? copy_word(filter->addr, sizeof(filter->addr), a->view->argv[2])
-                   : read_kill(a, filter)) {
+                   : read_options(a, filter)) {
         start_census(a, census);
     } else {
         census_destroy(census);
@@ -387,8 +461,8 @@ static void unblock(const struct asked *a)
 {
     const struct request_view *view = a->view;
     int64_t client;
-    bool error = local_arg_is(view, 3, "ERROR");
-    if (view->argc > 4) {
+    bool error = view->argc == 4 && local_arg_is(view, 3, "ERROR");
+    if (view->argc > 4 && !has_filters_of_valkey(a)) {
         client_reply_error(a->c,
                            "ERR unknown subcommand or wrong number of arguments for '%.*s'. Try "
                            "CLIENT HELP.",
@@ -440,7 +514,7 @@ static bool kills_user(const struct client *c, const struct request_view *view)
     return kills;
 }
 
-/* LIST or KILL of TYPE master or replica: those are connections of the server. */
+/* LIST or KILL of TYPE master, primary or replica: those are connections of the server. */
 static bool concerns_replication(const struct request_view *view)
 {
     if (!local_arg_is(view, 1, "LIST") && !local_arg_is(view, 1, "KILL")) {
@@ -448,8 +522,8 @@ static bool concerns_replication(const struct request_view *view)
     }
     for (int i = 2; i + 1 < view->nargv; i++) {
         if (local_arg_is(view, i, "TYPE") &&
-            (local_arg_is(view, i + 1, "master") || local_arg_is(view, i + 1, "replica") ||
-             local_arg_is(view, i + 1, "slave"))) {
+            (local_arg_is(view, i + 1, "master") || local_arg_is(view, i + 1, "primary") ||
+             local_arg_is(view, i + 1, "replica") || local_arg_is(view, i + 1, "slave"))) {
             return true;
         }
     }

@@ -227,6 +227,22 @@ static const char *const wordings[] = {
     "CLIENT KILL ID 999999 SKIPME x",
     "CLIENT KILL ID 999999 SKIPME yes ADDR a USER default",
     "CLIENT KILL ADDR",
+    "CLIENT KILL MAXAGE",
+    "CLIENT KILL MAXAGE x",
+    "CLIENT KILL MAXAGE 0",
+    "CLIENT KILL MAXAGE -1",
+    "CLIENT KILL MAXAGE 99999999999999999999",
+    "CLIENT KILL MAXAGE 1000 SKIPME no",
+    "CLIENT KILL ID 999999 MAXAGE",
+    "CLIENT KILL ID 999999 999998 TYPE normal",
+    "CLIENT LIST TYPE normal ID 999999",
+    "CLIENT LIST ID 999999 TYPE x",
+    "CLIENT LIST ID 999999 ADDR 1.2.3.4:5 SKIPME yes",
+    "CLIENT LIST MAXAGE 1000",
+    "CLIENT LIST MAXAGE x",
+    "CLIENT LIST SKIPME x",
+    "CLIENT LIST ADDR 1.2.3.4:5",
+    "CLIENT LIST TYPE primary",
     "CLIENT UNBLOCK",
     "CLIENT UNBLOCK x",
     "CLIENT UNBLOCK 999999",
@@ -263,6 +279,23 @@ SCENARIO(client_command, words_and_arguments_are_checked_as_redis_does)
             cr_assert_str_eq(got, want, "%s: a direct connection gets '%s', here it is '%s'",
                              wordings[i], want, got);
         }
+    }
+}
+
+SCENARIO(client_command, kill_by_age_waits_for_the_age)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+    struct client *other = nearside_connect(n);
+    const char *id = id_of(other);
+    const char *answer = cleanup_printf("%s", ask(r->direct, "CLIENT KILL MAXAGE 1000"));
+
+    expect(c, answer, "CLIENT KILL MAXAGE 1000 SKIPME no");
+    if (answer[0] == ':') { /* Redis 7.4, Valkey 8.0 and later */
+        await_reply(c, ":1", 5000, "CLIENT KILL MAXAGE 1 ID %s", id);
+        cr_assert(client_drain_to_end(other));
+        expect(c, ":0", "CLIENT KILL MAXAGE 1000 SKIPME no");
     }
 }
 
