@@ -167,6 +167,15 @@ long long redis_info(struct redis *r, const char *field)
     return field_number(info_text(r, "all"), field, -1);
 }
 
+const char *redis_greeting(struct redis *r)
+{
+    char *hello = cleanup_printf("%s", ask(r->direct, "HELLO") + 1);
+    char *end = strstr(hello, " $proto ");
+    cr_assert_not_null(end, "redis-server greets with '%s'", hello);
+    *end = '\0';
+    return hello;
+}
+
 const char *redis_clients(struct redis *r)
 {
     client_command(r->direct, "CLIENT LIST");

@@ -38,6 +38,9 @@ long long redis_info(struct redis *r, const char *field);
 /* The number behind "field:" or "field=" in a text of lines; `fallback` when it is not there. */
 long long field_number(const char *text, const char *field, long long fallback);
 
+/* What its replies to HELLO begin with, as text behind the bracket: who it is, and its version. */
+const char *redis_greeting(struct redis *r);
+
 /* What CLIENT LIST says there; lives until the test is over. */
 const char *redis_clients(struct redis *r);
 
