@@ -16,6 +16,7 @@ TestSuite(transaction);
 
 #define LINES_MAX 16
 #define REFUSED   "-ERR '..."
+#define FAILING   "HELLO 2 AUTH nobody x" /* a login that fails */
 
 /* The ids in HELLO's replies are not the same. */
 static const char *without_id(const char *text)
@@ -76,8 +77,8 @@ static const char *const conversations[][LINES_MAX] = {
     {"MULTI", "HELLO", "HELLO 4", "HELLO x", "HELLO 2 NOSUCH", "EXEC", "GET none"},
     {"MULTI", "CLIENT GETNAME", "HELLO 3 SETNAME me", "CLIENT GETNAME", "GET none", "EXEC",
      "CLIENT GETNAME", "GET none", "HELLO 2", "GET none"},
-    {"MULTI", "HELLO 3 AUTH default any SETNAME me", "HELLO 2 AUTH nobody x", "EXEC",
-     "CLIENT GETNAME", "GET none"},
+    {"MULTI", "HELLO 3 AUTH default any SETNAME me", "EXEC", "CLIENT GETNAME", "GET none"},
+    {"MULTI", "HELLO 3 AUTH default any SETNAME me", FAILING, "EXEC", "CLIENT GETNAME", "GET none"},
     {"MULTI", "AUTH default any", "AUTH nobody x", "AUTH", "EXEC"},
     {"MULTI", "READONLY", "READWRITE", "READONLY x", "EXEC", "MULTI", "ASKING", "EXEC", "ASKING"},
     {"MULTI", "MONITOR", "PING", "EXEC", "PING", "MULTI", "MONITOR x", "EXEC"},
@@ -95,13 +96,64 @@ static const char *const conversations[][LINES_MAX] = {
     {"WATCH k", "MULTI", "CLIENT GETNAME", "EXEC", "GET k"},
 };
 
+/* Since 7.2, and so does Valkey: EXEC's reply has an element less than it says. */
+static bool loses_failing_logins(struct redis *r)
+{
+    struct client *c = client_connect(r->port);
+    size_t n;
+
+    cr_assert(client_send_text(c, "MULTI\r\n" FAILING "\r\nEXEC\r\nPING\r\n"));
+    const char *got = client_read_until(c, "+PONG\r\n", &n);
+    bool loses = strstr(got, "*1\r\n+PONG\r\n") != NULL;
+    client_close(c);
+    return loses;
+}
+
+static bool has_line(const char *const *lines, const char *line)
+{
+    while (*lines != NULL && strcmp(*lines, line) != 0) {
+        lines++;
+    }
+    return *lines != NULL;
+}
+
 SCENARIO(transaction, what_concerns_the_connection_is_queued_and_executed_as_with_redis)
 {
     struct redis *r = redis_start(NULL);
     struct nearside *n = nearside_start(r->port, NULL);
+    bool loses = loses_failing_logins(r);
 
     for (size_t i = 0; i < sizeof(conversations) / sizeof(conversations[0]); i++) {
-        same_conversation(r, n, conversations[i]);
+        if (!loses || !has_line(conversations[i], FAILING)) {
+            same_conversation(r, n, conversations[i]);
+        }
+    }
+    nearside_await_info(n, "pinned_connections", 0, 0, 5000);
+}
+
+/* What comes next would be taken for the element that is missing. */
+SCENARIO(transaction, a_login_that_fails_inside_it_concerns_nobody_else)
+{
+    static const char *const logins[] = {FAILING, "AUTH nobody x"};
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, "upstream.dead_after=1s", NULL);
+    struct client *other = nearside_connect(n);
+    bool loses = loses_failing_logins(r);
+
+    expect(other, "+OK", "SET k v");
+    for (size_t i = 0; i < sizeof(logins) / sizeof(logins[0]); i++) {
+        struct client *c = nearside_connect(n);
+        expect(c, "+OK", "MULTI");
+        expect(c, "+QUEUED", "%s", logins[i]);
+        if (!loses) {
+            expect(c, "[-WRONGPASS ...", "EXEC");
+            client_close(c);
+        } else {
+            cr_assert(client_command(c, "EXEC"));
+            expect(other, "$v", "GETRANGE k 0 -1");
+            cr_assert(client_drain_to_end(c), "%s: it waits on", logins[i]);
+        }
+        expect(other, "$v", "GETRANGE k 0 -1");
     }
     nearside_await_info(n, "pinned_connections", 0, 0, 5000);
 }
