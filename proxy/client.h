@@ -22,13 +22,14 @@ struct standins;
 
 enum client_state { CLIENT_OPEN, CLIENT_ENDING, CLIENT_CLOSED };
 
-/* What CLIENT SETNAME and SETINFO said; few clients have one. Strings are owned. */
+/* What CLIENT SETNAME, SETINFO and CAPA said; few clients have one. Strings are owned. */
 struct client_profile {
     struct blob *name;
     struct blob *lib_name;
     struct blob *lib_ver;
     struct blob *user;     /* of Redis's own, that it is; NULL: whoever Nearside is */
     struct blob *password; /* in a cluster: what that said, for further nodes */
+    bool redirects;        /* it can be redirected (CLIENT CAPA) */
 };
 
 struct client {

@@ -57,9 +57,14 @@ static void reply_integer(struct client *c, int64_t n)
     }
 }
 
-static bool has_72(const struct asked *a)
+/* Which servers know a subcommand. */
+enum since { ALWAYS, REDIS_72, VALKEY_80 };
+
+static bool is_known_since(const struct asked *a, enum since since)
 {
-    return nodes_are_at_least(a->c->worker->server, 7, 2);
+    const struct server *server = a->c->worker->server;
+    return since == ALWAYS || (since == REDIS_72 && nodes_are_at_least(server, 7, 2)) ||
+           (since == VALKEY_80 && nodes_are_valkey(server, 8, 0));
 }
 
 static bool has_max_age(const struct asked *a)
@@ -147,6 +152,21 @@ static void no_effect(const struct asked *a)
         *(evict ? &a->c->no_evict : &a->c->no_touch) = on;
         reply_ok(a->c);
     }
+}
+
+/* Nobody is redirected from here: Nearside follows the primary itself. */
+static void claim(const struct asked *a)
+{
+    struct arg_walk walk;
+    struct slice word;
+    arg_walk_init(&walk, a->view);
+    while (arg_walk_next(&walk, &word)) {
+        if (slice_eq_nocase(word, SLICE("REDIRECT")) && !profile_set_redirects(a->c)) {
+            client_close(a->c);
+            return;
+        }
+    }
+    reply_ok(a->c);
 }
 
 static void reply(const struct asked *a)
@@ -540,23 +560,24 @@ enum dispatch local_client(struct client *c, const struct cmd *cmd, const struct
     static const struct {
         const char *name;
         void (*answer)(const struct asked *a);
-        bool since_72; /* older servers do not know it */
+        enum since since;
     } subs[] = {
-        {"client|caching", caching, false},
-        {"client|getname", get_name, false},
-        {"client|getredir", get_redirection, false},
-        {"client|id", id, false},
-        {"client|info", info, false},
-        {"client|kill", kill_clients, false},
-        {"client|list", list, false},
-        {"client|no-evict", no_effect, false},
-        {"client|no-touch", no_effect, true},
-        {"client|reply", reply, false},
-        {"client|setinfo", set_info, true},
-        {"client|setname", set_name, false},
-        {"client|tracking", tracking, false},
-        {"client|trackinginfo", tracking_info, false},
-        {"client|unblock", unblock, false},
+        {"client|caching", caching, ALWAYS},
+        {"client|capa", claim, VALKEY_80},
+        {"client|getname", get_name, ALWAYS},
+        {"client|getredir", get_redirection, ALWAYS},
+        {"client|id", id, ALWAYS},
+        {"client|info", info, ALWAYS},
+        {"client|kill", kill_clients, ALWAYS},
+        {"client|list", list, ALWAYS},
+        {"client|no-evict", no_effect, ALWAYS},
+        {"client|no-touch", no_effect, REDIS_72},
+        {"client|reply", reply, ALWAYS},
+        {"client|setinfo", set_info, REDIS_72},
+        {"client|setname", set_name, ALWAYS},
+        {"client|tracking", tracking, ALWAYS},
+        {"client|trackinginfo", tracking_info, ALWAYS},
+        {"client|unblock", unblock, ALWAYS},
     };
     struct asked a = {c, cmd, view};
     if (local_client_concerns_redis(c, view)) {
@@ -566,7 +587,7 @@ enum dispatch local_client(struct client *c, const struct cmd *cmd, const struct
     while (i < ARRAY_LEN(subs) && strcmp(cmd->name, subs[i].name) != 0) {
         i++;
     }
-    bool known = i < ARRAY_LEN(subs) && (!subs[i].since_72 || has_72(&a));
+    bool known = i < ARRAY_LEN(subs) && is_known_since(&a, subs[i].since);
     if (!known && view->argc > 1) {
         unknown_subcommand(&a);
     } else if (!cmd_arity_ok(cmd, view->argc)) {

@@ -58,6 +58,15 @@ bool profile_set_library(struct client *c, bool version, struct slice word)
            set_word(version ? &c->profile->lib_ver : &c->profile->lib_name, word);
 }
 
+bool profile_set_redirects(struct client *c)
+{
+    if (profile_of(c) == NULL) {
+        return false;
+    }
+    c->profile->redirects = true;
+    return true;
+}
+
 bool profile_set_user(struct client *c, struct slice user)
 {
     if (user.n == 0 && c->profile == NULL) {
@@ -281,7 +290,9 @@ bool profile_line(const struct client *c, const char *cmd, size_t asking, struct
     }
     n = snprintf(text, sizeof(text), " age=%" PRId64 " idle=%" PRId64 " flags=%s%s",
                  (c->worker->now - c->since) / 1000, (c->worker->now - c->heard) / 1000, flags,
-                 nodes_are_valkey(c->worker->server, 8, 1) ? " capa=" : "");
+                 !nodes_are_valkey(c->worker->server, 8, 1)    ? ""
+                 : c->profile != NULL && c->profile->redirects ? " capa=r"
+                                                               : " capa=");
     if (!chain_append(out, slice_of(text, (size_t)n))) {
         return false;
     }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * profile.h: what a client said about itself (CLIENT SETNAME, CLIENT SETINFO, HELLO SETNAME), and
+ * profile.h: what a client said about itself (CLIENT SETNAME, SETINFO and CAPA, HELLO SETNAME), and
  * the line CLIENT LIST and CLIENT INFO have for it. Worker's thread only.
  */
 #pragma once
@@ -13,6 +13,7 @@ bool profile_is_plain(struct slice word);
 /* False: memory is out. An empty word takes the old one away. */
 MUST_CHECK bool profile_set_name(struct client *c, struct slice name);
 MUST_CHECK bool profile_set_library(struct client *c, bool version, struct slice word);
+MUST_CHECK bool profile_set_redirects(struct client *c);
 MUST_CHECK bool profile_set_user(struct client *c, struct slice user);
 MUST_CHECK bool profile_set_password(struct client *c, struct slice password);
 /* `part` is who `c` is. */

@@ -82,6 +82,7 @@ CONNECTION = table("connection", {
 CLIENT = table("client", {
     "client": fixed(" | 'nosuch' | 'nosuch' 'x'"),
     "client|caching": fixed("YES | NO | junk | "),
+    "client|capa": fixed("'redirect' | junk | "),
     "client|getname": fixed(" | junk"),
     "client|getredir": fixed(" | junk"),
     "client|help": fixed("", 0.3),

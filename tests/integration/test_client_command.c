@@ -73,10 +73,21 @@ SCENARIO(client_command, a_line_has_the_fields_of_redis_in_its_order)
     static const char *const same[] = {"name",  "flags", "db",   "sub",   "psub", "ssub",
                                        "multi", "cmd",   "user", "redir", "resp"};
     static const char *const new[] = {"watch", "io-thread", "capa"};
-    static const char *const lines[] = {"PING",         "CLIENT SETNAME me",  "SELECT 2",
-                                        "HELLO 3",      "SUBSCRIBE a",        "PSUBSCRIBE b",
-                                        "SSUBSCRIBE c", "CLIENT NO-EVICT ON", "CLIENT NO-EVICT OFF",
-                                        "WATCH k",      "WATCH l m",          "UNWATCH"};
+    static const char *const lines[] = {"PING",
+                                        "CLIENT SETNAME me",
+                                        "SELECT 2",
+                                        "HELLO 3",
+                                        "SUBSCRIBE a",
+                                        "PSUBSCRIBE b",
+                                        "SSUBSCRIBE c",
+                                        "CLIENT NO-EVICT ON",
+                                        "CLIENT NO-EVICT OFF",
+                                        "WATCH k",
+                                        "WATCH l m",
+                                        "UNWATCH",
+                                        "CLIENT CAPA x",
+                                        "CLIENT CAPA x REDIRECT",
+                                        "RESET"};
     struct redis *r = redis_start(NULL);
     struct nearside *n = nearside_start(r->port, NULL);
     struct client *direct = client_connect(r->port);
@@ -185,6 +196,9 @@ static const char *const wordings[] = {
     "CLIENT NO-EVICT on",
     "CLIENT NO-EVICT OFF",
     "CLIENT NO-TOUCH ON",
+    "CLIENT CAPA",
+    "CLIENT CAPA x",
+    "CLIENT CAPA x redirect",
     "CLIENT REPLY",
     "CLIENT REPLY x",
     "CLIENT REPLY ON",
