@@ -207,11 +207,10 @@ SCENARIO(pubsub, who_publishes_to_itself_gets_message_and_count_in_the_order_of_
     struct redis *r = redis_start(NULL);
     struct nearside *n = nearside_start(r->port, NULL);
     const int ports[] = {r->port, n->port};
-    const char *got[2];
+    const char *got[] = {"", ""};
 
     for (int k = 0; k < 2; k++) {
         struct client *c = connect_as(ports[k], 3);
-        const char *all = "";
         expect(c, ">[$subscribe $ch :1]", "SUBSCRIBE ch");
         for (int i = 0; i < TIMES; i++) {
             cr_assert(client_command(c, "SET k %d", i));
@@ -219,9 +218,8 @@ SCENARIO(pubsub, who_publishes_to_itself_gets_message_and_count_in_the_order_of_
             cr_assert(client_command(c, "GET k"));
         }
         for (int i = 0; i < 4 * TIMES; i++) {
-            all = cleanup_printf("%s%s\n", all, client_read(c));
+            got[k] = cleanup_printf("%s%s\n", got[k], client_read(c));
         }
-        got[k] = all;
         client_close(c);
         await_reply(r->direct, "[$ch :0]", 5000, "PUBSUB NUMSUB ch");
     }
