@@ -312,6 +312,7 @@ static void open_fill(struct feed *feed)
         .loop = feed->options.loop,
         .node = feed->shared->node,
         .role = "fill",
+        .use = PORT_FILL,
         .db = feed->shared->db,
         .resp3 = mode == FEED_TRACKING,
         .tracking = tracked,

@@ -334,6 +334,41 @@ static bool is_monitor_line(const struct stream *s, const struct reply_piece *pi
            piece->bytes.p[1] <= '9';
 }
 
+/* Of `...[0 127.0.0.1:4711] "get" "k"`: 4711; 0: there is no port (a script, a Unix socket). *said: what stands
+ * behind it, with the first quote gone. */
+static uint16_t port_of(struct slice line, struct slice *said)
+{
+    const char *end = memmem(line.p, line.n, "] \"", 3);
+    const char *colon = end == NULL ? NULL : memrchr(line.p, ':', (size_t)(end - line.p));
+    int64_t port;
+    if (colon == NULL || !slice_to_int64(slice_of(colon + 1, (size_t)(end - colon - 1)), &port) ||
+        port < 1 || port > UINT16_MAX) {
+        return 0;
+    }
+    *said = slice_of(end + 3, (size_t)(line.p + line.n - end) - 3);
+    return (uint16_t)port;
+}
+
+/* What Nearside asks for itself is not what its clients do; a fetch is the GET of a client. */
+static bool is_upkeep(struct slice line)
+{
+    static const char *const greetings[] = {
+        "PING\"\r\n",     "SELECT\" ", "HELLO\" ",
+        "READONLY\"\r\n", "CLIENT\" ", "INFO\" \"server\"\r\n",
+    };
+    struct slice said = SLICE("");
+    enum port_use use = own_ports_use(port_of(line, &said));
+    if (use == PORT_OTHER || use == PORT_UPKEEP) {
+        return use == PORT_UPKEEP;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(greetings); i++) {
+        if (slice_starts(said, slice_str(greetings[i]))) {
+            return true;
+        }
+    }
+    return use == PORT_FILL && slice_starts(said, SLICE("PTTL\" "));
+}
+
 bool stream_stray(struct stream *s, struct conn *conn, struct client *c,
                   const struct reply_piece *piece)
 {
@@ -341,11 +376,12 @@ bool stream_stray(struct stream *s, struct conn *conn, struct client *c,
         return false;
     }
     if (piece->first) {
-        bool is_hidden =
-            c != NULL && c->replies_off; /* unlike messages, lines are replies to Redis */
+        bool is_line = is_monitor_line(s, piece);
+        bool is_hidden = /* unlike messages, lines are replies to Redis */
+            is_line && ((c != NULL && c->replies_off) || is_upkeep(piece->bytes));
         s->nhead = 0;
         s->phase = piece->type == '*' && !piece->is_null && !s->resp3 ? STREAM_HEADING
-                   : !is_monitor_line(s, piece)                       ? STREAM_ANSWER
+                   : !is_line                                         ? STREAM_ANSWER
                    : is_hidden                                        ? STREAM_HIDDEN
                                                                       : STREAM_MESSAGE;
     }

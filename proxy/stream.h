@@ -22,7 +22,7 @@ enum stream_phase {
     STREAM_HEADING, /* an array of which too little is here */
     STREAM_CONFIRM, /* a confirmation */
     STREAM_MESSAGE, /* neither */
-    STREAM_HIDDEN,  /* a line of MONITOR for a client that has turned replies off */
+    STREAM_HIDDEN, /* a line of MONITOR about upkeep, or for a client that has turned replies off */
 };
 
 struct stream {

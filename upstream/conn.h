@@ -32,6 +32,7 @@
 
 #include "frame.h"
 #include "node.h"
+#include "own_ports.h"
 
 #include <ev.h>
 
@@ -88,7 +89,8 @@ struct conn_events {
 struct conn_options {
     struct ev_loop *loop;
     struct node *node;
-    const char *role; /* "fill", "lane", "bulk": for logs */
+    const char *role;  /* "fill", "lane", "bulk": for logs */
+    enum port_use use; /* for MONITOR; not set: PORT_UPKEEP */
     uint32_t db;
     bool resp3;
     bool readonly;    /* the node is a replica in a cluster, and that will do (READONLY) */

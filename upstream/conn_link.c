@@ -113,6 +113,8 @@ static void close_socket(struct conn *conn)
     ev_io_stop(conn->options.loop, &conn->writable);
     ev_timer_stop(conn->options.loop, &conn->retry);
     if (conn->fd >= 0) {
+        own_ports_remove(conn->port);
+        conn->port = 0;
         close(conn->fd);
         conn->fd = -1;
     }
@@ -410,6 +412,8 @@ void conn_finish_connect(struct conn *conn)
         lose(conn, err);
         return;
     }
+    conn->port =
+        own_ports_add(conn->fd, conn->options.use == PORT_OTHER ? PORT_UPKEEP : conn->options.use);
     ev_io_stop(conn->options.loop, &conn->writable);
     ev_io_start(conn->options.loop, &conn->readable);
     /* Before the first byte of it is sent: too early is safe for whoever counts from here (C6). */

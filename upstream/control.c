@@ -19,6 +19,7 @@
  * has been read and is no whole element yet, the same. Beyond them the link is given up.
  */
 #include "control.h"
+#include "own_ports.h"
 
 #include "../conf/mem.h"
 
@@ -77,6 +78,7 @@ struct control {
     unsigned attempt; /* which of the node's addresses */
     int64_t backoff_ms;
     uint64_t random;
+    uint16_t port; /* own_ports.h */
     char why[ERR_MAX];
 };
 
@@ -398,6 +400,8 @@ static void forget_link(struct control *c, const redisAsyncContext *ac)
         const char *why = ac->c.errstr[0] != '\0' ? ac->c.errstr : "the connection was closed";
         (void)snprintf(c->why, sizeof(c->why), "%s", why);
     }
+    own_ports_remove(c->port);
+    c->port = 0;
     c->ac->c.funcs = c->original; /* ours die with us, maybe before it */
     c->ac->data = NULL;
     c->ac = NULL;
@@ -567,6 +571,7 @@ static void on_connect(const redisAsyncContext *ac, int status)
         forget_link(c, ac);
         return;
     }
+    c->port = own_ports_add(ac->c.fd, PORT_UPKEEP);
     log_in(c);
 }
 

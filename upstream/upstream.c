@@ -94,6 +94,7 @@ static struct lane *lane_create(struct upstream *up, struct lane_id id)
         .loop = up->options.loop,
         .node = node_of(lane),
         .role = ROLES[id.kind],
+        .use = PORT_CLIENT,
         .db = id.db,
         .resp3 = id.resp3,
         .readonly = id.kind == LANE_REPLICA && topology_is_cluster(up->options.topology),

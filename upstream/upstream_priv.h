@@ -62,6 +62,7 @@ struct conn {
     unsigned magic;
     enum conn_state state;
     int fd;
+    uint16_t port; /* own_ports.h */
     bool hopeful;  /* the first attempt after open or a loss: calls may wait for its end */
     bool feeding;  /* inside framer_feed */
     bool given_up; /* lose as soon as the feeding ends; *stop of framer_feed */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_pubsub.c: SUBSCRIBE and its kin, and MONITOR, in both protocols: compared with a direct
+ * test_pubsub.c: SUBSCRIBE and its kin in both protocols: compared with a direct
  * connection, and nothing of them is left behind when the client goes.
  */
 #include "../support/await.h"
@@ -662,123 +662,6 @@ SCENARIO(pubsub, a_pinned_client_may_write_a_whole_pipeline_before_it_reads)
     cr_assert(client_send(c, gets, size), "the proxy does not take it");
     for (int i = 0; i < GETS; i++) {
         expect_next(c, "[$...");
-    }
-}
-
-/* ---- MONITOR ------------------------------------------------------------------------------------ */
-
-/* The next of its lines that has the words in it; others may come before. */
-static const char *monitored(struct client *c, const char *words)
-{
-    const char *got;
-
-    do {
-        got = client_read(c);
-        cr_assert(got[0] == '+' && got[1] >= '0' && got[1] <= '9', "%s", got);
-    } while (strstr(got, words) == NULL);
-    return cleanup_printf("%s", got);
-}
-
-SCENARIO(pubsub, monitor_shows_what_redis_executes)
-{
-    struct redis *r = redis_start(NULL);
-    struct nearside *n = nearside_start(r->port, NULL);
-    struct client *direct = client_connect(r->port);
-
-    expect(direct, "+OK", "MONITOR");
-    for (int version = 2; version <= 3; version++) {
-        struct client *c = connect_as(n->port, version);
-        expect(c, "+OK", "MONITOR");
-        for (int i = 0; i < 20; i++) {
-            expect(r->direct, "+OK", "SET k '%d \"x\"'", i);
-            const char *want = monitored(direct, cleanup_printf("\"SET\" \"k\" \"%d ", i));
-            cr_assert_str_eq(monitored(c, "\"SET\" \"k\""), want);
-        }
-        expect(c, "+RESET", "RESET");
-        expect(c, "$19 \"x\"", "GET k");
-        nearside_await_info(n, "pinned_connections", 0, 0, 2000);
-        const char *only = strstr(redis_clients(r), "flags=O"); /* the direct one */
-        cr_assert(only != NULL && strstr(only + 1, "flags=O") == NULL);
-    }
-}
-
-/* Redis says nothing to it. */
-SCENARIO(pubsub, a_second_monitor_is_waited_for_by_nobody)
-{
-    struct redis *r = redis_start(NULL);
-    struct nearside *n = nearside_start(r->port, NULL);
-
-    for (int version = 2; version <= 3; version++) {
-        const int ports[] = {r->port, n->port};
-        for (int i = 0; i < 2; i++) {
-            struct client *c = connect_as(ports[i], version);
-            const char *got;
-            expect(c, "+OK", "MONITOR");
-            cr_assert(client_send_text(c, "MONITOR\r\nMONITOR x\r\nECHO end\r\n"));
-            do {
-                got = client_read(c);
-            } while (got[0] == '+' && got[1] >= '0' && got[1] <= '9');
-            cr_assert(matches(got, "-ERR wrong number..."), "%s", got);
-            do {
-                got = client_read(c);
-            } while (got[0] == '+' && got[1] >= '0' && got[1] <= '9');
-            cr_assert_str_eq(got, "$end");
-        }
-    }
-}
-
-SCENARIO(pubsub, a_monitor_that_leaves_is_forgotten_by_redis)
-{
-    struct redis *r = redis_start(NULL);
-    struct nearside *n = nearside_start(r->port, NULL);
-
-    for (int i = 0; i < 4; i++) {
-        struct client *c = connect_as(n->port, 2 + i % 2);
-        expect(c, "+OK", "MONITOR");
-        cr_assert_not_null(strstr(redis_clients(r), "flags=O"));
-        if (i < 2) {
-            client_close(c);
-        } else {
-            client_reset(c);
-        }
-        int64_t deadline = now_ms() + 5000;
-        while (strstr(redis_clients(r), "flags=O") != NULL) {
-            cr_assert(now_ms() < deadline, "it monitors on");
-        }
-    }
-}
-
-/* One over 64 KiB comes in pieces (frame.h). */
-SCENARIO(pubsub, a_line_of_monitor_may_have_any_length)
-{
-    enum { SIZE = 5000 * 1000 };
-    struct redis *r = redis_start(NULL);
-    struct nearside *n = nearside_start(r->port, NULL);
-
-    for (int version = 2; version <= 3; version++) {
-        struct client *c = connect_as(n->port, version);
-        expect(c, "+OK", "MONITOR");
-        for (size_t size = 60 * 1000; size <= SIZE; size = size * 2 + 5000) {
-            const char *got;
-            store_value(r->direct, "k", size);
-            expect(r->direct, "+OK", "SET end 1");
-            do {
-                got = client_read(c);
-                cr_assert(got[0] == '+', "%.100s", got);
-            } while (strlen(got) < size);
-            cr_assert_not_null(strstr(got, "] \"SET\" \"k\" \""), "%.100s", got);
-            do { /* Nearside asks Redis things of its own */
-                got = client_read(c);
-                cr_assert(got[0] == '+' && strlen(got) < 1000, "%.100s", got);
-            } while (strstr(got, "] \"SET\" \"end\" \"1\"") == NULL);
-        }
-        cr_assert(client_command(c, "RESET"));
-        const char *got;
-        do {
-            got = client_read(c);
-            cr_assert(got[0] == '+', "%.100s", got);
-        } while (strcmp(got, "+RESET") != 0);
-        expect(c, "$1", "GET end");
     }
 }
 
