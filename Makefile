@@ -294,7 +294,8 @@ check_moves = status=0; for mode in cluster sentinel; do NEARSIDE_BIN=$< $(1) $(
 coherence-moves: $(call nearside,release) $(CHECKER) ## the checker with clusters and sentinels (30 s each)
 	$(call check_moves)
 
-tsan-moves: $(call nearside,tsan) $(CHECKER) ## the same under ThreadSanitizer
+tsan-moves: CHECKER_ARGS += --set upstream.read_from=prefer-replica
+tsan-moves: $(call nearside,tsan) $(CHECKER) ## the same under ThreadSanitizer, with reads from replicas
 	$(call check_moves,$(UNDER_TSAN))
 
 mutant: $(call nearside,mutant) ## the program with rules that can be switched off

@@ -182,6 +182,8 @@ static void parse_options(int argc, char **argv, struct options *o)
                 usage("too many settings");
             }
             o->sets[o->nsets++] = optarg;
+            o->from_replicas |= strncmp(optarg, "upstream.read_from=", 19) == 0 &&
+                                strcmp(optarg + 19, "primary") != 0;
             break;
         case 'u':
             o->flush_ms = number(0);

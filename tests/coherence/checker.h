@@ -52,6 +52,8 @@ struct options {
     int chaos_ms;   /* between two troubles, on average */
     int nsets;      /* settings of the proxy's */
     const char *sets[SETS_MAX + 8];
+    bool
+        from_replicas; /* upstream.read_from is one of them: other reads than GET and MGET are of any age */
     int flush_ms; /* between two FLUSHALLs; 0: none */
 };
 

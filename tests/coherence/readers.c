@@ -46,6 +46,12 @@ static void judge(struct thread *t, int place, const struct expectation *e,
     t->last[place] = ledger_judge(&t->tally, e, reply, t->last[place]);
 }
 
+enum ask {
+    ASK_GET,
+    ASK_GETRANGE,
+    ASK_MGET,
+};
+
 /* GETRANGE answers nothing where GET answers null. */
 static const struct reply *value_of(const struct reply *reply)
 {
@@ -130,6 +136,12 @@ static bool read_pair(struct thread *t)
     return true;
 }
 
+/* upstream.read_from: what neither GET nor MGET reads may be of any age. */
+static bool is_judged(const struct thread *t, enum ask ask)
+{
+    return ask != ASK_GETRANGE || !t->traffic->options->from_replicas;
+}
+
 /* A read that is not answered by L1; the value must not be taken back by the GET behind it. */
 static bool read_beside(struct thread *t)
 {
@@ -140,7 +152,9 @@ static bool read_beside(struct thread *t)
     client_command(t->c, "GET %s", e.key->name);
     for (int i = 0; i < 2; i++) {
         const struct reply *reply = client_reply(t->c);
-        judge(t, place, &e, value_of(reply));
+        if (is_judged(t, i == 0 ? ASK_GETRANGE : ASK_GET)) {
+            judge(t, place, &e, value_of(reply));
+        }
         if (!is_good(reply) && reply->type != '-') {
             return false;
         }
@@ -177,12 +191,6 @@ void *run_reader(void *ctx)
 /* A link that is silent soon has every reader waiting for it, and then nobody would see what L1 goes on
  * serving. These readers leave a GET that is not answered soon to itself, and go on with other keys on
  * other connections; its reply is judged when it comes. */
-enum ask {
-    ASK_GET,
-    ASK_GETRANGE,
-    ASK_MGET,
-};
-
 struct pending {
     struct client *c;
     bool waits;
@@ -200,7 +208,7 @@ static void take_reply(struct thread *t, struct pending *p, bool *asked)
     if (p->ask == ASK_MGET && reply->type == '*' && reply->items == 2) {
         (void)ledger_judge(&t->tally, &p->e[0], reply->item[0], 0);
         (void)ledger_judge(&t->tally, &p->e[1], reply->item[1], 0);
-    } else {
+    } else if (is_judged(t, p->ask)) {
         (void)ledger_judge(&t->tally, &p->e[0], value_of(reply), 0);
     }
     if (!is_good(reply) && reply->type != '-') {

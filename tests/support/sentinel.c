@@ -25,7 +25,7 @@ static void start_sentinel(struct sentinels *s, int i)
     (void)snprintf(text, sizeof(text),
                    "port %d\nbind 127.0.0.1\ndir %s\n"
                    "sentinel monitor mymaster 127.0.0.1 %d 2\n"
-                   "sentinel down-after-milliseconds mymaster 500\n"
+                   "sentinel down-after-milliseconds mymaster 1000\n"
                    "sentinel failover-timeout mymaster 2000\n%s%s%s%s\n",
                    s->port[i], dir, s->server[0]->port, password != NULL ? "requirepass " : "",
                    password != NULL ? password : "",
