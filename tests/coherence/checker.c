@@ -360,6 +360,8 @@ static void start_cluster(struct options *o, struct chaos *chaos)
 static void start_sentinels(struct options *o, struct chaos *chaos)
 {
     chaos->sentinels = sentinels_start(NULL);
+    /* what is lost when they change masters on their own would be held against the proxy */
+    sentinels_have_patience(chaos->sentinels, 4000);
     chaos->redis = chaos->sentinels->server[0];
     chaos->proxy = sentinels_nearside(chaos->sentinels, o->sets);
     nearside_await_fills(chaos->proxy);

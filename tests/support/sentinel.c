@@ -147,6 +147,15 @@ void sentinels_leave_behind(struct sentinels *s, int i)
     start_sentinel(s, i);
 }
 
+void sentinels_have_patience(struct sentinels *s, int ms)
+{
+    for (int i = 0; i < SENTINELS; i++) {
+        const char *command =
+            cleanup_printf("SENTINEL SET mymaster down-after-milliseconds %d", ms);
+        cr_assert_str_eq(ask_sentinel(s, i, command), "+OK");
+    }
+}
+
 static bool consents(void *ctx)
 {
     return strcmp(ask_sentinel(ctx, 0, "SENTINEL FAILOVER mymaster"), "+OK") == 0;

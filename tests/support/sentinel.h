@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * sentinel.h: a master, a replica and three sentinels (quorum two) of the test's own, on free loopback
- * ports. A master that says nothing for half a second is failed over. Main thread of the test only.
+ * ports. A master that says nothing for a second is failed over. Main thread of the test only.
  */
 #pragma once
 
@@ -28,5 +28,7 @@ void sentinels_await_master(struct sentinels *s, int sentinel, int n, int64_t ms
 void sentinels_await_switch(struct sentinels *s, struct nearside *proxy, int n);
 /* Ends all sentinels, and starts number i again as one that was cut off before any failover: it names server[0]. */
 void sentinels_leave_behind(struct sentinels *s, int i);
+/* They wait for so long before they take a silent master for dead. */
+void sentinels_have_patience(struct sentinels *s, int ms);
 /* SENTINEL FAILOVER, as soon as the sentinel consents; does not wait for the outcome. */
 void sentinels_failover(struct sentinels *s);
