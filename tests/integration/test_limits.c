@@ -187,8 +187,11 @@ SCENARIO(limits, what_a_burst_took_is_given_back)
     for (int i = 0; i < COUNT; i++) {
         clients[i] = nearside_connect(n);
     }
+    nearside_await_fills(n);
     store_value(clients[0], "k", VALUE);
-    ask(clients[0], "GET k");
+    do {
+        ask(clients[0], "GET k");
+    } while (nearside_info(n, "l1_hits") == 0);
     int64_t before = process_rss_kb(n->process);
     for (int i = 0; i < COUNT; i++) {
         cr_assert(client_send(clients[i], burst, size * COMMANDS));
