@@ -289,9 +289,10 @@ SCENARIO(coherence, a_value_is_not_served_after_its_deadline)
     struct nearside *n = nearside_start(r->port, NULL);
     struct client *c = nearside_connect(n);
 
+    nearside_await_fills(n);
     expect(r->direct, "+OK", "DEBUG SET-ACTIVE-EXPIRE 0");
     for (int round = 0; round < 10; round++) {
-        int64_t deadline = wall_ms() + 100;
+        int64_t deadline = wall_ms() + 100LL * slowdown();
         int served = 0;
         expect(r->direct, "+OK", "SET k%d v PXAT %lld", round, (long long)deadline);
         for (;;) {

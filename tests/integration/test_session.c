@@ -126,6 +126,7 @@ SCENARIO(session, watched_keys_abort_the_transaction_and_are_read_past_the_cache
     struct nearside *n = nearside_start(r->port, NULL);
     struct client *c = nearside_connect(n);
 
+    nearside_await_fills(n);
     expect(c, "+OK", "SET k 1");
     expect(c, "$1", "GET k");
     expect(c, "$1", "GET k");
