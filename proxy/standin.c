@@ -117,10 +117,10 @@ enum standin standin_for(const struct client *c, const struct cmd *cmd, enum cmd
         kind = fits ? STANDIN_FOLLOWS : STANDIN_REFUSED;
     } else if (strcmp(cmd->name, "monitor") == 0) {
         kind = STANDIN_FOLLOWS;
-    } else if (replication_is_silent(cmd, view)) {
-        kind = STANDIN_REFUSED; /* EXEC would have an element less than it says */
-    } else if (c->multi_streams && !c->resp3 && strcmp(cmd->name, "publish") == 0) {
-        kind = STANDIN_REFUSED; /* RESP2 does not tell a message from an element */
+    } else if (replication_is_silent(cmd, view) ||
+               (c->multi_streams && !c->resp3 && strcmp(cmd->name, "publish") == 0)) {
+        /* EXEC would have an element less than it says; or a message, which RESP2 does not tell from one */
+        kind = STANDIN_REFUSED;
     }
     bool has_room = view->raw.n < KEPT_MAX - c->standin_bytes;
     return kind == STANDIN_NONE || has_room ? kind : STANDIN_REFUSED;
