@@ -53,8 +53,8 @@ void l1_invalidate_by(struct l1 *l1, uint64_t hash, uint16_t cover)
     size_t dropped = MUTANT(R3e) ? 0 : shard_drop_hash(s, hash, NULL);
     bool detached = !MUTANT(R3) && lease_detach_some(s, hash, NULL, cover);
     s->counted.invalidations += dropped > 0 || detached;
-    if (cover == L1_NO_COVER) {
-        version_move(s, hash); /* else nobody is answered by it */
+    if (cover == L1_NO_COVER || dropped > 0 || detached) {
+        version_move(s, hash); /* else nobody is answered by it, and nothing of the key is here */
     }
     lock_give(&s->lock);
 }

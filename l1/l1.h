@@ -267,8 +267,8 @@ void l1_observe_value(struct l1 *l1, uint64_t hash, uint32_t db, struct slice en
 void l1_observe(struct l1 *l1, uint64_t hash);
 
 /* R9. A number that is another one as soon as anybody may know the key's value, or a newer one, from
- * somewhere else: it moves, not only with this key, in every l1_invalidate (not l1_invalidate_by: a change
- * that is announced has been answered to nobody here), l1_write_end, l1_observe,
+ * somewhere else: it moves, not only with this key, in every l1_invalidate (an l1_invalidate_by
+ * that finds nothing of the key does not count: it has been answered to nobody here), l1_write_end, l1_observe,
  * l1_observe_value, l1_fill, l1_abandon, l1_drop_all and l1_unknown_end. Takes no lock. Asked for before a
  * write is sent and again later, the same number says: nobody has been answered, in between, with anything
  * that is not older than that write. */

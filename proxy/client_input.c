@@ -17,6 +17,7 @@
 #include "batch.h"
 #include "dispatch.h"
 #include "login.h"
+#include "replication.h"
 
 #include "../conf/mem.h"
 
@@ -114,6 +115,10 @@ static size_t serve_requests(struct client *c, struct parser *parser, struct sli
     unsigned ahead = 0; /* see looked_ahead */
     c->stalled = c->stalled_large = c->stalled_output = c->shared = false;
     while (used < in.n && c->state == CLIENT_OPEN) {
+        if (unlikely(c->replicates)) {
+            replication_send(c, slice_of(in.p + used, in.n - used));
+            return in.n;
+        }
         if (c->queued >= c->worker->server->conf->proxy_window) {
             c->stalled = true;
             break;

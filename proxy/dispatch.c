@@ -26,7 +26,6 @@
 #include "pause.h"
 #include "pinned.h"
 #include "redirect.h"
-#include "replication.h"
 #include "roads.h"
 #include "session.h"
 #include "stream.h"
@@ -637,9 +636,6 @@ enum dispatch dispatch_request(struct client *c, const struct request_view *view
     const struct cmd *cmd = cmd_find(view);
     enum cmd_class class = cmd_effective_class(cmd, view);
     enum dispatch result;
-    if (unlikely(c->replicates)) {
-        return replication_request(c, cmd, view);
-    }
     if (c->switching || c->nblocked > 0 || (c->pinned != NULL && pinned_is_inside(c))) {
         return DISPATCH_STALL; /* Redis, too, looks at nothing behind a blocked command */
     }

@@ -13,6 +13,7 @@
 
 #include "follow.h"
 #include "forward.h"
+#include "pause.h"
 
 #include "../resp/learnt.h"
 
@@ -32,6 +33,7 @@ static void on_other_server(unsigned index, void *ctx)
         feeds_down(feeds);
     }
     learnt_forget(); /* it may have other modules */
+    pause_cancel(server);
 }
 
 static void on_slot_changed(uint16_t slot, void *ctx)

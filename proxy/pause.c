@@ -4,6 +4,8 @@
  */
 #include "pause.h"
 
+#include "pinned.h"
+
 /* Nobody pauses for longer: and the sum of this and the clock is a number. */
 #define PAUSE_MAX_MS INT64_C(1000000000)
 
@@ -14,20 +16,45 @@ static void extend(_Atomic int64_t *until, int64_t to)
     }
 }
 
-void pause_note(struct server *server, const struct cmd *cmd, const struct request_view *view,
-                int64_t now)
+void pause_cancel(struct server *server)
 {
+    atomic_store_explicit(&server->paused_until, 0, memory_order_relaxed);
+    atomic_store_explicit(&server->reads_paused_until, 0, memory_order_relaxed);
+}
+
+static void begin(struct client *c, struct request *request, struct pause pause)
+{
+    struct server *server = c->worker->server;
+    int64_t until = c->worker->now + pause.ms;
+    extend(&server->paused_until, until);
+    if (pause.all) {
+        extend(&server->reads_paused_until, until);
+    }
+    request->pauses = true;
+}
+
+void pause_note(struct client *c, struct request *request, const struct cmd *cmd,
+                const struct request_view *view)
+{
+    struct pause *queued = pinned_pause(c);
+    struct pause pause = {0};
     int64_t ms;
-    if (strcmp(cmd->name, "client|unpause") == 0) {
-        atomic_store_explicit(&server->paused_until, 0, memory_order_relaxed);
-        atomic_store_explicit(&server->reads_paused_until, 0, memory_order_relaxed);
+    if (strcmp(cmd->name, "client|unpause") == 0 && !c->expects_multi) {
+        pause_cancel(c->worker->server);
+    } else if (strcmp(cmd->name, "exec") == 0) {
+        pause = *queued;
+        queued->ms = 0;
+    } else if (strcmp(cmd->name, "multi") == 0) {
+        queued->ms = 0;
     } else if (strcmp(cmd->name, "client|pause") == 0 && view->nargv > 2 &&
                slice_to_int64(view->argv[2], &ms) && ms > 0) {
-        int64_t until = now + (ms < PAUSE_MAX_MS ? ms : PAUSE_MAX_MS);
-        extend(&server->paused_until, until);
-        if (view->argc == 3 || slice_eq_nocase(view->argv[3], SLICE("ALL"))) {
-            extend(&server->reads_paused_until, until);
-        }
+        pause.ms = ms < PAUSE_MAX_MS ? ms : PAUSE_MAX_MS;
+        pause.all = view->argc == 3 || slice_eq_nocase(view->argv[3], SLICE("ALL"));
+    }
+    if (pause.ms > 0 && c->expects_multi && strcmp(cmd->name, "exec") != 0) {
+        *queued = pause;
+    } else if (pause.ms > 0) {
+        begin(c, request, pause);
     }
 }
 
@@ -47,5 +74,5 @@ bool pause_concerns(const struct client *c, const struct cmd *cmd, enum cmd_clas
                 may_be_replicated(cmd) || (all && class != CMD_LOCAL);
     return held && !server->is_cluster && c->part_of == NULL &&
            (c->pinned != NULL || atomic_load_explicit(&server->pinned, memory_order_relaxed) <
-                                     server->conf->upstream_max_pinned);
+                                     server->conf->upstream_max_pinned / 2);
 }

@@ -13,6 +13,7 @@
 
 #include "login.h"
 #include "nodes.h"
+#include "pause.h"
 #include "session.h"
 #include "standin.h"
 #include "stream.h"
@@ -31,12 +32,13 @@ struct pinned {
     uint32_t db;
     bool resp3;
     bool multi;
-    uint32_t watched; /* keys; one that is watched twice counts twice */
-    bool any_db;      /* its db is not known: the SELECT it was to begin with was refused */
-    bool debugging;   /* SCRIPT DEBUG */
-    bool follows;     /* REPLCONF: the client is, or will be, a replica */
-    bool own;         /* its client is somebody else, */
-    bool entered;     /* who is logged in here (in a cluster), in the protocol it speaks now */
+    uint32_t watched;   /* keys; one that is watched twice counts twice */
+    bool any_db;        /* its db is not known: the SELECT it was to begin with was refused */
+    bool debugging;     /* SCRIPT DEBUG */
+    bool follows;       /* REPLCONF: the client is, or will be, a replica */
+    bool own;           /* its client is somebody else, */
+    bool entered;       /* who is logged in here (in a cluster), in the protocol it speaks now */
+    struct pause pause; /* queued in its transaction */
     struct stream stream;
     bool tainted; /* something else was done on it: never anybody else's */
     bool is_dirty;
@@ -382,6 +384,9 @@ void pinned_follow(struct client *c, struct request *request, const struct reply
     if (request->queued) {
         standin_queued(c, request, piece);
     }
+    if (request->pauses && (!ok || piece->is_null)) {
+        pause_cancel(c->worker->server);
+    }
     if (request->selects && ok) {
         p->db = request->db;
         p->any_db = c->any_db = false;
@@ -482,6 +487,11 @@ void pinned_hold(struct client *c, bool on)
 int64_t pinned_peer_id(const struct client *c)
 {
     return c->pinned == NULL ? 0 : conn_peer_id(c->pinned->conn);
+}
+
+struct pause *pinned_pause(struct client *c)
+{
+    return &c->pinned->pause;
 }
 
 void pinned_chose_db(struct client *c, bool ok)

@@ -13,6 +13,7 @@
 
 #include "client.h"
 
+struct pause;
 struct pinned;
 
 #define PINNED_TOO_MANY "ERR too many clients need a connection of their own (upstream.max_pinned)"
@@ -70,6 +71,8 @@ struct pinned_counts {
     uint32_t watched;
 };
 struct pinned_counts pinned_counts(const struct client *c);
+/* What the EXEC of its transaction will begin, by what was queued; for pause.c. */
+struct pause *pinned_pause(struct client *c);
 /* It was to be taken to the client's db; otherwise (`ok` false) nobody knows where it is. */
 void pinned_chose_db(struct client *c, bool ok);
 /* The client is somebody else than Nearside is (login.h), or (`on` false) no longer. None of its

@@ -6,15 +6,26 @@
  */
 #include "replication.h"
 
-#include "dispatch.h"
 #include "pinned.h"
 
-/* With so much unsent, the client's input waits. */
-#define UNSENT_MAX ((size_t)64 * 1024)
+/* A replica says little: what has so much unsent is none. */
+#define UNSENT_MAX ((size_t)1024 * 1024)
 
 bool replication_begins(const struct cmd *cmd)
 {
     return strcmp(cmd->name, "sync") == 0 || strcmp(cmd->name, "psync") == 0;
+}
+
+/* Redis stops at the first option that it does not know. */
+static bool is_answered(struct slice option)
+{
+    static const char *const options[] = {"listening-port", "ip-address", "capa", "rdb-only",
+                                          "rdb-filter-only"};
+    bool found = false;
+    for (size_t i = 0; i < ARRAY_LEN(options); i++) {
+        found = found || slice_eq_nocase(option, slice_str(options[i]));
+    }
+    return found;
 }
 
 bool replication_is_silent(const struct cmd *cmd, const struct request_view *view)
@@ -25,13 +36,11 @@ bool replication_is_silent(const struct cmd *cmd, const struct request_view *vie
     struct arg_walk walk;
     struct slice word;
     arg_walk_init(&walk, view);
-    for (int64_t i = 0; arg_walk_next(&walk, &word); i++) {
-        if (i % 2 == 1 &&
-            (slice_eq_nocase(word, SLICE("ACK")) || slice_eq_nocase(word, SLICE("GETACK")))) {
-            return true;
-        }
+    bool more = arg_walk_next(&walk, &word) && arg_walk_next(&walk, &word);
+    while (more && is_answered(word)) {
+        more = arg_walk_next(&walk, &word) && arg_walk_next(&walk, &word);
     }
-    return false;
+    return more && (slice_eq_nocase(word, SLICE("ACK")) || slice_eq_nocase(word, SLICE("GETACK")));
 }
 
 bool replication_answers(struct client *c, const struct cmd *cmd, const struct request_view *view)
@@ -48,6 +57,19 @@ bool replication_answers(struct client *c, const struct cmd *cmd, const struct r
     return replication_is_silent(cmd, view);
 }
 
+bool replication_declines(struct client *c, const struct cmd *cmd)
+{
+    if (!replication_begins(cmd) || c->expects_multi || !pinned_is_streaming(c) ||
+        pinned_is_subscriber(c)) {
+        return false;
+    }
+    if (!pinned_counts(c).monitoring) {
+        client_reply_error(c, "ERR '%s' is not available to a subscriber through Nearside",
+                           cmd->name);
+    }
+    return true;
+}
+
 bool replication_takes(struct request *request, const struct reply_piece *piece)
 {
     struct client *c = request->client;
@@ -56,27 +78,21 @@ bool replication_takes(struct request *request, const struct reply_piece *piece)
         return false;
     }
     if (c != NULL) {
-        c->replicates = true;
+        if (!c->replicates) {
+            c->replicates = true;
+            client_mark_runnable(c); /* what it has said meanwhile */
+        }
         client_push(c, piece->bytes);
     }
     return true;
 }
 
-enum dispatch replication_request(struct client *c, const struct cmd *cmd,
-                                  const struct request_view *view)
+void replication_send(struct client *c, struct slice bytes)
 {
     struct conn *conn = pinned_conn(c);
-    if (strcmp(cmd->name, "quit") == 0) {
+    if (conn_queued_bytes(conn) > UNSENT_MAX || !conn_send(conn, bytes)) {
         client_close(c);
-    } else if (strcmp(cmd->name, "replconf") == 0) {
-        if (conn_queued_bytes(conn) > UNSENT_MAX) {
-            return DISPATCH_STALL;
-        }
-        if (!conn_send(conn, view->raw)) {
-            client_close(c);
-            return DISPATCH_DONE;
-        }
-        pinned_mark_dirty(c->head);
+        return;
     }
-    return DISPATCH_DONE; /* a reply to anything else would be taken for a part of the stream */
+    pinned_mark_dirty(c->head);
 }

@@ -64,6 +64,7 @@ struct request {
     bool stands_in;        /* is that */
     bool queued_flush;     /* a command of class F among them */
     bool blocks;           /* may wait for other clients */
+    bool pauses;           /* begins a pause (pause.h) */
     bool queued;           /* inside MULTI: the reply should be QUEUED */
     bool unbegun; /* a blocking write: no write-begin, its keys are dropped when it answers */
     bool refused; /* answered with an error whatever the server says (session.c) */

@@ -148,8 +148,8 @@ static bool prepare(struct client *c, struct request *request, const struct cmd 
     request->road = ROAD_PINNED;
     request->cmd = cmd;
     request->unbegun = class == CMD_PINNED;
-    request->blocks =
-        !c->expects_multi && ((class == CMD_PINNED && cmd->blocking) || pause_holds(c, cmd, class));
+    request->blocks = class == CMD_PINNED && cmd->blocking && !c->expects_multi;
+    pause_note(c, request, cmd, view);
     if (c->expects_multi && !ends_multi(cmd, view)) {
         request->class = CMD_NONE;
         request->queued = true;
@@ -166,7 +166,7 @@ static bool prepare(struct client *c, struct request *request, const struct cmd 
     request->debugs = is_named(cmd, "script|debug") && view->nargv > 2 &&
                       !slice_eq_nocase(view->argv[2], SLICE("no"));
     request->streams = is_streaming(cmd);
-    request->call.endless = replication_begins(cmd);
+    request->call.endless = replication_begins(cmd) && !pinned_is_subscriber(c);
     request->blocks = request->blocks || request->call.endless;
     request->holds = request->streams || request->executes;
     request->everywhere = is_named(cmd, "sunsubscribe") && view->argc == 1;
@@ -564,7 +564,9 @@ enum dispatch session_request(struct client *c, const struct cmd *cmd, enum cmd_
     if (!get_ready(c, cmd, class, &result)) {
         return result;
     }
-    pause_note(c->worker->server, cmd, view, c->worker->now);
+    if (replication_declines(c, cmd)) {
+        return DISPATCH_DONE;
+    }
     if (is_named(cmd, "monitor") && is_ignored_monitor(c, view)) {
         return DISPATCH_DONE;
     }

@@ -50,6 +50,12 @@ static bool queue_bytes(struct conn *conn, struct slice bytes, struct blob *blob
     return chain_append_blob(&conn->out, blob, off, bytes.n);
 }
 
+/* What the server is saying would be taken for the beginning. */
+static bool can_be_endless(const struct conn *conn)
+{
+    return conn->pending == 0 && (conn->state != CONN_UP || !framer_is_inside(conn->framer));
+}
+
 enum conn_status conn_submit(struct conn *conn, struct call *call, struct slice bytes,
                              struct blob *blob)
 {
@@ -58,7 +64,7 @@ enum conn_status conn_submit(struct conn *conn, struct call *call, struct slice 
         conn->events->lost == NULL && !conn->feeding) {
         conn_flush(conn); /* another thread has found out a moment ago, and nobody is to be told */
     }
-    if (!conn_accepts(conn)) {
+    if (!conn_accepts(conn) || (unlikely(call->endless) && !can_be_endless(conn))) {
         return CONN_DOWN;
     }
     if (conn->state == CONN_BACKOFF && !conn->hopeful) {
@@ -78,7 +84,6 @@ enum conn_status conn_submit(struct conn *conn, struct call *call, struct slice 
     conn->tail = call;
     conn->pending++;
     if (unlikely(call->endless) && conn->state == CONN_UP) {
-        bug_on(conn->pending > 1);
         framer_expect_endless(conn->framer);
     }
     return CONN_OK;

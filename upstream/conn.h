@@ -63,7 +63,7 @@ struct call {
     uint32_t replies; /* still owed; counted down by the connection */
     bool
         endless; /* what answers it, unless that is an error, never ends and is no RESP: all of it comes in
-                       * pieces, none of them the last. Only with nothing unanswered before it. */
+                       * pieces, none of them the last. CONN_DOWN while something is unanswered or arriving. */
     struct call *next;
     uint64_t end_offset; /* private: output position behind its last byte */
 };

@@ -309,6 +309,8 @@ static void close_link(struct control *c)
     redisAsyncContext *ac = c->ac;
     c->ac = NULL;
     c->failing = false;
+    own_ports_remove(c->port);
+    c->port = 0;
     if (ac != NULL) {
         ac->data = NULL; /* what follows is nobody's */
         ac->c.funcs = c->original;

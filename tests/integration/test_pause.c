@@ -94,7 +94,7 @@ SCENARIO(pause, it_begins_with_the_transaction_that_says_so)
 SCENARIO(pause, too_many_writers_wait_all_the_same)
 {
     struct redis *r = redis_start(NULL);
-    struct nearside *n = nearside_start(r->port, "upstream.max_pinned=2", NULL);
+    struct nearside *n = nearside_start(r->port, "upstream.max_pinned=4", NULL);
     struct client *c = nearside_connect(n);
     struct client *writers[6];
 
@@ -104,7 +104,10 @@ SCENARIO(pause, too_many_writers_wait_all_the_same)
         cr_assert(client_command(writers[i], "INCR k"));
         nearside_await_info(n, "pinned_connections", i < 2 ? i + 1 : 2, 2, 5000);
     }
-    expect(r->direct, "+OK", "CLIENT UNPAUSE");
+    expect(c, "+OK", "MULTI"); /* half of them are left for others, */
+    expect(c, "+QUEUED", "PING");
+    expect(c, "[+PONG]", "EXEC");
+    expect(c, "+OK", "CLIENT UNPAUSE"); /* and for this */
     int sum = 0;
     for (int i = 0; i < 6; i++) {
         const char *got = client_read(writers[i]);
@@ -112,6 +115,40 @@ SCENARIO(pause, too_many_writers_wait_all_the_same)
         sum += got[1] - '0';
     }
     cr_assert_eq(sum, 1 + 2 + 3 + 4 + 5 + 6);
+}
+
+/* What Redis refuses is no pause: writes go together on shared connections as ever. */
+SCENARIO(pause, that_is_refused_is_none)
+{
+    struct redis *r = redis_start(NULL);
+    expect(r->direct, "+OK", "%s", "ACL SETUSER some on nopass +@all -client|pause ~* &*");
+    struct nearside *n =
+        nearside_start(r->port, "upstream.user=some", "upstream.password=any", NULL);
+    struct client *c = nearside_connect(n);
+    static const char *const tries[][4] = {
+        {"CLIENT PAUSE 100000 WRITE", NULL},
+        {"CLIENT PAUSE x WRITE", NULL},
+        {"MULTI", "CLIENT PAUSE 100000", "EXEC", NULL},
+        {"MULTI", "SET k v", "DISCARD", NULL},
+    };
+
+    for (size_t i = 0; i < sizeof(tries) / sizeof(tries[0]); i++) {
+        for (int k = 0; tries[i][k] != NULL; k++) {
+            (void)ask(c, "%s", tries[i][k]);
+        }
+        nearside_await_info(n, "pinned_connections", 0, 0, 5000);
+        long long connections = redis_info(r, "total_connections_received");
+        struct client *writers[8];
+        for (int k = 0; k < 8; k++) {
+            writers[k] = nearside_connect(n);
+            cr_assert(client_command(writers[k], "INCR n"));
+        }
+        for (int k = 0; k < 8; k++) {
+            (void)client_read(writers[k]);
+            client_close(writers[k]);
+        }
+        cr_assert_leq(redis_info(r, "total_connections_received"), connections + 1);
+    }
 }
 
 SCENARIO(pause, of_all_commands_ends_by_itself)

@@ -99,9 +99,16 @@ SCENARIO(replication, nothing_is_left_of_a_replica_that_goes)
 SCENARIO(replication, who_only_tries_gets_what_redis_says_and_goes_on)
 {
     static const char *const lines[] = {
-        "REPLCONF foo 1", "REPLCONF capa",     "REPLCONF capa eof capa psync2",
-        "REPLCONF",       "PSYNC x",           "SYNC x",
-        "MULTI",          "REPLCONF capa eof", "SYNC",
+        "REPLCONF foo 1",
+        "REPLCONF foo 1 ack 1",
+        "REPLCONF capa",
+        "REPLCONF capa eof capa psync2",
+        "REPLCONF",
+        "PSYNC x",
+        "SYNC x",
+        "MULTI",
+        "REPLCONF capa eof",
+        "SYNC",
         "EXEC",
     };
     struct redis *r = redis_start(NULL);
@@ -118,6 +125,76 @@ SCENARIO(replication, who_only_tries_gets_what_redis_says_and_goes_on)
     expect(c, "$v", "GET k");
     expect(c, "+RESET", "RESET");
     expect(c, "$v", "GET k");
+}
+
+/* What else comes on its connection would be taken for the stream, or be cut in two by it. */
+SCENARIO(replication, a_subscriber_is_no_replica)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+
+    expect(c, "[$subscribe $ch :1]", "SUBSCRIBE ch");
+    expect(c, "-ERR Can't execute 'sync': ...", "SYNC");
+    expect(r->direct, ":1", "PUBLISH ch x");
+    expect_next(c, "[$message $ch $x]");
+    c = nearside_connect(n);
+    (void)ask(c, "HELLO 3");
+    (void)ask(c, "SUBSCRIBE ch");
+    expect(c, "-ERR 'psync' is not available to a subscriber...", "PSYNC ? -1");
+    expect(c, "+PONG", "PING");
+    c = nearside_connect(n);
+    expect(c, "+OK", "MONITOR");
+    cr_assert(client_command(c, "SYNC")); /* Redis, too, says nothing to that */
+    expect(r->direct, "+OK", "SET k v");
+    const char *line = client_read(c);
+    cr_assert_not_null(strstr(line, "\"SET\" \"k\" \"v\""), "%s", line);
+    nearside_check_alive(n);
+}
+
+/* In the middle of a line, or of a message, where its connection is held because it does not read. */
+SCENARIO(replication, nor_is_one_that_does_not_read)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+
+    for (int i = 0; i < 2; i++) {
+        struct client *c = nearside_connect(n);
+        if (i == 0) {
+            expect(c, "+OK", "MONITOR");
+        } else {
+            (void)ask(c, "HELLO 3");
+            (void)ask(c, "SUBSCRIBE ch");
+        }
+        char *large = cleanup_alloc(100001);
+        memset(large, 'x', 100000);
+        for (int k = 0; k < 150; k++) {
+            (void)ask(r->direct, "PUBLISH ch %s", large);
+        }
+        cr_assert(client_command(c, "SYNC"));
+        cr_assert(client_command(c, "PSYNC ? -1"));
+        expect(nearside_connect(n), "+OK", "SET k v");
+        nearside_check_alive(n);
+        client_reset(c);
+    }
+}
+
+/* Line feeds alone tell the master that it is there while it loads for longer than repl-timeout. */
+SCENARIO(replication, what_a_replica_says_reaches_redis_as_it_is)
+{
+    struct redis *master = start_master();
+    struct nearside *n = nearside_start(master->port, NULL);
+    struct client *c = nearside_connect(n);
+
+    expect(master->direct, "+OK", "CONFIG SET repl-timeout 2");
+    cr_assert(client_command(c, "PSYNC ? -1"));
+    cr_assert(client_readable(c, 20000));
+    for (int i = 0; i < 25; i++) {
+        cr_assert(client_send_text(c, "\n"));
+        pass_time(200);
+    }
+    cr_assert_eq(redis_info(master, "connected_slaves"), 1);
+    cr_assert_eq(nearside_info(n, "protocol_errors"), 0);
 }
 
 SCENARIO(replication, who_may_not_is_told_so)
