@@ -115,10 +115,6 @@ static size_t serve_requests(struct client *c, struct parser *parser, struct sli
     unsigned ahead = 0; /* see looked_ahead */
     c->stalled = c->stalled_large = c->stalled_output = c->shared = false;
     while (used < in.n && c->state == CLIENT_OPEN) {
-        if (unlikely(c->replicates)) {
-            replication_send(c, slice_of(in.p + used, in.n - used));
-            return in.n;
-        }
         if (c->queued >= c->worker->server->conf->proxy_window) {
             c->stalled = true;
             break;
@@ -214,6 +210,11 @@ static void keep_parser(struct client *c)
 
 static size_t run_requests(struct client *c, struct slice in, struct blob *owner)
 {
+    if (unlikely(c->replicates)) {
+        c->stalled = false;
+        replication_send(c, in);
+        return in.n;
+    }
     struct parser *parser = c->parser != NULL ? c->parser : &c->worker->parser;
     size_t used = serve_requests(c, parser, in, owner);
     keep_parser(c);

@@ -36,9 +36,9 @@ bool replication_is_silent(const struct cmd *cmd, const struct request_view *vie
     struct arg_walk walk;
     struct slice word;
     arg_walk_init(&walk, view);
-    bool more = arg_walk_next(&walk, &word) && arg_walk_next(&walk, &word);
-    while (more && is_answered(word)) {
-        more = arg_walk_next(&walk, &word) && arg_walk_next(&walk, &word);
+    bool more = arg_walk_next(&walk, &word);
+    for (int64_t i = 1; more && (i % 2 == 1 || is_answered(word)); i++) {
+        more = arg_walk_next(&walk, &word); /* an option, then its value */
     }
     return more && (slice_eq_nocase(word, SLICE("ACK")) || slice_eq_nocase(word, SLICE("GETACK")));
 }
