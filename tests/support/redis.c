@@ -157,6 +157,25 @@ long long redis_calls(struct redis *r, const char *command)
     return counted(r, "commandstats", cleanup_printf("cmdstat_%s:calls=", command));
 }
 
+struct awaited_calls {
+    struct redis *r;
+    const char *command;
+    long long n;
+};
+
+static bool has_called(void *ctx)
+{
+    const struct awaited_calls *calls = ctx;
+    return redis_calls(calls->r, calls->command) >= calls->n;
+}
+
+void redis_await_calls(struct redis *r, const char *command, long long n)
+{
+    struct awaited_calls calls = {r, command, n};
+    cr_assert(await(has_called, &calls, 5000 * slowdown()), "%s was not called %lld times", command,
+              n);
+}
+
 long long redis_errors(struct redis *r, const char *code)
 {
     return counted(r, "errorstats", cleanup_printf("errorstat_%s:count=", code));
