@@ -58,7 +58,6 @@ struct node {
     char unresolved[UNRESOLVED_MAX]; /* why there is no address, or "" */
     char run_id[RUN_ID_MAX];
     char version[VERSION_MAX];
-    char valkey[VERSION_MAX]; /* "": it is none */
     char to_strangers[ERR_MAX];
 
     struct health health;
@@ -69,6 +68,9 @@ struct node {
     /* Raised (release) before `changed` runs. Who sees what `changed` did also sees it raised
      * (acquire in node_generation). Kept away from last_heard, which is written all the time. */
     _Atomic uint64_t generation;
+    /* major and minor in 16 bits each, 0: not known; of Redis, and of Valkey if it is one. Relaxed: only asked for
+     * what to say and not to say. */
+    _Atomic uint32_t release, valkey;
     _Atomic int state; /* health.state, relaxed: read for each read from a socket */
     _Atomic bool mute;
     char apart[128];
@@ -415,6 +417,21 @@ static void keep_text(char *out, size_t max, struct slice text)
     out[n] = '\0';
 }
 
+static uint32_t release_of(struct slice version)
+{
+    char text[VERSION_MAX];
+    char *end;
+    keep_text(text, sizeof(text), version);
+    unsigned long major = strtoul(text, &end, 10);
+    unsigned long minor = *end == '.' ? strtoul(end + 1, NULL, 10) : 0;
+    return (uint32_t)((major < 0x8000 ? major : 0x7fff) << 16 | (minor < 0xffff ? minor : 0xffff));
+}
+
+static bool is_at_least(const _Atomic uint32_t *release, unsigned major, unsigned minor)
+{
+    return atomic_load_explicit(release, memory_order_relaxed) >= (major << 16 | minor);
+}
+
 /* Takes note of what the server said; true when it is not the one that was known. */
 static bool note_identity(struct node *node, struct slice run_id, struct slice version)
 {
@@ -423,6 +440,7 @@ static bool note_identity(struct node *node, struct slice run_id, struct slice v
     pthread_mutex_lock(&node->lock);
     if (version.n > 0) {
         keep_text(node->version, sizeof(node->version), version);
+        atomic_store_explicit(&node->release, release_of(version), memory_order_relaxed);
     }
     if (run_id.n > 0) {
         keep_text(seen, sizeof(seen), run_id);
@@ -459,35 +477,19 @@ void node_version(struct node *node, char *out, size_t max)
     pthread_mutex_unlock(&node->lock);
 }
 
-static bool is_at_least(const char *text, unsigned major, unsigned minor)
+bool node_is_at_least(const struct node *node, unsigned major, unsigned minor)
 {
-    char *end;
-    unsigned long have = strtoul(text, &end, 10);
-    unsigned long then = *end == '.' ? strtoul(end + 1, NULL, 10) : 0;
-    return have > major || (have == major && then >= minor);
-}
-
-bool node_is_at_least(struct node *node, unsigned major, unsigned minor)
-{
-    char text[VERSION_MAX];
-    node_version(node, text, sizeof(text));
-    return is_at_least(text, major, minor);
+    return is_at_least(&node->release, major, minor);
 }
 
 void node_note_valkey(struct node *node, struct slice version)
 {
-    pthread_mutex_lock(&node->lock);
-    keep_text(node->valkey, sizeof(node->valkey), version);
-    pthread_mutex_unlock(&node->lock);
+    atomic_store_explicit(&node->valkey, release_of(version), memory_order_relaxed);
 }
 
-bool node_is_valkey(struct node *node, unsigned major, unsigned minor)
+bool node_is_valkey(const struct node *node, unsigned major, unsigned minor)
 {
-    char text[VERSION_MAX];
-    pthread_mutex_lock(&node->lock);
-    keep_text(text, sizeof(text), slice_str(node->valkey));
-    pthread_mutex_unlock(&node->lock);
-    return is_at_least(text, major, minor);
+    return is_at_least(&node->valkey, major, minor);
 }
 
 void node_heard(struct node *node, int64_t now)

@@ -94,11 +94,11 @@ uint64_t node_generation(const struct node *node);
 void node_version(struct node *node, char *out, size_t max);
 
 /* Is its version known to be that or newer? Valkey gives the version of Redis it is compatible with, */
-bool node_is_at_least(struct node *node, unsigned major, unsigned minor);
+bool node_is_at_least(const struct node *node, unsigned major, unsigned minor);
 /* and its own beside it, which a bring-up saw; "": it is no Valkey. */
 void node_note_valkey(struct node *node, struct slice version);
 /* Is it Valkey, and known to be of that version or newer? */
-bool node_is_valkey(struct node *node, unsigned major, unsigned minor);
+bool node_is_valkey(const struct node *node, unsigned major, unsigned minor);
 
 /* Something was received from the node (any connection, any thread), at `now` ms. The newest moment
  * counts, whatever order threads report in. */
