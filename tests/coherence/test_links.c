@@ -89,6 +89,7 @@ SCENARIO(links, who_waits_for_a_worker_that_stalls_fetches_by_himself)
     relay_hold_link(rig.relay, rig.fill_b, RELAY_UP);
     cr_assert(client_command(rig.b, "GET k"));
     rig_await_counter(&rig, "fetches", fetches + 1);
+    client_set_timeout(rig.a, 10000); /* long before b's link counts as dead */
     cr_assert(client_command(rig.a, "GET k"));
     cr_assert(client_command(rig.a, "GET k"));
     expect_next(rig.a, "$1"); /* b's link is held still */
