@@ -189,8 +189,7 @@ def machine():
                 break
     return ["%s, %d of %d CPUs usable, Linux %s" % (
                 model, len(os.sched_getaffinity(0)), os.cpu_count(), platform.release()),
-            first_line("redis-server", "--version"),
-            first_line("nutcracker", "--version").removeprefix("This is ")]
+            first_line("redis-server", "--version")]
 
 
 METHOD = """\
@@ -212,7 +211,8 @@ of Nearside say the same is checked for every measurement of a GET."""
 def write(samples, field, seconds, version):
     """The whole report."""
     parts = ["# Nearside %s beside Redis" % version,
-             "%s. %s" % (time.strftime("%Y-%m-%d"), "; ".join(machine())) + ".",
+             "%s. %s" % (time.strftime("%Y-%m-%d"), "; ".join(
+                 machine() + [first_line("nutcracker", "--version").removeprefix("This is ")])) + ".",
              METHOD.format(server=field.server_cpu, other=field.other_cpu, clients=50, keys=100000,
                            seconds=seconds, rounds=samples.rounds),
              "## Targets", targets(samples)]
