@@ -17,36 +17,17 @@
  */
 #include "stream.h"
 
+#include "../resp/push.h"
+
 #include <inttypes.h>
 #include <stdio.h>
 
 /* More channels are a lie; their sum must not overflow. */
 #define COUNT_MAX INT32_MAX
 
-static const struct slice messages[] = {
-    {"message", 7},
-    {"pmessage", 8},
-    {"smessage", 8},
-};
-
-static const struct slice confirmations[] = {
-    {"subscribe", 9},     {"unsubscribe", 11}, {"psubscribe", 10},
-    {"punsubscribe", 12}, {"ssubscribe", 10},  {"sunsubscribe", 12},
-};
-
-static const struct slice *find(const struct slice *list, size_t n, struct slice word)
-{
-    for (size_t i = 0; i < n; i++) {
-        if (slice_eq(list[i], word)) {
-            return &list[i];
-        }
-    }
-    return NULL;
-}
-
 bool stream_is_subscription(const struct cmd *cmd)
 {
-    return find(confirmations, ARRAY_LEN(confirmations), slice_str(cmd->name)) != NULL;
+    return push_confirmation(slice_str(cmd->name)) != NULL;
 }
 
 bool stream_is_sharded(const struct cmd *cmd)
@@ -185,7 +166,7 @@ static void recount(struct stream *s, struct conn *conn, struct client *c, struc
 
 void stream_push(struct stream *s, struct conn *conn, struct client *c, const struct push *push)
 {
-    const struct slice *kind = find(confirmations, ARRAY_LEN(confirmations), push->kind);
+    const struct slice *kind = push_confirmation(push->kind);
     if (kind != NULL) {
         count(s, *kind, push->bytes);
         if (is_recounted(s, *kind)) {
@@ -223,8 +204,7 @@ static struct slice first_element(struct slice head)
 
 bool stream_is_message(struct slice push)
 {
-    return push.n > 0 && *push.p == '>' &&
-           find(messages, ARRAY_LEN(messages), first_element(push)) != NULL;
+    return push.n > 0 && *push.p == '>' && push_message(first_element(push)) != NULL;
 }
 
 void stream_executed(struct stream *s, const struct cmd *cmd, struct slice confirmation)
@@ -238,12 +218,12 @@ static void decide(struct stream *s, struct slice head)
 {
     bool expects = s->asking != NULL || s->channels + s->patterns + s->shards > 0;
     struct slice word = expects ? first_element(head) : SLICE("");
-    const struct slice *kind = find(confirmations, ARRAY_LEN(confirmations), word);
+    const struct slice *kind = push_confirmation(word);
     s->ntail = 0;
     if (kind != NULL) {
         s->kind = *kind;
         s->phase = STREAM_CONFIRM;
-    } else if (find(messages, ARRAY_LEN(messages), word) != NULL) {
+    } else if (push_message(word) != NULL) {
         s->phase = STREAM_MESSAGE;
     } else {
         s->phase = STREAM_ANSWER;

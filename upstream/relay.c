@@ -38,6 +38,7 @@
 #include "frame_priv.h"
 
 #include "../conf/mem.h"
+#include "../resp/push.h"
 #include "../resp/write.h"
 
 #include <hiredis/hiredis.h>
@@ -307,22 +308,12 @@ static void *element(struct relay *r, bool ok)
 /* The first element of a push inside a reply. False: none that belongs there. */
 static bool take_kind(struct relay *r, const redisReadTask *task, struct slice kind)
 {
-    static const char *const messages[] = {"message", "pmessage", "smessage"};
-    static const char *const confirmations[] = {"subscribe",    "unsubscribe", "psubscribe",
-                                                "punsubscribe", "ssubscribe",  "sunsubscribe"};
     r->kind_due = false;
-    for (size_t i = 0; i < ARRAY_LEN(messages); i++) {
-        if (slice_eq(kind, slice_str(messages[i]))) {
-            long long *elements = &task->parent->parent->elements;
-            return ++*elements <= ELEMENTS_MAX;
-        }
+    if (push_message(kind) != NULL) {
+        long long *elements = &task->parent->parent->elements;
+        return ++*elements <= ELEMENTS_MAX;
     }
-    for (size_t i = 0; i < ARRAY_LEN(confirmations); i++) {
-        if (slice_eq(kind, slice_str(confirmations[i]))) {
-            return true;
-        }
-    }
-    return false;
+    return push_confirmation(kind) != NULL;
 }
 
 /* The type byte of the string the reader is at; it will not be asked again. */
