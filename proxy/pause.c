@@ -24,6 +24,9 @@ void pause_cancel(struct server *server)
 
 static void begin(struct client *c, struct request *request, struct pause pause)
 {
+    if (pause.ms == 0) {
+        return;
+    }
     struct server *server = c->worker->server;
     int64_t until = c->worker->now + pause.ms;
     extend(&server->paused_until, until);
@@ -33,28 +36,36 @@ static void begin(struct client *c, struct request *request, struct pause pause)
     request->pauses = true;
 }
 
+/* ms == 0: what Redis will refuse. */
+static struct pause pause_of(const struct request_view *view)
+{
+    struct pause pause = {0};
+    int64_t ms;
+    if (view->nargv > 2 && slice_to_int64(view->argv[2], &ms) && ms > 0) {
+        pause.ms = ms < PAUSE_MAX_MS ? ms : PAUSE_MAX_MS;
+        pause.all = view->argc == 3 || slice_eq_nocase(view->argv[3], SLICE("ALL"));
+    }
+    return pause;
+}
+
 void pause_note(struct client *c, struct request *request, const struct cmd *cmd,
                 const struct request_view *view)
 {
     struct pause *queued = pinned_pause(c);
-    struct pause pause = {0};
-    int64_t ms;
-    if (strcmp(cmd->name, "client|unpause") == 0 && !c->expects_multi) {
-        pause_cancel(c->worker->server);
-    } else if (strcmp(cmd->name, "exec") == 0) {
-        pause = *queued;
+    if (strcmp(cmd->name, "exec") == 0) {
+        begin(c, request, *queued);
         queued->ms = 0;
     } else if (strcmp(cmd->name, "multi") == 0) {
         queued->ms = 0;
-    } else if (strcmp(cmd->name, "client|pause") == 0 && view->nargv > 2 &&
-               slice_to_int64(view->argv[2], &ms) && ms > 0) {
-        pause.ms = ms < PAUSE_MAX_MS ? ms : PAUSE_MAX_MS;
-        pause.all = view->argc == 3 || slice_eq_nocase(view->argv[3], SLICE("ALL"));
-    }
-    if (pause.ms > 0 && c->expects_multi && strcmp(cmd->name, "exec") != 0) {
-        *queued = pause;
-    } else if (pause.ms > 0) {
-        begin(c, request, pause);
+    } else if (strcmp(cmd->name, "client|unpause") == 0 && !c->expects_multi) {
+        pause_cancel(c->worker->server);
+    } else if (strcmp(cmd->name, "client|pause") == 0) {
+        struct pause pause = pause_of(view);
+        if (!c->expects_multi) {
+            begin(c, request, pause);
+        } else if (pause.ms > 0) {
+            *queued = pause;
+        }
     }
 }
 

@@ -14,8 +14,9 @@ struct pause {
     bool all;   /* reads too */
 };
 
-/* The request is about to be sent on its client's own connection: does it begin, or end, a pause, itself or as the EXEC of one? That is noted at
- * once, as what is sent right behind it would be held back already (request->pauses). */
+/* The request is about to be sent on its client's own connection: does it begin, or end, a pause, itself or as
+ * the EXEC of one? That is noted at once, as what is sent right behind it would be held back already
+ * (request->pauses). */
 void pause_note(struct client *c, struct request *request, const struct cmd *cmd,
                 const struct request_view *view);
 /* There is none: it was refused, or the server is another one. */
