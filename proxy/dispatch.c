@@ -277,16 +277,30 @@ static void take_hit(struct client *c, struct request *request, struct chain *ou
     }
 }
 
-/* With what echo_recall says. */
-static enum dispatch answer_get(struct client *c, struct request *request, struct slice value)
+/* Where L1's answer to the request goes; NULL: memory is out and the client closed. */
+static struct chain *place_of_hit(struct client *c, struct request *request)
 {
-    struct chain *out = client_is_idle(c) ? client_reply_begin(c) : &request->reply;
-    if (out != NULL && !chain_append(out, value)) {
+    return client_is_idle(c) ? client_reply_begin(c) : &request->reply;
+}
+
+static void answer_hit(struct client *c, struct request *request, struct chain *out,
+                       struct slice reply)
+{
+    if (chain_append(out, reply)) {
+        take_hit(c, request, out);
+    } else {
         client_close(c);
-    } else if (out != NULL) {
+    }
+}
+
+/* With what echo_recall says. */
+static enum dispatch answer_recalled(struct client *c, struct request *request, struct slice value)
+{
+    struct chain *out = place_of_hit(c, request);
+    if (out != NULL) {
         COUNT(c->worker, l1_hits, 1);
         COUNT(c->worker, l1_echoes, 1);
-        take_hit(c, request, out);
+        answer_hit(c, request, out, value);
     }
     return DISPATCH_DONE;
 }
@@ -296,7 +310,7 @@ static enum dispatch get_from_l1(struct client *c, struct request *request, cons
                                  const struct request_view *view, struct blob *owner)
 {
     struct worker *worker = c->worker;
-    struct chain *out = client_is_idle(c) ? client_reply_begin(c) : &request->reply;
+    struct chain *out = place_of_hit(c, request);
     if (out == NULL) {
         return DISPATCH_DONE;
     }
@@ -308,11 +322,7 @@ static enum dispatch get_from_l1(struct client *c, struct request *request, cons
         return DISPATCH_DONE;
     case L1_HIT_NULL:
         COUNT(worker, l1_negative_hits, 1);
-        if (!chain_append(query.out, dispatch_null(c))) {
-            client_close(c);
-            return DISPATCH_DONE;
-        }
-        take_hit(c, request, out);
+        answer_hit(c, request, out, dispatch_null(c));
         return DISPATCH_DONE;
     case L1_JOINED:
         COUNT(worker, l1_misses, 1);
@@ -350,7 +360,7 @@ static enum dispatch get(struct client *c, const struct cmd *cmd, const struct r
     struct slice value;
     if (unlikely(worker->recents != NULL) && earlier.roads == 0 &&
         echo_recall(c, hash, view, &value)) {
-        return answer_get(c, request, value);
+        return answer_recalled(c, request, value);
     }
     if (is_large(worker, hash) || (earlier.roads != 0 && !may_join_earlier(&earlier))) {
         return get_beside_l1(c, request, cmd, hash, earlier.roads, view, owner);

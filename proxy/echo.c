@@ -225,10 +225,7 @@ static void remember(struct request *set, uint32_t i, uint64_t hash)
         return;
     }
     if (worker->recents == NULL) {
-        worker->recents = mem_try(RECENTS * sizeof(*worker->recents));
-        for (int k = 0; worker->recents != NULL && k < RECENTS; k++) {
-            worker->recents[k].n = 0;
-        }
+        worker->recents = mem_try_zero(RECENTS * sizeof(*worker->recents));
     }
     if (worker->recents != NULL) {
         struct recent *recent = &worker->recents[hash % RECENTS];

@@ -262,15 +262,24 @@ static void unknown_type(const struct asked *a, struct slice word)
     client_reply_error(a->c, "ERR Unknown client type '%.*s'", local_shown(word), word.p);
 }
 
+/* Room for so many, unless there is some. False: memory is out and the client closed. */
+static bool has_ids(const struct asked *a, struct census_filter *filter, size_t n)
+{
+    if (filter->ids == NULL) {
+        filter->ids = mem_try(n * sizeof(*filter->ids));
+    }
+    if (filter->ids == NULL) {
+        client_close(a->c);
+    }
+    return filter->ids != NULL;
+}
+
 /* The ids that follow argument 2. False: answered with an error. */
 static bool read_ids(const struct asked *a, struct census_filter *filter)
 {
     struct arg_walk walk;
     struct slice word;
-    size_t n = (size_t)a->view->argc - 3;
-    filter->ids = mem_try(n * sizeof(*filter->ids));
-    if (filter->ids == NULL) {
-        client_close(a->c);
+    if (!has_ids(a, filter, (size_t)a->view->argc - 3)) {
         return false;
     }
     arg_walk_init(&walk, a->view);
@@ -303,11 +312,7 @@ static bool read_id(const struct asked *a, struct slice word, struct census_filt
         client_reply_error(a->c, BAD_ID);
         return false;
     }
-    if (filter->ids == NULL) {
-        filter->ids = mem_try(sizeof(*filter->ids));
-    }
-    if (filter->ids == NULL) {
-        client_close(a->c);
+    if (!has_ids(a, filter, 1)) {
         return false;
     }
     filter->ids[0] = (uint64_t)value;
@@ -375,11 +380,7 @@ static bool read_several_ids(const struct asked *a, struct arg_walk *walk, struc
                              bool *more, struct census_filter *filter)
 {
     int64_t value;
-    if (filter->ids == NULL) {
-        filter->ids = mem_try((size_t)a->view->argc * sizeof(*filter->ids));
-    }
-    if (filter->ids == NULL) {
-        client_close(a->c);
+    if (!has_ids(a, filter, (size_t)a->view->argc)) {
         return false;
     }
     while ((*more = arg_walk_next(walk, word)) && slice_to_int64(*word, &value)) {

@@ -202,22 +202,26 @@ void nodes_destroy(struct server *server)
     pthread_mutex_destroy(&server->feeds_lock);
 }
 
-bool nodes_are_at_least(const struct server *server, unsigned major, unsigned minor)
+/* Is one of them? */
+static bool any_is(const struct server *server,
+                   bool (*is)(const struct node *node, unsigned major, unsigned minor),
+                   unsigned major, unsigned minor)
 {
     bool any = false;
     for (uint16_t i = 0; !any && i < topology_count(server->topology); i++) {
-        any = node_is_at_least(topology_node(server->topology, i), major, minor);
+        any = is(topology_node(server->topology, i), major, minor);
     }
     return any;
 }
 
+bool nodes_are_at_least(const struct server *server, unsigned major, unsigned minor)
+{
+    return any_is(server, node_is_at_least, major, minor);
+}
+
 bool nodes_are_valkey(const struct server *server, unsigned major, unsigned minor)
 {
-    bool any = false;
-    for (uint16_t i = 0; !any && i < topology_count(server->topology); i++) {
-        any = node_is_valkey(topology_node(server->topology, i), major, minor);
-    }
-    return any;
+    return any_is(server, node_is_valkey, major, minor);
 }
 
 /* ---- What a worker has ---------------------------------------------------------------------- */
