@@ -57,17 +57,6 @@ static struct stage set_up(const char *set)
     return s;
 }
 
-struct sets_done {
-    struct redis *r;
-    long long count;
-};
-
-static bool has_executed(void *ctx)
-{
-    const struct sets_done *done = ctx;
-    return redis_calls(done->r, "set") >= done->count;
-}
-
 /* But for those that follow a SET, for L1. */
 static long long gets_at_redis(const struct stage *s)
 {
@@ -204,9 +193,9 @@ SCENARIO(echo, of_several_sets_each_has_its_own_reply)
 /* Redis has executed so many more SETs. */
 static void execute(const struct stage *s, const char *const *lines, int sets)
 {
-    struct sets_done done = {s->r, redis_calls(s->r, "set") + sets};
+    long long before = redis_calls(s->r, "set");
     send_lines(s->c, lines);
-    cr_assert(await(has_executed, &done, 5000));
+    redis_await_calls(s->r, "set", before + sets, 5000);
 }
 
 /* And their replies are held. */

@@ -40,18 +40,13 @@ static struct redis *start_with_module(void)
     return redis_start(loaded);
 }
 
-static bool was_asked(void *ctx)
-{
-    return redis_calls(ctx, "command") > 0;
-}
-
 /* How many commands this server has of its own that are not built in. */
 static long long own_names(void)
 {
     struct redis *r = redis_start(NULL);
     struct nearside *n = nearside_start(r->port, "proxy.workers=1", NULL);
 
-    cr_assert(await(was_asked, r, 10000 * slowdown()));
+    redis_await_calls(r, "command", 1, 10000 * slowdown());
     store_value(nearside_connect(n), "large",
                 100 * 1000); /* goes the way COMMAND went, behind it */
     return nearside_info(n, "commands_learnt");
@@ -189,7 +184,7 @@ SCENARIO(learn, a_module_that_was_loaded_elsewhere_is_learnt_at_a_reconnect)
     long long own = own_names();
 
     nearside_await_fills(n);
-    cr_assert(await(was_asked, r, 10000 * slowdown()));
+    redis_await_calls(r, "command", 1, 10000 * slowdown());
     await_learnt(n, own);
     expect(r->direct, "+OK", "MODULE LOAD %s", module_path());
     cr_assert_eq(growth(n, "fences", c, "+OK", "near.set k v"), 1);

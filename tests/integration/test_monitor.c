@@ -13,16 +13,6 @@
 
 TestSuite(monitor);
 
-static struct client *connect_as(int port, int version)
-{
-    struct client *c = client_connect(port);
-
-    if (version == 3) {
-        expect(c, "%[$server ...", "HELLO 3");
-    }
-    return c;
-}
-
 /* The next of its lines that has the words in it; directly others may come before. */
 static const char *monitored(struct client *c, const char *words)
 {
@@ -43,7 +33,7 @@ SCENARIO(monitor, monitor_shows_what_redis_executes)
 
     expect(direct, "+OK", "MONITOR");
     for (int version = 2; version <= 3; version++) {
-        struct client *c = connect_as(n->port, version);
+        struct client *c = client_connect_as(n->port, version);
         expect(c, "+OK", "MONITOR");
         for (int i = 0; i < 20; i++) {
             expect(r->direct, "+OK", "SET k '%d \"x\"'", i);
@@ -95,7 +85,7 @@ SCENARIO(monitor, a_second_monitor_is_waited_for_by_nobody)
     for (int version = 2; version <= 3; version++) {
         const int ports[] = {r->port, n->port};
         for (int i = 0; i < 2; i++) {
-            struct client *c = connect_as(ports[i], version);
+            struct client *c = client_connect_as(ports[i], version);
             const char *got;
             expect(c, "+OK", "MONITOR");
             cr_assert(client_send_text(c, "MONITOR\r\nMONITOR x\r\nECHO end\r\n"));
@@ -117,7 +107,7 @@ SCENARIO(monitor, a_monitor_that_leaves_is_forgotten_by_redis)
     struct nearside *n = nearside_start(r->port, NULL);
 
     for (int i = 0; i < 4; i++) {
-        struct client *c = connect_as(n->port, 2 + i % 2);
+        struct client *c = client_connect_as(n->port, 2 + i % 2);
         expect(c, "+OK", "MONITOR");
         cr_assert_not_null(strstr(redis_clients(r), "flags=O"));
         if (i < 2) {
@@ -140,7 +130,7 @@ SCENARIO(monitor, a_line_of_monitor_may_have_any_length)
     struct nearside *n = nearside_start(r->port, NULL);
 
     for (int version = 2; version <= 3; version++) {
-        struct client *c = connect_as(n->port, version);
+        struct client *c = client_connect_as(n->port, version);
         expect(c, "+OK", "MONITOR");
         for (size_t size = 60 * 1000; size <= SIZE; size = size * 2 + 5000) {
             const char *got;

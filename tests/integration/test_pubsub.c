@@ -12,16 +12,6 @@
 #include <stdio.h>
 #include <string.h>
 
-static struct client *connect_as(int port, int version)
-{
-    struct client *c = client_connect(port);
-
-    if (version == 3) {
-        expect(c, "%[$server ...", "HELLO 3");
-    }
-    return c;
-}
-
 /* ---- As on a direct connection --------------------------------------------------------------- */
 
 /* Lines, and how many replies and messages they bring. "!" is said by somebody else at the server. */
@@ -80,8 +70,8 @@ static void compare_subscriptions(int version)
 {
     struct redis *r = redis_start(NULL);
     struct nearside *n = nearside_start(r->port, NULL);
-    struct client *direct = connect_as(r->port, version);
-    struct client *c = connect_as(n->port, version);
+    struct client *direct = client_connect_as(r->port, version);
+    struct client *c = client_connect_as(n->port, version);
 
     for (size_t i = 0; i < sizeof(subscriptions) / sizeof(subscriptions[0]); i++) {
         const struct step *step = &subscriptions[i];
@@ -118,7 +108,7 @@ SCENARIO(pubsub, subscriptions_in_one_pipeline_are_confirmed_in_order)
     struct nearside *n = nearside_start(r->port, NULL);
 
     for (int version = 2; version <= 3; version++) {
-        struct client *c = connect_as(n->port, version);
+        struct client *c = client_connect_as(n->port, version);
         const char *mark = version == 3 ? ">" : "";
         for (int i = 0; i < 50; i++) {
             cr_assert(client_send_text(c,
@@ -179,7 +169,7 @@ SCENARIO(pubsub, messages_of_any_size_and_content_arrive_in_order)
         text[i] = "*3\r\n$7\r\nmessage\r\n>+-:$"[i % 23];
     }
     for (int version = 2; version <= 3; version++) {
-        struct client *c = connect_as(n->port, version);
+        struct client *c = client_connect_as(n->port, version);
         (void)ask(c, "SUBSCRIBE ch");
         for (int round = 0; round < 3; round++) {
             for (size_t size = 0; size < SIZE; size = size * 3 + 1) {
@@ -210,7 +200,7 @@ SCENARIO(pubsub, who_publishes_to_itself_gets_message_and_count_in_the_order_of_
     const char *got[] = {"", ""};
 
     for (int k = 0; k < 2; k++) {
-        struct client *c = connect_as(ports[k], 3);
+        struct client *c = client_connect_as(ports[k], 3);
         expect(c, ">[$subscribe $ch :1]", "SUBSCRIBE ch");
         for (int i = 0; i < TIMES; i++) {
             cr_assert(client_command(c, "SET k %d", i));
@@ -231,7 +221,7 @@ SCENARIO(pubsub, a_subscriber_of_version_3_goes_on_working_as_before)
 {
     struct redis *r = redis_start(NULL);
     struct nearside *n = nearside_start(r->port, NULL);
-    struct client *c = connect_as(n->port, 3);
+    struct client *c = client_connect_as(n->port, 3);
     struct client *other = nearside_connect(n);
 
     expect(c, ">[$subscribe $ch :1]", "SUBSCRIBE ch");
@@ -321,7 +311,7 @@ SCENARIO(pubsub, a_refused_subscription_is_answered_once)
 
     expect(r->direct, "+OK", "ACL SETUSER default resetchannels &good*");
     for (int version = 2; version <= 3; version++) {
-        struct client *c = connect_as(n->port, version);
+        struct client *c = client_connect_as(n->port, version);
         expect(c, "-NOPERM...", "SUBSCRIBE bad1 bad2");
         expect(c, "-NOPERM...", "PSUBSCRIBE *");
         expect(c, "-ERR wrong number...", "SUBSCRIBE");
@@ -344,7 +334,7 @@ SCENARIO(pubsub, who_leaves_is_forgotten_by_redis)
     struct nearside *n = nearside_start(r->port, NULL);
 
     for (int i = 0; i < 12; i++) {
-        struct client *c = connect_as(n->port, 2 + i % 2);
+        struct client *c = client_connect_as(n->port, 2 + i % 2);
         (void)ask(c, "SUBSCRIBE ch");
         (void)ask(c, "PSUBSCRIBE p*");
         (void)ask(c, "SSUBSCRIBE s");
@@ -392,7 +382,7 @@ SCENARIO(pubsub, subscribers_are_bounded_and_told_at_once)
     struct client *c[4];
 
     for (int i = 0; i < 4; i++) {
-        c[i] = connect_as(n->port, 2 + i % 2);
+        c[i] = client_connect_as(n->port, 2 + i % 2);
     }
     expect(c[0], "[$subscribe $ch :1]", "SUBSCRIBE ch");
     expect(c[1], ">[$psubscribe $ch* :1]", "PSUBSCRIBE ch*");
@@ -409,7 +399,8 @@ SCENARIO(pubsub, a_restart_of_redis_closes_its_subscribers)
 {
     struct redis *r = redis_start(NULL);
     struct nearside *n = nearside_start(r->port, NULL);
-    struct client *c[3] = {connect_as(n->port, 2), connect_as(n->port, 3), connect_as(n->port, 2)};
+    struct client *c[3] = {client_connect_as(n->port, 2), client_connect_as(n->port, 3),
+                           client_connect_as(n->port, 2)};
     struct client *other = nearside_connect(n);
 
     (void)ask(c[0], "SUBSCRIBE ch");
@@ -434,7 +425,7 @@ SCENARIO(pubsub, idle_subscribers_and_blocked_clients_are_not_closed)
     struct client *idle = nearside_connect(n);
 
     for (int i = 0; i < 4; i++) {
-        c[i] = connect_as(n->port, 2 + i % 2);
+        c[i] = client_connect_as(n->port, 2 + i % 2);
     }
     (void)ask(c[0], "SUBSCRIBE ch");
     (void)ask(c[1], "SUBSCRIBE ch");
@@ -454,7 +445,7 @@ SCENARIO(pubsub, a_subscriber_that_redis_drops_is_dropped_here)
 {
     struct redis *r = redis_start(NULL);
     struct nearside *n = nearside_start(r->port, NULL);
-    struct client *c[2] = {connect_as(n->port, 2), connect_as(n->port, 3)};
+    struct client *c[2] = {client_connect_as(n->port, 2), client_connect_as(n->port, 3)};
     struct client *other = nearside_connect(n);
 
     (void)ask(c[0], "SUBSCRIBE ch");
@@ -574,7 +565,7 @@ SCENARIO(pubsub, a_subscriber_that_does_not_read_costs_little_and_is_closed)
 
     memset(text, 'm', SIZE);
     for (int version = 2; version <= 3; version++) {
-        struct client *slow = connect_as(n->port, version);
+        struct client *slow = client_connect_as(n->port, version);
         struct client *other = nearside_connect(n);
         struct client *publisher = nearside_connect(n);
         (void)ask(slow, "SUBSCRIBE ch");
@@ -605,7 +596,7 @@ SCENARIO(pubsub, a_subscriber_that_pauses_misses_nothing)
     memset(text, 'm', SIZE);
     expect(r->direct, "+OK", "CONFIG SET client-output-buffer-limit 'pubsub 0 0 0'");
     for (int version = 2; version <= 3; version++) {
-        struct client *c = connect_as(n->port, version);
+        struct client *c = client_connect_as(n->port, version);
         (void)ask(c, "SUBSCRIBE ch");
         for (int round = 0; round < 3; round++) {
             for (int i = 0; i < MESSAGES; i++) {

@@ -10,14 +10,6 @@
 
 #include <string.h>
 
-static struct client *connect3(int port)
-{
-    struct client *c = client_connect(port);
-
-    expect(c, "%[$server ...", "HELLO 3");
-    return c;
-}
-
 static const char *copy_raw(struct client *c, const char *line, size_t *n)
 {
     (void)ask(c, "%s", line);
@@ -176,7 +168,7 @@ SCENARIO(resp3, both_versions_share_the_cache_and_get_their_own_nulls)
     struct redis *r = redis_start(NULL);
     struct nearside *n = nearside_start(r->port, "proxy.workers=1", NULL);
     struct client *two = nearside_connect(n);
-    struct client *three = connect3(n->port);
+    struct client *three = client_connect_as(n->port, 3);
 
     nearside_await_fills(n);
     expect(r->direct, "+OK", "SET k v");
@@ -203,7 +195,7 @@ SCENARIO(resp3, clients_of_both_versions_that_wait_for_one_fetch_get_their_own_n
 
     nearside_await_fills(n);
     for (int i = 0; i < 8; i++) {
-        c[i] = i % 2 == 0 ? nearside_connect(n) : connect3(n->port);
+        c[i] = i % 2 == 0 ? nearside_connect(n) : client_connect_as(n->port, 3);
         expect(c[i], "+PONG", "PING");
     }
     for (int round = 0; round < 5; round++) {
@@ -363,7 +355,7 @@ SCENARIO(resp3, reset_goes_back_to_version_2)
 {
     struct redis *r = redis_start(NULL);
     struct nearside *n = nearside_start(r->port, NULL);
-    struct client *c = connect3(n->port);
+    struct client *c = client_connect_as(n->port, 3);
 
     expect(c, "_", "GET none");
     expect(c, "+RESET", "RESET");
@@ -375,7 +367,7 @@ SCENARIO(resp3, info_is_a_verbatim_text_with_our_section_in_it)
 {
     struct redis *r = redis_start(NULL);
     struct nearside *n = nearside_start(r->port, NULL);
-    struct client *c = connect3(n->port);
+    struct client *c = client_connect_as(n->port, 3);
 
     client_command(c, "INFO");
     const struct reply *all = client_reply(c);
@@ -394,7 +386,7 @@ SCENARIO(resp3, a_write_of_one_version_is_seen_by_the_other_at_once)
     struct redis *r = redis_start(NULL);
     struct nearside *n = nearside_start(r->port, NULL);
     struct client *two = nearside_connect(n);
-    struct client *three = connect3(n->port);
+    struct client *three = client_connect_as(n->port, 3);
 
     nearside_await_fills(n);
     for (int i = 0; i < 200; i++) {
@@ -410,7 +402,7 @@ SCENARIO(resp3, who_did_not_ask_for_pushes_gets_none)
 {
     struct redis *r = redis_start(NULL);
     struct nearside *n = nearside_start(r->port, NULL);
-    struct client *c = connect3(n->port);
+    struct client *c = client_connect_as(n->port, 3);
 
     nearside_await_fills(n);
     for (int i = 0; i < 100; i++) {
@@ -430,7 +422,7 @@ SCENARIO(resp3, large_replies_and_errors_pass_in_both_versions)
     enum { SIZE = 3 * 1024 * 1024 };
     struct redis *r = redis_start(NULL);
     struct nearside *n = nearside_start(r->port, NULL);
-    struct client *c[2] = {nearside_connect(n), connect3(n->port)};
+    struct client *c[2] = {nearside_connect(n), client_connect_as(n->port, 3)};
 
     store_value(r->direct, "large", SIZE);
     for (int round = 0; round < 3; round++) {

@@ -229,7 +229,7 @@ SCENARIO(role, a_standalone_server_that_becomes_a_replica_is_another_one)
     await_reply(c, "+OK", 5000 * slowdown(), "SET k mine");
     nearside_await_fills(n);
     expect(c, "$mine", "GET k");
-    redis_await_calls(r, "role", 1);
+    redis_await_calls(r, "role", 1, 5000 * slowdown());
     long long generation = nearside_info(n, "generation");
     expect(r->direct, "+OK", "REPLICAOF 127.0.0.1 %d", master->port);
     expect(master->direct, "+OK", "SET k theirs");

@@ -717,7 +717,8 @@ SCENARIO(session, a_pooled_connection_from_before_a_failover_is_not_used_again)
     struct nearside *n = nearside_start(r->port, NULL);
     struct client *c = nearside_connect(n);
 
-    redis_await_calls(r, "role", 1); /* or what it is now is not known to be another role */
+    /* or what it is now is not known to be another role */
+    redis_await_calls(r, "role", 1, 5000 * slowdown());
     for (int round = 0; round < 6; round++) {
         expect(c, "+OK", "MULTI");
         expect(c, "[]", "EXEC");

@@ -131,6 +131,16 @@ struct client *client_connect(int port)
     return client_connect_small(port, 0);
 }
 
+struct client *client_connect_as(int port, int version)
+{
+    struct client *c = client_connect(port);
+
+    if (version == 3) {
+        expect(c, "%[$server ...", "HELLO 3");
+    }
+    return c;
+}
+
 void client_close(struct client *c)
 {
     if (c->fd >= 0) {

@@ -28,6 +28,8 @@ struct client;
 /* Connects to a port of the loopback address; fails the test if nobody listens (main thread).
  * Closed by the test's cleanup at the latest. */
 struct client *client_connect(int port);
+/* The same, speaking version 2 or 3 of the protocol. */
+struct client *client_connect_as(int port, int version);
 /* The same, but NULL if the connection is refused; any thread. */
 struct client *client_try(int port);
 /* The same to a Unix socket. */

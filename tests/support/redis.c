@@ -169,11 +169,10 @@ static bool has_called(void *ctx)
     return redis_calls(calls->r, calls->command) >= calls->n;
 }
 
-void redis_await_calls(struct redis *r, const char *command, long long n)
+void redis_await_calls(struct redis *r, const char *command, long long n, int64_t ms)
 {
     struct awaited_calls calls = {r, command, n};
-    cr_assert(await(has_called, &calls, 5000 * slowdown()), "%s was not called %lld times", command,
-              n);
+    cr_assert(await(has_called, &calls, ms), "%s was not called %lld times", command, n);
 }
 
 long long redis_errors(struct redis *r, const char *code)

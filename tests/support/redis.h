@@ -31,8 +31,8 @@ void redis_thaw(struct redis *r);
 
 /* How often it has executed a command (INFO commandstats); `command` in lower case, "get". */
 long long redis_calls(struct redis *r, const char *command);
-/* Waits until that is at least n; fails the test after 5 s. */
-void redis_await_calls(struct redis *r, const char *command, long long n);
+/* Waits until that is at least n; fails the test after `ms`. */
+void redis_await_calls(struct redis *r, const char *command, long long n, int64_t ms);
 /* How many errors of a code (MOVED) it has given: INFO errorstats; 0 before the first. */
 long long redis_errors(struct redis *r, const char *code);
 /* A number from INFO; -1 when it has no such field. */
