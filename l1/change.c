@@ -2,7 +2,11 @@
  *
  * change.c: keys that changed: invalidations, writes of this process, reads that contradict. Each
  * takes the shard's lock, removes the entry and detaches leases; what a fetch brings later is kept
- * out by its lease (lease.c).
+ * out by its lease (lease.c), or by the write that is still out.
+ *
+ * Unanswered writes are counted by some bits of the hash. Keys that share a count keep each other from being
+ * installed for as long as a write of either is out; there are so many counts that this is rare, and
+ * it costs a fetch, no more.
  */
 #include "l1_priv.h"
 
@@ -77,42 +81,98 @@ void l1_observe(struct l1 *l1, uint64_t hash)
     lock_give(&s->lock);
 }
 
+static __attribute__((noinline)) bool drop_written(struct shard *s, uint64_t hash)
+{
+    bool hit = false;
+    s->counted.write_drops += MUTANT(W1) ? 0 : shard_drop_some(s, hash, &hit);
+    return hit;
+}
+
+/* Under the lock. Returns 1 if an entry was dropped that had been hit. */
+static inline uint64_t begin_one(struct shard *s, uint64_t hash)
+{
+    s->writes.out++;
+    (*write_count(s, hash))++;
+    uint64_t hit = shard_may_hold(s, hash) && drop_written(s, hash);
+    lease_detach_hash(s, hash, NULL);
+    return hit;
+}
+
+static inline uint32_t version_of(const struct shard *s, uint64_t hash)
+{
+    return atomic_load_explicit(&s->versions[version_at(hash)], memory_order_relaxed);
+}
+
+/* Takes the lock of the hash's shard in place of that of `held`, which may be NULL: who goes through many hashes often
+ * stays where he is. */
+static inline struct shard *hold_next(const struct l1 *l1, uint64_t hash, struct shard *held)
+{
+    struct shard *s = shard_of(l1, hash);
+    if (s != held) {
+        if (held != NULL) {
+            lock_give(&held->lock);
+        }
+        lock_take(&s->lock);
+    }
+    return s;
+}
+
 struct l1_begun l1_write_begin(struct l1 *l1, const uint64_t *hashes, size_t n)
 {
     uint64_t version = atomic_load_explicit(&l1->version, memory_order_acquire);
     uint32_t of_key = 0;
-    bool hit = false;
+    uint64_t hits = 0;
     bug_on(n == 0 || n > L1_WRITE_KEYS);
     for (size_t i = 0; i < n; i++) {
         struct shard *s = shard_of(l1, hashes[i]);
         lock_take(&s->lock);
-        writes_begin(s, hashes[i]);
-        s->counted.write_drops += MUTANT(W1) ? 0 : shard_drop_hash(s, hashes[i], &hit);
-        lease_detach_hash(s, hashes[i], NULL);
-        of_key = atomic_load_explicit(&s->versions[version_at(hashes[i])], memory_order_relaxed);
+        hits |= begin_one(s, hashes[i]);
+        of_key = version_of(s, hashes[i]);
         lock_give(&s->lock);
     }
     if (n > 1) {
         atomic_fetch_add_explicit(&l1->torn, 1, memory_order_acq_rel);
     }
-    return (struct l1_begun){.version = version + of_key, .was_hit = hit};
+    return (struct l1_begun){.version = version + of_key, .was_hit = hits != 0};
+}
+
+uint64_t l1_write_begin_run(struct l1 *l1, const uint64_t *hashes, size_t n, uint64_t *versions)
+{
+    uint64_t version = atomic_load_explicit(&l1->version, memory_order_acquire);
+    uint64_t hits = 0;
+    struct shard *s = NULL;
+    bug_on(n == 0 || n > L1_WRITE_RUN);
+    for (size_t i = 0; i < n; i++) {
+        s = hold_next(l1, hashes[i], s);
+        hits |= begin_one(s, hashes[i]) << i;
+        versions[i] = version + version_of(s, hashes[i]);
+    }
+    lock_give(&s->lock);
+    return hits;
 }
 
 /* Detaches as well: a lease taken since the begin may have been sent before the write, and a reader
  * who joins it from now on must not get that (R5). */
 void l1_write_end(struct l1 *l1, const uint64_t *hashes, size_t n)
 {
+    struct shard *s = NULL;
     bug_on(n == 0 || n > L1_WRITE_KEYS);
     for (size_t i = 0; i < n; i++) {
-        struct shard *s = shard_of(l1, hashes[i]);
-        lock_take(&s->lock);
-        writes_end(s, hashes[i]);
+        if (i % L1_WRITE_RUN == 0 && s != NULL) { /* nobody is to wait longer than that */
+            lock_give(&s->lock);
+            s = NULL;
+        }
+        s = hold_next(l1, hashes[i], s);
+        uint32_t *count = write_count(s, hashes[i]);
+        bug_on(*count == 0);
+        (*count)--;
+        s->writes.out--;
         if (!MUTANT(R5)) {
             lease_detach_hash(s, hashes[i], NULL);
         }
         version_move(s, hashes[i]);
-        lock_give(&s->lock);
     }
+    lock_give(&s->lock);
 }
 
 void l1_write_begin_wide(struct l1 *l1)

@@ -245,7 +245,8 @@ void l1_invalidate_by(struct l1 *l1, uint64_t hash, uint16_t cover);
 
 /* W1. From begin to end nothing is installed or served for these keys; begin drops entries, both
  * detach leases. Every begin has exactly one end with the same hashes (of any thread), whatever
- * happened to the command. n >= 1 and <= L1_WRITE_KEYS; a hash may occur twice.
+ * happened to the command. n >= 1 and <= L1_WRITE_KEYS; a hash may occur twice. Now and then another key
+ * is not installed meanwhile either.
  */
 #define L1_WRITE_KEYS 1024
 struct l1_begun {
@@ -253,6 +254,9 @@ struct l1_begun {
     bool was_hit;     /* an entry was dropped that somebody had read from here */
 };
 struct l1_begun l1_write_begin(struct l1 *l1, const uint64_t *hashes, size_t n);
+/* As many writes of a single key each. Sets versions[i]; returns bit i: was_hit. n >= 1 and <= L1_WRITE_RUN. */
+#define L1_WRITE_RUN 64
+uint64_t l1_write_begin_run(struct l1 *l1, const uint64_t *hashes, size_t n, uint64_t *versions);
 void l1_write_end(struct l1 *l1, const uint64_t *hashes, size_t n);
 /* For commands with more keys than that: nothing at all is installed from begin to end, in bounded
  * memory. The caller calls l1_invalidate for each written key after the begin. */

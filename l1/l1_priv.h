@@ -12,7 +12,7 @@
  *                      ├─ S, M     the entries in the order they are evicted    evict.c
  *                      ├─ ghost    fingerprints of what left S lately           evict.c
  *                      ├─ open[]   leases that can be joined                    lease.c
- *                      └─ writes[] hashes with unanswered writes                lease.c
+ *                      └─ writes   how many are unanswered, by hash             change.c
  *
  * The memory of a shard is one reserved mapping, touched as it is needed; a reference to something
  * in it is its distance from the beginning in units of 8 bytes, so 4 bytes reach 32 GiB:
@@ -236,20 +236,13 @@ struct l1_lease {
     char key[];
 };
 
-#define WRITE_SLOTS          1024
-#define WRITE_SLOTS_USED_MAX 768
+#define WRITE_COUNTS 4096
 
-struct write_slot {
-    uint64_t hash;
-    uint32_t count; /* 0: empty */
-};
-
+/* Unanswered writes: of single keys, by some bits of their hash, and of all keys. */
 struct writes {
-    uint32_t used;     /* slots */
-    uint64_t tabled;   /* writes counted in slots */
-    uint64_t overflow; /* writes that found no slot */
+    uint64_t out; /* the sum of `counts` */
     uint64_t wide;
-    struct write_slot slots[WRITE_SLOTS];
+    uint32_t counts[WRITE_COUNTS];
 };
 
 #define VERSIONS 16 /* of a shard: one line */
@@ -661,9 +654,6 @@ static inline bool lease_detach_hash(struct shard *s, uint64_t hash, const uint3
     return s->open[lease_bucket(hash)] != NULL && lease_detach_some(s, hash, db, L1_NO_COVER);
 }
 
-void writes_begin_slowly(struct shard *s, uint64_t hash);
-void writes_end_slowly(struct shard *s, uint64_t hash);
-
 static inline uint32_t version_at(uint64_t hash)
 {
     return (uint32_t)(hash >> 40) & (VERSIONS - 1);
@@ -677,50 +667,29 @@ static inline void version_move(struct shard *s, uint64_t hash)
     atomic_store_explicit(version, now + 1, memory_order_release);
 }
 
-static inline uint32_t write_home(uint64_t hash)
+static inline uint32_t *write_count(struct shard *s, uint64_t hash)
 {
-    return (uint32_t)(hash >> 32) & (WRITE_SLOTS - 1);
-}
-
-static inline void writes_begin(struct shard *s, uint64_t hash)
-{
-    struct writes *w = &s->writes;
-    struct write_slot *home = &w->slots[write_home(hash)];
-    if (unlikely(home->count > 0 || w->used == WRITE_SLOTS_USED_MAX)) {
-        writes_begin_slowly(s, hash);
-        return;
-    }
-    *home = (struct write_slot){.hash = hash, .count = 1};
-    w->used++;
-    w->tabled++;
-}
-
-static inline void writes_end(struct shard *s, uint64_t hash)
-{
-    struct writes *w = &s->writes;
-    uint32_t at = write_home(hash);
-    struct write_slot *home = &w->slots[at];
-    const struct write_slot *next = &w->slots[(at + 1) & (WRITE_SLOTS - 1)];
-    if (unlikely(home->hash != hash || home->count != 1 || next->count > 0)) {
-        writes_end_slowly(s, hash);
-        return;
-    }
-    home->count = 0; /* and nobody was pushed past it */
-    w->used--;
-    w->tabled--;
+    return &s->writes.counts[hash >> 32 & (WRITE_COUNTS - 1)];
 }
 
 /* Whether nothing may be installed for that hash. */
-bool writes_block(const struct shard *s, uint64_t hash);
+static inline bool writes_block(struct shard *s, uint64_t hash)
+{
+    return s->writes.wide > 0 || *write_count(s, hash) > 0;
+}
 
 /* Drops the entries of a hash whatever their db; how many. *hit, if asked for, becomes true if one of them
  * was hit since it was queued. In change.c. */
 size_t shard_drop_some(struct shard *s, uint64_t hash, bool *hit);
 
+static inline bool shard_may_hold(const struct shard *s, uint64_t hash)
+{
+    return atomic_load_explicit(table_head(s, hash), memory_order_relaxed) != 0;
+}
+
 static inline size_t shard_drop_hash(struct shard *s, uint64_t hash, bool *hit)
 {
-    bool empty = atomic_load_explicit(table_head(s, hash), memory_order_relaxed) == 0;
-    return empty ? 0 : shard_drop_some(s, hash, hit);
+    return shard_may_hold(s, hash) ? shard_drop_some(s, hash, hit) : 0;
 }
 
 /* R7 for a value: drops the entries of (hash, db) that differ and detaches. In change.c. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * lease.c: fetches in flight, who waits for them, and writes that are unanswered: what keeps a
- * value out of the cache that was read before a change and arrives behind it.
+ * lease.c: fetches in flight, and who waits for them: what keeps a value out of the cache that was
+ * read before a change and arrives behind it.
  *
  *     lease_open ──► open ──────────────────────────────► l1_fill: installed, waiters get it
  *                      │ write begun or ended, push, R7
@@ -13,11 +13,6 @@
  * for good. Detaching by hash is done at once; detaching by cover, by l1_drop_all or by a wide
  * write is not: the lease keeps the incarnation and the generation that it was opened under, and
  * lease_is_current compares. Such a lease is found out by the next reader or by its own reply.
- *
- * Unanswered writes are counted per hash in a small table. When it is full, a write is counted for
- * the whole shard instead, which keeps every install out. An end takes from the table if its hash
- * is there, else from the shard-wide count; the sums stay equal to begins minus ends, so no hash is
- * ever considered free while one of its writes is out, though the shard may be blocked longer.
  *
  * Invariants, under the shard's lock: at most one lease is open for a (key, db), and none while
  * there is a servable entry; a waiter's `lease` is set exactly while it is in that lease's list.
@@ -459,68 +454,4 @@ void l1_abandon(struct l1 *l1, struct l1_lease **lease)
     end_lease(s, ended, &end);
     lock_give(&s->lock);
     finish(&end, ended);
-}
-
-/* ---- Unanswered writes --------------------------------------------------------------------- */
-
-/* The slot of the hash, or the empty one where the search for it ends. */
-static uint32_t write_slot(const struct writes *w, uint64_t hash)
-{
-    uint32_t i = write_home(hash);
-    while (w->slots[i].count > 0 && w->slots[i].hash != hash) {
-        i = (i + 1) & (WRITE_SLOTS - 1);
-    }
-    return i;
-}
-
-void writes_begin_slowly(struct shard *s, uint64_t hash)
-{
-    struct writes *w = &s->writes;
-    struct write_slot *slot = &w->slots[write_slot(w, hash)];
-    if (slot->count == 0 && w->used == WRITE_SLOTS_USED_MAX) {
-        w->overflow++;
-        return;
-    }
-    w->used += slot->count == 0;
-    slot->hash = hash;
-    slot->count++;
-    w->tabled++;
-}
-
-/* Empties slot i and moves up those behind it that were pushed past their home by it. */
-static void write_slot_clear(struct writes *w, uint32_t i)
-{
-    uint32_t gap = i;
-    for (i = (i + 1) & (WRITE_SLOTS - 1); w->slots[i].count > 0; i = (i + 1) & (WRITE_SLOTS - 1)) {
-        uint32_t from_home = (i - write_home(w->slots[i].hash)) & (WRITE_SLOTS - 1);
-        uint32_t from_gap = (i - gap) & (WRITE_SLOTS - 1);
-        if (from_home >= from_gap) {
-            w->slots[gap] = w->slots[i];
-            gap = i;
-        }
-    }
-    w->slots[gap].count = 0;
-    w->used--;
-}
-
-void writes_end_slowly(struct shard *s, uint64_t hash)
-{
-    struct writes *w = &s->writes;
-    uint32_t i = write_slot(w, hash);
-    if (w->slots[i].count == 0) {
-        bug_on(w->overflow == 0);
-        w->overflow--;
-        return;
-    }
-    w->tabled--;
-    w->slots[i].count--;
-    if (w->slots[i].count == 0) {
-        write_slot_clear(w, i);
-    }
-}
-
-bool writes_block(const struct shard *s, uint64_t hash)
-{
-    const struct writes *w = &s->writes;
-    return w->wide > 0 || w->overflow > 0 || w->slots[write_slot(w, hash)].count > 0;
 }
