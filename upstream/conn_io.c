@@ -134,6 +134,31 @@ static void on_piece(void *ctx, const struct reply_piece *piece)
     }
 }
 
+/* The call at the head has been answered in full, but for being told. True: before all of it was sent. Redis
+ * answers so when it gives up on a command in its middle ("invalid bulk length"). The text belongs to the call, but
+ * nothing that follows could be told apart. */
+static bool take_off(struct conn *conn, struct call *call)
+{
+    conn->head = call->next;
+    if (conn->head == NULL) {
+        conn->tail = NULL;
+    }
+    conn->pending--;
+    conn->answered = call->end_offset;
+    call->next = NULL;
+    return conn->answered > conn_bytes_sent(conn);
+}
+
+/* What comes next, if it is of a call that takes many at a time. */
+static void expect_run(struct conn *conn)
+{
+    struct call *call = conn->head;
+    if (call != NULL && call->ops->run != NULL && conn->events->stray == NULL &&
+        conn->answered < conn_bytes_sent(conn)) {
+        framer_take_run(conn->framer, call->replies);
+    }
+}
+
 void conn_answer(struct conn *conn, const struct reply_piece *piece)
 {
     struct call *call = conn->head;
@@ -144,24 +169,34 @@ void conn_answer(struct conn *conn, const struct reply_piece *piece)
         conn_give_up(conn, "protocol error: a reply nobody asked for");
         return;
     }
-    if (!piece->last || --call->replies > 0) {
+    if (!piece->last) {
         call->ops->reply(call, piece);
         return;
     }
-    conn->head = call->next;
-    if (conn->head == NULL) {
-        conn->tail = NULL;
-    }
-    conn->pending--;
-    conn->answered = call->end_offset;
-    call->next = NULL;
-    /* Redis answers so when it gives up on a command in its middle ("invalid bulk length"). The
-     * text belongs to the call, but nothing that follows could be told apart. */
-    bool early = conn->answered > conn_bytes_sent(conn);
+    bool early = --call->replies == 0 && take_off(conn, call);
     call->ops->reply(call, piece);
     if (early) {
         conn_give_up(conn, "protocol error: a reply before its command was sent");
+        return;
     }
+    expect_run(conn);
+}
+
+static void on_run(void *ctx, struct slice bytes, uint32_t n)
+{
+    struct conn *conn = ctx;
+    struct call *call = conn->head;
+    if (conn->given_up) {
+        return;
+    }
+    call->replies -= n;
+    bool early = call->replies == 0 && take_off(conn, call);
+    call->ops->run(call, bytes, n);
+    if (early) {
+        conn_give_up(conn, "protocol error: a reply before its command was sent");
+        return;
+    }
+    expect_run(conn);
 }
 
 static void on_push(void *ctx, const struct push *push)
@@ -245,4 +280,4 @@ void conn_on_readable(struct ev_loop *loop, ev_io *w, int revents)
     feed_framer(conn, slice_of(conn->options.read_buffer, (size_t)n));
 }
 
-const struct framer_ops CONN_FRAMER_OPS = {.piece = on_piece, .push = on_push};
+const struct framer_ops CONN_FRAMER_OPS = {.piece = on_piece, .push = on_push, .run = on_run};

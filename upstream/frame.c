@@ -58,8 +58,8 @@ static inline void deliver_scalar(struct framer *f, const char *p, size_t n, boo
 
 /* --- the short cut --------------------------------------------------------------------------- */
 
-/* A bulk of a plain length, or its null, whole at p. */
-static inline const char *whole_bulk(struct framer *f, const char *p, const char *end)
+/* A bulk of a plain length, or its null, whole at p: returns behind it. */
+static inline const char *whole_bulk(const char *p, const char *end, bool *is_null)
 {
     if (unlikely(end - p <= SHORT_DIGITS)) {
         return NULL;
@@ -67,11 +67,8 @@ static inline const char *whole_bulk(struct framer *f, const char *p, const char
     const char *q = p + 1;
     size_t digit = (size_t)(unsigned char)*q - '0';
     if (digit - 1 > 8) {
-        if (memcmp(p, "$-1\r\n", 5) != 0) {
-            return NULL;
-        }
-        deliver_scalar(f, p, 5, true);
-        return p + 5;
+        *is_null = true;
+        return memcmp(p, "$-1\r\n", 5) == 0 ? p + 5 : NULL;
     }
     size_t len = digit;
     while (++q <= p + SHORT_DIGITS && (digit = (size_t)(unsigned char)*q - '0') <= 9) {
@@ -81,13 +78,11 @@ static inline const char *whole_bulk(struct framer *f, const char *p, const char
                  memcmp(q + 2 + len, "\r\n", 2) != 0)) {
         return NULL;
     }
-    q += len + 4;
-    deliver_scalar(f, p, (size_t)(q - p), false);
-    return q;
+    return q + len + 4;
 }
 
 /* An integer or a short status, whole at p. */
-static inline const char *whole_line(struct framer *f, const char *p, const char *end)
+static inline const char *whole_line(const char *p, const char *end)
 {
     const char *stop = end - p > SHORT_LINE ? p + SHORT_LINE : end;
     const char *q = p + 1;
@@ -106,22 +101,57 @@ static inline const char *whole_line(struct framer *f, const char *p, const char
             q++;
         }
     }
-    if (end - q < 2 || memcmp(q, "\r\n", 2) != 0) {
-        return NULL;
-    }
-    q += 2;
-    deliver_scalar(f, p, (size_t)(q - p), false);
-    return q;
+    return end - q < 2 || memcmp(q, "\r\n", 2) != 0 ? NULL : q + 2;
 }
 
-/* What most replies are, when it is whole at p: delivered in one piece; returns behind it. NULL, and
- * nothing done, for anything else. */
-static inline const char *short_cut(struct framer *f, const char *p, const char *end)
+/* What most replies are, when it is whole at p: returns behind it. NULL for anything else. */
+static inline const char *whole(const char *p, const char *end, bool *is_null)
 {
     if (likely(*p == '$')) {
-        return whole_bulk(f, p, end);
+        return whole_bulk(p, end, is_null);
     }
-    return *p == '+' || *p == ':' ? whole_line(f, p, end) : NULL;
+    return *p == '+' || *p == ':' ? whole_line(p, end) : NULL;
+}
+
+/* That is delivered in one piece. NULL, and nothing done, for anything else. */
+static inline const char *short_cut(struct framer *f, const char *p, const char *end)
+{
+    bool is_null = false;
+    const char *behind = whole(p, end, &is_null);
+    if (likely(behind != NULL)) {
+        deliver_scalar(f, p, (size_t)(behind - p), is_null);
+    }
+    return behind;
+}
+
+/* Of n bytes, 4 to 8. */
+static inline bool same_bytes(const char *a, const char *b, size_t n)
+{
+    return memcmp(a, b, 4) == 0 && memcmp(a + n - 4, b + n - 4, 4) == 0;
+}
+
+/* What framer_take_run asked for, as far as it is here; returns behind it. Replies like "+OK" come in long rows: the
+ * same bytes again need no second look. */
+static const char *take_run(struct framer *f, const char *p, const char *end)
+{
+    const char *q = p;
+    const char *behind;
+    bool is_null;
+    uint32_t max = f->run_max;
+    uint32_t n = 0;
+    while (n < max && q < end && (behind = whole(q, end, &is_null)) != NULL) {
+        size_t size = (size_t)(behind - q);
+        do {
+            q += size;
+            n++;
+        } while (size - 4 <= 4 && n < max && (size_t)(end - q) >= size &&
+                 same_bytes(q, q - size, size));
+    }
+    f->run_max = 0;
+    if (n > 0) {
+        f->run(f->ctx, slice_of(p, (size_t)(q - p)), n);
+    }
+    return q;
 }
 
 /* --- bulks ----------------------------------------------------------------------------------- */
@@ -484,6 +514,7 @@ struct framer *framer_create(const struct framer_ops *ops, void *ctx)
     struct framer *f = mem_zalloc(sizeof(*f));
     f->piece = ops->piece;
     f->push = ops->push;
+    f->run = ops->run;
     f->ctx = ctx;
     f->state = FRAME_START;
     return f;
@@ -560,20 +591,27 @@ bool framer_feed(struct framer *f, struct slice bytes, const bool *stop)
     if (stop == NULL) {
         stop = &never_stop;
     }
+    f->run_max = 0;
     while (p < end && !*stop) {
-        if (likely(f->state == FRAME_START)) {
-            const char *behind = short_cut(f, p, end);
-            if (likely(behind != NULL)) {
-                p = behind;
-                continue;
+        const char *behind = likely(f->state == FRAME_START) ? short_cut(f, p, end) : NULL;
+        if (unlikely(behind == NULL)) {
+            behind = step(f, p, end);
+            if (behind == NULL) {
+                return false;
             }
         }
-        p = step(f, p, end);
-        if (unlikely(p == NULL)) {
-            return false;
+        p = behind;
+        while (f->run_max > 0 && !*stop) {
+            p = take_run(f, p, end);
         }
     }
     return f->state != FRAME_FAILED;
+}
+
+void framer_take_run(struct framer *f, uint32_t n)
+{
+    bug_on(f->state != FRAME_START || f->run == NULL);
+    f->run_max = n;
 }
 
 void framer_expect_endless(struct framer *f)

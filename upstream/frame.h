@@ -64,6 +64,8 @@ struct framer;
 struct framer_ops {
     void (*piece)(void *ctx, const struct reply_piece *piece);
     void (*push)(void *ctx, const struct push *push);
+    /* Optional: n replies that framer_take_run has asked for, n > 0. */
+    void (*run)(void *ctx, struct slice bytes, uint32_t n);
 };
 
 /* Owned by the caller; dies when memory is out. ctx goes to the ops. */
@@ -80,6 +82,9 @@ void framer_reset(struct framer *f);
  * `*stop` (may be NULL), when it becomes true during a callback, ends the feeding early and returns
  * true (the owner gave the connection up; the framer wants a reset). */
 MUST_CHECK bool framer_feed(struct framer *f, struct slice bytes, const bool *stop);
+/* From inside `piece`, at the last piece of a reply, or from inside `run`: of the next n replies those that lie behind it whole, and are
+ * bulks, nulls, integers or short statuses, are handed on together. For who expects many that are alike. */
+void framer_take_run(struct framer *f, uint32_t n);
 /* Between two replies: the next one, unless it is an error, has no end, whatever it looks like, until the reset. Its
  * pieces have the type of the first byte, and no size. */
 void framer_expect_endless(struct framer *f);

@@ -48,6 +48,8 @@ struct framer {
     size_t line_cap;
     struct relay *relay; /* made for the first aggregate of a connection */
     void (*push)(void *ctx, const struct push *push);
+    void (*run)(void *ctx, struct slice bytes, uint32_t n);
+    uint32_t run_max; /* framer_take_run, for the bytes behind the piece */
 };
 
 /* Longest "n" of a "$n\r\n" or "*n\r\n" that can be a number. */

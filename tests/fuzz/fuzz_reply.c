@@ -2,8 +2,8 @@
  *
  * fuzz_reply.c: arbitrary bytes as the replies of a server. The first byte of an input seeds how it is
  * cut; the rest is fed to one framer whole, to a second in pieces. Then:
- *   - the verdicts agree; without an error the bytes handed on agree too, with one the replies that
- *     were whole do;
+ *   - the verdicts agree, whether replies are handed on one by one or in runs; without an error the
+ *     bytes handed on agree too, with one the replies that were whole do;
  *   - what was handed on is the input itself, in order and without a gap;
  *   - pieces and replies nest as frame.h says;
  *   - under AddressSanitizer, memory held never exceeds a constant and a few times the input, whatever
@@ -47,6 +47,7 @@ struct watcher {
     uint64_t pushes; /* a digest of what they said */
     bool open;
     char type;
+    uint32_t run; /* most replies in one; 0: none */
 };
 
 static void on_piece(void *ctx, const struct reply_piece *piece)
@@ -67,7 +68,22 @@ static void on_piece(void *ctx, const struct reply_piece *piece)
     if (piece->last) {
         w->whole = w->out;
         w->replies++;
+        if (w->run > 0) {
+            framer_take_run(w->framer, w->run);
+        }
     }
+}
+
+static void on_run(void *ctx, struct slice bytes, uint32_t n)
+{
+    struct watcher *w = ctx;
+    must(!w->open && n > 0 && n <= w->run && bytes.n >= 3 * (size_t)n);
+    must(bytes.n <= (size_t)(w->end - w->in) && memcmp(bytes.p, w->in, bytes.n) == 0);
+    w->in += bytes.n;
+    w->out += bytes.n;
+    w->whole = w->out;
+    w->replies += n;
+    framer_take_run(w->framer, w->run);
 }
 
 static void digest(struct watcher *w, struct slice s)
@@ -95,13 +111,13 @@ static void on_push(void *ctx, const struct push *push)
     w->in += push->bytes.n;
 }
 
-static const struct framer_ops ops = {.piece = on_piece, .push = on_push};
+static const struct framer_ops ops = {.piece = on_piece, .push = on_push, .run = on_run};
 
 /* Feeds s in pieces of 1 to `cut` bytes (0: whole). Each is a block of its own, so that a sanitizer
  * sees a read beyond it. */
-static bool feed(struct watcher *w, struct slice s, size_t cut, uint32_t seed)
+static bool feed(struct watcher *w, struct slice s, size_t cut, uint32_t seed, uint32_t run)
 {
-    *w = (struct watcher){.in = s.p, .end = s.p + s.n};
+    *w = (struct watcher){.in = s.p, .end = s.p + s.n, .run = run};
     size_t before = HELD();
     w->framer = framer_create(&ops, w);
     bool ok = true;
@@ -131,18 +147,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t n)
     static const size_t cuts[] = {1, 2, 3, 7, 16, 100, 600, 5000};
     struct slice s = slice_of((const char *)bytes + 1, n - 1);
     struct watcher whole;
-    struct watcher split;
-    bool whole_ok = feed(&whole, s, 0, 0);
-    bool split_ok = feed(&split, s, cuts[bytes[0] % ARRAY_LEN(cuts)], bytes[0]);
-    must(whole_ok == split_ok);
-    must(whole.replies == split.replies);
-    must(whole.whole == split.whole);
-    must(whole.pushes == split.pushes);
-    if (whole_ok) {
-        must(whole.out == split.out);
-        must(framer_is_inside(whole.framer) == framer_is_inside(split.framer));
+    bool whole_ok = feed(&whole, s, 0, 0, 0);
+    size_t cut = cuts[bytes[0] % ARRAY_LEN(cuts)];
+    for (uint32_t run = 0; run <= 64; run += 1 + bytes[0]) {
+        struct watcher other;
+        bool ok = feed(&other, s, run % 2 == 0 ? cut : 0, bytes[0], run);
+        must(whole_ok == ok);
+        must(whole.replies == other.replies);
+        must(whole.whole == other.whole);
+        must(whole.pushes == other.pushes);
+        if (ok) {
+            must(whole.out == other.out);
+            must(framer_is_inside(whole.framer) == framer_is_inside(other.framer));
+        }
+        framer_destroy(other.framer);
     }
     framer_destroy(whole.framer);
-    framer_destroy(split.framer);
     return 0;
 }

@@ -112,7 +112,7 @@ static void on_push(void *ctx, const struct push *push)
     stream_push(&stream, conn, client_left ? NULL : &client, push);
 }
 
-static const struct framer_ops OPS = {on_piece, on_push};
+static const struct framer_ops OPS = {.piece = on_piece, .push = on_push};
 
 static void asks(const char *name, int64_t argc)
 {

@@ -41,6 +41,8 @@ struct sink {
     size_t npushes, nitems, item_bytes;
     bool inside_at_last;
     bool *stop_at_piece;
+    uint32_t run; /* framer_take_run of so many behind each reply; 0: never */
+    size_t in_runs;
 };
 
 static inline void sink_append(struct sink *s, struct slice bytes)
@@ -80,6 +82,9 @@ static inline void on_piece(void *ctx, const struct reply_piece *piece)
         s->inside_at_last = true;
     }
     sink_append(s, piece->bytes);
+    if (piece->last && s->run > 0) {
+        framer_take_run(s->framer, s->run);
+    }
     if (s->stop_at_piece != NULL) {
         *s->stop_at_piece = true;
     }
@@ -107,7 +112,22 @@ static inline void on_push(void *ctx, const struct push *push)
     snprintf(s->pushes + at, sizeof(s->pushes) - at, "]");
 }
 
-static const struct framer_ops sink_ops = {.piece = on_piece, .push = on_push};
+static inline void on_run(void *ctx, struct slice bytes, uint32_t n)
+{
+    struct sink *s = ctx;
+    cr_assert(n > 0 && n <= s->run && bytes.n > 0);
+    cr_assert(s->nreplies > 0 && s->replies[s->nreplies - 1].whole, "a run inside a reply");
+    cr_assert(memchr("$+:", bytes.p[0], 3) != NULL, "a run of %c", bytes.p[0]);
+    cr_assert(!framer_is_inside(s->framer));
+    for (uint32_t i = 0; i < n; i++) {
+        s->replies[s->nreplies++] = (struct reply){.whole = true, .size = -1};
+    }
+    s->in_runs += n;
+    sink_append(s, bytes);
+    framer_take_run(s->framer, s->run);
+}
+
+static const struct framer_ops sink_ops = {.piece = on_piece, .push = on_push, .run = on_run};
 
 static inline struct sink *sink_open(void)
 {
@@ -154,9 +174,11 @@ static inline bool feed_cut(struct sink *s, struct slice in, size_t cut)
     return ok;
 }
 
-static inline void check_good(struct slice in, size_t replies, const char *pushes, size_t cut)
+static inline void check_good_runs(struct slice in, size_t replies, const char *pushes, size_t cut,
+                                   uint32_t run)
 {
     struct sink *s = sink_open();
+    s->run = run;
     bool ok = feed_cut(s, in, cut);
     cr_assert(ok, "cut %zu: %s in \"%.60s\"", cut, framer_error(s->framer), in.p);
     cr_assert(!framer_is_inside(s->framer), "cut %zu: inside after \"%.60s\"", cut, in.p);
@@ -174,6 +196,15 @@ static inline void check_good(struct slice in, size_t replies, const char *pushe
         cr_assert(r->size == -1 || r->size == (int64_t)r->bytes);
     }
     sink_close(s);
+}
+
+/* However many are handed on together. */
+static inline void check_good(struct slice in, size_t replies, const char *pushes, size_t cut)
+{
+    for (uint32_t run = 0; run <= 3; run++) {
+        check_good_runs(in, replies, pushes, cut, run);
+    }
+    check_good_runs(in, replies, pushes, cut, 100);
 }
 
 static inline void check_good_all_cuts(struct slice in, size_t replies, const char *pushes)

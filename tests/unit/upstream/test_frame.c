@@ -435,6 +435,50 @@ Test(frame, a_scalar_whole_in_the_input_needs_no_memory)
     sink_close(s);
 }
 
+/* What is handed on together: what lies behind the reply that asked, whole, and is no error and not nested. */
+Test(frame, a_run_has_as_many_plain_replies_as_were_asked_for_and_are_there)
+{
+    static const struct {
+        const char *in;
+        uint32_t run;
+        size_t replies, in_runs;
+    } rows[] = {
+        {"+OK\r\n+OK\r\n+OK\r\n+OK\r\n", 10, 4, 3},
+        {"+OK\r\n+OK\r\n+OK\r\n+OK\r\n", 1, 4, 3},
+        {"+OK\r\n+OK\r\n-ERR\r\n+OK\r\n", 10, 4, 2},
+        {"+OK\r\n*1\r\n:1\r\n:2\r\n$-1\r\n$5\r\nabcde\r\n", 10, 5, 3},
+        {"*1\r\n:1\r\n+OK\r\n+OK\r\n", 10, 3, 2},
+        {"+OK\r\n_\r\n$5\r\nabcde\r\n", 10, 3, 1},
+        {"+OK\r\n+OK\r\n+OKAY\r\n+OK\r\n+O\r\n:1\r\n:10\r\n:1\r\n", 10, 8, 7},
+        {"+OK\r\n$3\r\n+OK\r\n+OK\r\n", 10, 3, 2},
+        {"+OK\r\n+\r\n+\r\n+\r\n", 10, 4, 3},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        struct sink *s = sink_open();
+        s->run = rows[i].run;
+        cr_assert(feed_text(s, rows[i].in));
+        cr_expect_eq(s->nreplies, rows[i].replies, "%zu: %zu", i, s->nreplies);
+        cr_expect_eq(s->in_runs, rows[i].in_runs, "%zu: %zu", i, s->in_runs);
+        cr_expect(s->n == strlen(rows[i].in) && memcmp(s->bytes, rows[i].in, s->n) == 0);
+        sink_close(s);
+    }
+}
+
+/* What is asked for is of the bytes at hand: the next ones begin anew. */
+Test(frame, a_run_ends_with_what_was_fed)
+{
+    struct sink *s = sink_open();
+    s->run = 10;
+    cr_assert(feed_text(s, "+OK\r\n+OK\r\n+O"));
+    cr_expect_eq(s->in_runs, 1);
+    cr_assert(feed_text(s, "K\r\n+OK\r\n"));
+    cr_expect_eq(s->in_runs, 2);
+    cr_assert(feed_text(s, "+OK\r\n"));
+    cr_expect_eq(s->in_runs, 2);
+    cr_expect_eq(s->nreplies, 5);
+    sink_close(s);
+}
+
 Test(frame, a_reset_forgets_whatever_was_open)
 {
     static const char *const open[] = {"+OK",
