@@ -32,9 +32,11 @@
 
 static void on_reply(struct call *call, const struct reply_piece *piece);
 static void on_lost(struct call *call, enum call_loss loss);
+static void on_run(struct call *call, struct slice bytes, uint32_t n);
 static void on_pause(struct call *call);
 
-static const struct call_ops batch_ops = {.reply = on_reply, .lost = on_lost, .pause = on_pause};
+static const struct call_ops batch_ops = {
+    .reply = on_reply, .lost = on_lost, .run = on_run, .pause = on_pause};
 
 bool batch_is_call(const struct call *call)
 {
@@ -101,20 +103,6 @@ static inline bool class_in_batch(const struct cmd *cmd, const struct server *se
     return true;
 }
 
-/* Are the first two commands alike? If not, nothing has been lost but this look. */
-static inline bool may_begin(const struct client *c, struct slice in)
-{
-    const struct server *server = c->worker->server;
-    struct plain plain = {.head = 0};
-    enum cmd_class first;
-    enum cmd_class second;
-    size_t size = parse_plain(in, &plain);
-    return size > 0 && class_in_batch(cmd_find_plain(plain.name), server, &first) &&
-           parse_plain(slice_of(in.p + size, in.n - size), &plain) > 0 &&
-           (plain.same ||
-            (class_in_batch(cmd_find_plain(plain.name), server, &second) && first == second));
-}
-
 /* Is a plain command of this client nothing but that, and is all that it has unanswered on the lane? */
 static bool may_batch(const struct client *c)
 {
@@ -125,34 +113,50 @@ static bool may_batch(const struct client *c)
            !MUTANT(R6) && !MUTANT(R6s);
 }
 
-/* Takes commands from the input as long as they are alike; returns their bytes. */
-static size_t gather(const struct client *c, struct batch *batch, struct slice in, uint32_t most,
-                     enum cmd_class *class, const struct cmd **last)
+/* The first command of the input; *plain is all zeros. Returns its size, or 0: none that is followed by another
+ * and may be in a batch. */
+static inline size_t first_of(const struct client *c, struct slice in, struct plain *plain,
+                              enum cmd_class *class, const struct cmd **cmd)
 {
-    const struct server *server = c->worker->server;
-    struct plain plain = {.head = 0};
+    size_t size = parse_plain_anew(in, plain);
+    if (size == 0 || size == in.n || size > BATCH_BYTES) {
+        return 0;
+    }
+    *cmd = cmd_find_plain(plain->name);
+    return class_in_batch(*cmd, c->worker->server, class) ? size : 0;
+}
+
+/* Takes commands from the input as long as they are like the first, which has `size` bytes; returns the bytes of
+ * all. *last becomes the last one's. */
+static size_t gather(const struct server *server, struct batch *batch, struct slice in,
+                     uint32_t most, struct plain *plain, size_t size, const struct cmd **last)
+{
+    enum cmd_class class = CMD_NONE;
+    enum cmd_class this;
+    bool caching = server->caching;
     size_t used = 0;
     uint32_t n = 0;
-    while (n < most && used < BATCH_BYTES) {
-        size_t size = parse_plain(slice_of(in.p + used, in.n - used), &plain);
-        if (size == 0 || size > BATCH_BYTES) {
-            break;
-        }
-        if (!plain.same) {
-            const struct cmd *cmd = cmd_find_plain(plain.name);
-            enum cmd_class this;
-            if (!class_in_batch(cmd, server, &this) || (n > 0 && this != *class)) {
-                break;
-            }
-            *class = this;
-            *last = cmd;
-        }
-        if (server->caching) {
-            batch->hashes[n] = l1_hash(server->l1, plain.key);
-            batch->links[n].hash = batch->hashes[n];
+    (void)class_in_batch(*last, server, &class);
+    for (;;) {
+        if (caching) {
+            batch->hashes[n] = batch->links[n].hash = l1_hash(server->l1, plain->key);
         }
         used += size;
         batch->ends[n++] = (uint32_t)used;
+        if (n == most || used >= BATCH_BYTES) {
+            break;
+        }
+        size = parse_plain(slice_of(in.p + used, in.n - used), plain);
+        if (size == 0 || size > BATCH_BYTES) {
+            break;
+        }
+        if (!plain->same) {
+            const struct cmd *cmd = cmd_find_plain(plain->name);
+            if (!class_in_batch(cmd, server, &this) || this != class) {
+                break;
+            }
+            *last = cmd;
+        }
     }
     batch->n = n;
     return used;
@@ -167,49 +171,44 @@ static void begin(struct request *request)
     if (request->class != CMD_WRITE || request->keyless) {
         return;
     }
-    for (uint32_t i = 0; i < batch->n; i++) {
-        struct l1_begun begun = l1_write_begin(l1, &batch->hashes[i], 1);
-        batch->versions[i] = begun.version;
-        batch->was_hit |= (uint64_t)begun.was_hit << i;
-    }
+    batch->was_hit = l1_write_begin_run(l1, batch->hashes, batch->n, batch->versions);
 }
 
-/* The next command has been executed; or, lost, it may have been. */
-static inline void settle(struct request *request, uint32_t i, bool lost)
+/* The n commands from the i-th on have been executed; or, lost, they may have been. */
+static void settle(struct request *request, uint32_t i, uint32_t n, bool lost)
 {
     struct l1 *l1 = request->worker->server->l1;
+    const uint64_t *hashes = request->batch->hashes;
     if (request->keyless) {
         return;
     }
-    if (request->class == CMD_WRITE) {
-        if (MUTANT(W1e)) {
-            return;
+    if (request->class != CMD_WRITE) {
+        for (uint32_t end = i + n; i < end && !lost && !MUTANT(R7); i++) {
+            l1_observe(l1, hashes[i]);
         }
-        if (unlikely(echo_ends(request))) {
+    } else if (unlikely(echo_ends(request))) {
+        for (uint32_t end = i + n; i < end && !MUTANT(W1e); i++) {
             echo_write_end(request, i);
-        } else {
-            l1_write_end(l1, &request->batch->hashes[i], 1);
         }
-    } else if (!lost && !MUTANT(R7)) {
-        l1_observe(l1, request->batch->hashes[i]);
+    } else if (n > 0 && !MUTANT(W1e)) {
+        l1_write_end(l1, hashes + i, n);
     }
 }
 
 static void settle_rest(struct request *request)
 {
     const struct batch *batch = request->batch;
-    for (uint32_t i = request->done + batch->inside; i < batch->n; i++) {
-        settle(request, i, true);
-    }
+    uint32_t from = request->done + batch->inside;
+    settle(request, from, batch->n - from, true);
 }
 
 /* ---- Sending --------------------------------------------------------------------------------- */
 
-static void submit(struct request *request, struct slice bytes, struct blob *owner)
+static void submit(struct request *request, struct conn *lane, struct slice bytes,
+                   struct blob *owner)
 {
     request->call.ops = &batch_ops;
     request->call.replies = request->commands - request->done;
-    struct conn *lane = forward_lane_of(request);
     enum conn_status status = conn_submit(lane, &request->call, bytes, owner);
     if (status != CONN_OK) {
         settle_rest(request);
@@ -229,7 +228,7 @@ static void count(struct worker *worker, const struct batch *batch, enum cmd_cla
 }
 
 /* The batch, which is gathered, becomes a request. False: memory is out, and it is still the caller's. */
-static bool enqueue(struct client *c, struct batch *batch, enum cmd_class class,
+static bool enqueue(struct client *c, struct conn *lane, struct batch *batch, enum cmd_class class,
                     const struct cmd *last, struct slice raw, struct blob *owner)
 {
     struct worker *worker = c->worker;
@@ -255,7 +254,7 @@ static bool enqueue(struct client *c, struct batch *batch, enum cmd_class class,
     count(worker, batch, class);
     client_enqueue(c, request);
     begin(request);
-    submit(request, raw, owner);
+    submit(request, lane, raw, owner);
     return true;
 }
 
@@ -264,24 +263,27 @@ size_t batch_dispatch(struct client *c, struct slice in, struct blob *owner, uns
     struct worker *worker = c->worker;
     uint32_t window = (uint32_t)worker->server->conf->proxy_window;
     uint32_t most = window > c->queued ? window - c->queued : 0;
-    most = most < *share ? most : *share;
+    struct plain plain = {.size = 0};
+    const struct cmd *cmd;
+    enum cmd_class class;
     struct batch *batch;
-    if (most < 2 || !may_begin(c, in) || !may_batch(c) ||
-        forward_is_full(worker, 0, c->db, c->resp3, ROAD_LANE) ||
-        !conn_accepts(forward_lane(worker, 0, c->db, c->resp3, ROAD_LANE)) ||
-        (batch = take_batch(worker)) == NULL) {
+    size_t first;
+    most = most < *share ? most : *share;
+    if (most < 2 || (first = first_of(c, in, &plain, &class, &cmd)) == 0 || !may_batch(c)) {
         return 0;
     }
-    enum cmd_class class = CMD_NONE;
-    const struct cmd *last = NULL;
-    size_t used =
-        gather(c, batch, in, most < BATCH_COMMANDS ? most : BATCH_COMMANDS, &class, &last);
+    struct conn *lane = forward_lane(worker, 0, c->db, c->resp3, ROAD_LANE);
+    if (forward_lane_is_full(lane) || !conn_accepts(lane) || (batch = take_batch(worker)) == NULL) {
+        return 0;
+    }
+    most = most < BATCH_COMMANDS ? most : BATCH_COMMANDS;
+    size_t used = gather(worker->server, batch, in, most, &plain, first, &cmd);
     uint32_t n = batch->n;
-    if (n < 2 || !enqueue(c, batch, class, last, slice_of(in.p, used), owner)) {
+    if (n < 2 || !enqueue(c, lane, batch, class, cmd, slice_of(in.p, used), owner)) {
         give_batch(worker, batch);
         return 0;
     }
-    c->last_cmd = last;
+    c->last_cmd = cmd;
     *share -= n;
     return used;
 }
@@ -356,6 +358,7 @@ static bool take_piece(struct client *c, struct request *request, const struct r
 
 static void finish(struct request *request)
 {
+    echo_stored(request, request->batch->was_hit, request->batch->refused);
     if (!pass_gathered(request)) {
         request_destroy(request);
     } else {
@@ -379,7 +382,7 @@ static void on_reply(struct call *call, const struct reply_piece *piece)
 {
     struct request *request = container_of(call, struct request, call);
     if (piece->first) {
-        settle(request, request->done, false);
+        settle(request, request->done, 1, false);
         if (unlikely(piece->type == '-')) {
             request->batch->refused |= UINT64_C(1) << request->done;
             (void)!redirect_notes(request->worker, request->node, piece->bytes);
@@ -395,7 +398,17 @@ static void on_reply(struct call *call, const struct reply_piece *piece)
     }
     request->done++;
     if (call->replies == 0) {
-        echo_stored(request, request->batch->was_hit, request->batch->refused);
+        finish(request);
+    }
+}
+
+static void on_run(struct call *call, struct slice bytes, uint32_t n)
+{
+    struct request *request = container_of(call, struct request, call);
+    settle(request, request->done, n, false);
+    request->done += n;
+    gather_reply(request, bytes);
+    if (call->replies == 0) {
         finish(request);
     }
 }
@@ -408,7 +421,8 @@ void batch_again(struct request *request)
     uint32_t from = request->done == 0 ? 0 : batch->ends[request->done - 1];
     COUNT(request->worker, resends, request->commands - request->done);
     request->attempts++;
-    submit(request, slice_of(request->raw.p + from, request->raw.n - from), request->raw_blob);
+    submit(request, forward_lane_of(request),
+           slice_of(request->raw.p + from, request->raw.n - from), request->raw_blob);
 }
 
 bool batch_may_move(const struct request *request)

@@ -18,7 +18,7 @@
 
 #include "client.h"
 
-#define BATCH_COMMANDS 64 /* as many as `was_hit` and `refused` have bits */
+#define BATCH_COMMANDS L1_WRITE_RUN /* as many as `was_hit` and `refused` have bits */
 
 struct batch {
     struct batch *next; /* worker->batches */

@@ -67,14 +67,18 @@ struct conn *forward_lane_of(const struct request *request)
     return forward_lane(request->worker, request->node, request->db, request->resp3, request->road);
 }
 
+bool forward_lane_is_full(const struct conn *lane)
+{
+    return conn_queued_bytes(lane) > LANE_FULL || conn_pending(lane) > LANE_PENDING;
+}
+
 bool forward_is_full(struct worker *worker, uint16_t node, uint32_t db, bool resp3, enum road road)
 {
     if (road == ROAD_FILL) {
         const struct feed *feed = worker_feed(worker, node);
         return feed != NULL && feed_queued_bytes(feed) > LANE_FULL;
     }
-    struct conn *lane = forward_lane(worker, node, db, resp3, road);
-    return conn_queued_bytes(lane) > LANE_FULL || conn_pending(lane) > LANE_PENDING;
+    return forward_lane_is_full(forward_lane(worker, node, db, resp3, road));
 }
 
 /* ---- Effects on L1 --------------------------------------------------------------------------- */

@@ -15,6 +15,7 @@ struct conn *forward_lane_of(const struct request *request);
 
 /* Has the lane (or, for ROAD_FILL, the fill connection) more waiting than it should (back-pressure: the client's input waits)? */
 bool forward_is_full(struct worker *worker, uint16_t node, uint32_t db, bool resp3, enum road road);
+bool forward_lane_is_full(const struct conn *lane);
 
 /* Sends the request, which is in its client's queue with road, class and keys set: write-begin first
  * (W1). When the lane takes nothing it is answered with an error at once. */

@@ -95,12 +95,12 @@ static bool is_linked(const struct order_link *link, const struct request *reque
 
 static __attribute__((noinline)) void add_many(struct order *order, struct request *request)
 {
-    for (uint32_t i = 0; i < request->nkeys; i++) {
-        struct order_link *link = &request->keys[i];
+    struct order_link *link = request->keys;
+    for (struct order_link *end = link + request->nkeys; link < end; link++) {
         struct order_link **bucket = &order->buckets[bucket_of(order, request->client, link->hash)];
-        link->request = NULL;
-        if (!is_linked(*bucket, request, link->hash)) {
-            link->request = request;
+        bool again = *bucket != NULL && is_linked(*bucket, request, link->hash);
+        link->request = again ? NULL : request;
+        if (likely(!again)) {
             push(bucket, link);
             order->links++;
         }

@@ -596,22 +596,6 @@ static inline const char *plain_arg(const char *p, const char *end, struct slice
     return p + n + 4;
 }
 
-static inline bool same_word(const char *a, const char *b)
-{
-    return memcmp(a, b, sizeof(uint64_t)) == 0;
-}
-
-/* Does p begin as the request before did? Heads that are common have 12 to 16 bytes. */
-static inline bool has_same_head(const struct plain *plain, const char *p, const char *end)
-{
-    size_t n = plain->head;
-    if (n - sizeof(uint64_t) > sizeof(uint64_t) || (size_t)(end - p) < n) {
-        return false;
-    }
-    const char *before = plain->name.p + plain->name.n + 2 - n;
-    return same_word(p, before) && same_word(p + n - 8, before + n - 8);
-}
-
 static const char *plain_head(const char *p, const char *end, struct plain *plain)
 {
     if (end - p < 16 || p[0] != '*' || (unsigned char)(p[1] - '2') > 7 ||
@@ -624,23 +608,48 @@ static const char *plain_head(const char *p, const char *end, struct plain *plai
     return plain->name.n == 0 ? NULL : behind;
 }
 
-size_t parse_plain(struct slice in, struct plain *plain)
+/* The arguments behind p; returns behind the last, or NULL. */
+static const char *plain_args(const char *p, const char *end, struct plain *plain)
+{
+    p = plain_arg(p, end, &plain->key);
+    for (int i = 0; p != NULL && i < plain->args - 1; i++) {
+        struct slice arg;
+        const char *behind = plain_arg(p, end, &arg);
+        if (behind != NULL) {
+            plain->more[i].gap = (uint16_t)(arg.p - p + 2);
+            plain->more[i].n = (uint16_t)arg.n;
+        }
+        p = behind;
+    }
+    return p;
+}
+
+static bool has_common_shape(struct plain *plain)
+{
+    plain->fixed = (size_t)(plain->key.p - plain->at);
+    if (plain->fixed < PLAIN_FIXED_MIN || plain->fixed > PLAIN_FIXED_MAX) {
+        return false;
+    }
+    for (int i = 0; i < plain->args - 1; i++) {
+        if (plain->more[i].gap > PLAIN_GAP_MAX) {
+            return false;
+        }
+    }
+    return true;
+}
+
+size_t parse_plain_anew(struct slice in, struct plain *plain)
 {
     const char *end = in.p + in.n;
-    const char *p;
-    struct slice more;
-    plain->same = has_same_head(plain, in.p, end);
-    if (likely(plain->same)) {
-        p = in.p + plain->head;
-    } else {
+    const char *p = in.p + plain->head;
+    plain->same =
+        plain->size > 0 && in.n >= plain->head && memcmp(in.p, plain->at, plain->head) == 0;
+    if (!plain->same) {
         p = plain_head(in.p, end, plain);
     }
-    if (unlikely(p == NULL)) {
-        return 0;
-    }
-    p = plain_arg(p, end, &plain->key);
-    for (int left = plain->args - 1; p != NULL && left > 0; left--) {
-        p = plain_arg(p, end, &more);
-    }
-    return p == NULL ? 0 : (size_t)(p - in.p);
+    p = p == NULL ? NULL : plain_args(p, end, plain);
+    plain->at = in.p;
+    plain->size = p == NULL ? 0 : (size_t)(p - in.p);
+    plain->alike = plain->size > 0 && has_common_shape(plain) ? plain->size : 0;
+    return plain->size;
 }

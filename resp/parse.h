@@ -103,15 +103,71 @@ static inline size_t parse_get(struct slice in, struct slice *key)
 /* A whole request with a command and at least one more argument, in the form in which clients send it
  * ("*<2..9>\r\n$<n>\r\n<name>\r\n$<n>\r\n<key>\r\n...", every n below 10,000, that of the name not 0). */
 struct plain {
-    struct slice name, key; /* borrow from the input */
-    size_t head;            /* bytes up to and with the name's CRLF; 0: there was none before */
-    int args;               /* behind the name */
-    bool same;              /* as the one before: number of arguments and name, byte for byte */
+    struct slice name; /* borrows from the input, maybe from a request before that had the same; */
+    struct slice key;  /* so does this */
+    const char *at;    /* where it begins */
+    size_t size;       /* 0: there is none */
+    size_t alike;      /* the same, if plain_is_alike can compare with it; else 0 */
+    size_t head;       /* bytes up to and with the name's CRLF */
+    size_t fixed;      /* bytes before the key */
+    int args;          /* behind the name */
+    bool same;         /* as the one before: number of arguments and name, byte for byte */
+    struct {
+        uint16_t gap, n; /* bytes between the argument before and this one; its own */
+    } more[7];           /* behind the key */
 };
+
+static inline bool plain_word(const char *a, const char *b)
+{
+    return memcmp(a, b, sizeof(uint64_t)) == 0;
+}
+
+static inline bool plain_half(const char *a, const char *b)
+{
+    return memcmp(a, b, sizeof(uint32_t)) == 0;
+}
+
+#define PLAIN_FIXED_MIN 16 /* bytes before the key that plain_is_alike can compare, */
+#define PLAIN_FIXED_MAX 24
+#define PLAIN_GAP_MAX   8 /* and between arguments, from 6 on */
+
+/* Does the request at p, as long as the one before, differ from it in nothing but the bytes of its arguments? */
+static inline bool plain_is_alike(const struct plain *plain, const char *p)
+{
+    const char *before = plain->at;
+    size_t at = plain->fixed;
+    if (!plain_word(p, before) || !plain_word(p + 8, before + 8) ||
+        !plain_word(p + at - 8, before + at - 8)) {
+        return false;
+    }
+    at += plain->key.n;
+    for (int i = 0; i < plain->args - 1; i++) {
+        size_t gap = plain->more[i].gap;
+        if (!plain_half(p + at, before + at) ||
+            !plain_half(p + at + gap - 4, before + at + gap - 4)) {
+            return false;
+        }
+        at += gap + plain->more[i].n;
+    }
+    return memcmp(p + at, "\r\n", 2) == 0;
+}
+
+/* parse_plain for what is not alike. */
+size_t parse_plain_anew(struct slice in, struct plain *plain);
 
 /* Such a request at the start of in: its size; 0 as for parse_get. *plain is all zeros, or of the
  * request before it in the same input: those that are alike are looked at less closely. */
-size_t parse_plain(struct slice in, struct plain *plain);
+static inline __attribute__((always_inline)) size_t parse_plain(struct slice in,
+                                                                struct plain *plain)
+{
+    if (likely(plain->alike - 1 < in.n) && likely(plain_is_alike(plain, in.p))) {
+        plain->at = in.p;
+        plain->key.p = in.p + plain->fixed;
+        plain->same = true;
+        return plain->alike;
+    }
+    return parse_plain_anew(in, plain);
+}
 
 /* After PARSE_MORE: how many bytes the request has at least, counted from its start, as far as is
  * known (so that room for a large argument can be reserved once). More than the input had, and at

@@ -27,7 +27,7 @@ TUNABLES = "glibc.cpu.hwcaps=-AVX_Fast_Unaligned_Load,-AVX2,-AVX512F,-AVX512VL,-
 COSTS = [
     ("hit", 400, 400, 100, KEYS, ["l1.max_memory=4mb"]),
     ("forwarded GET", 450, 450, 100, KEYS, ["l1.max_memory=4mb", "invalidation.mode=off"]),
-    ("forwarded SET", 450, 830, 0, KEYS, ["l1.max_memory=4mb"]),
+    ("forwarded SET", 450, 450, 0, KEYS, ["l1.max_memory=4mb"]),
     ("fill", 1000, 3100, 100, 10 * KEYS, ["l1.max_memory=4mb"]),
 ]
 
