@@ -88,14 +88,13 @@ static __attribute__((noinline)) bool drop_written(struct shard *s, uint64_t has
     return hit;
 }
 
-/* Under the lock. Returns 1 if an entry was dropped that had been hit. */
-static inline uint64_t begin_one(struct shard *s, uint64_t hash)
+/* Under the lock. Was an entry dropped that had been hit? */
+static inline bool begin_one(struct shard *s, uint64_t hash)
 {
     s->writes.out++;
     (*write_count(s, hash))++;
-    uint64_t hit = shard_may_hold(s, hash) && drop_written(s, hash);
     lease_detach_hash(s, hash, NULL);
-    return hit;
+    return unlikely(shard_may_hold(s, hash)) && drop_written(s, hash);
 }
 
 static inline uint32_t version_of(const struct shard *s, uint64_t hash)
@@ -103,37 +102,23 @@ static inline uint32_t version_of(const struct shard *s, uint64_t hash)
     return atomic_load_explicit(&s->versions[version_at(hash)], memory_order_relaxed);
 }
 
-/* Takes the lock of the hash's shard in place of that of `held`, which may be NULL: who goes through many hashes often
- * stays where he is. */
-static inline struct shard *hold_next(const struct l1 *l1, uint64_t hash, struct shard *held)
-{
-    struct shard *s = shard_of(l1, hash);
-    if (s != held) {
-        if (held != NULL) {
-            lock_give(&held->lock);
-        }
-        lock_take(&s->lock);
-    }
-    return s;
-}
-
 struct l1_begun l1_write_begin(struct l1 *l1, const uint64_t *hashes, size_t n)
 {
     uint64_t version = atomic_load_explicit(&l1->version, memory_order_acquire);
     uint32_t of_key = 0;
-    uint64_t hits = 0;
+    bool hit = false;
     bug_on(n == 0 || n > L1_WRITE_KEYS);
     for (size_t i = 0; i < n; i++) {
         struct shard *s = shard_of(l1, hashes[i]);
         lock_take(&s->lock);
-        hits |= begin_one(s, hashes[i]);
+        hit = begin_one(s, hashes[i]) || hit;
         of_key = version_of(s, hashes[i]);
         lock_give(&s->lock);
     }
     if (n > 1) {
         atomic_fetch_add_explicit(&l1->torn, 1, memory_order_acq_rel);
     }
-    return (struct l1_begun){.version = version + of_key, .was_hit = hits != 0};
+    return (struct l1_begun){.version = version + of_key, .was_hit = hit};
 }
 
 uint64_t l1_write_begin_run(struct l1 *l1, const uint64_t *hashes, size_t n, uint64_t *versions)
@@ -144,8 +129,12 @@ uint64_t l1_write_begin_run(struct l1 *l1, const uint64_t *hashes, size_t n, uin
     bug_on(n == 0 || n > L1_WRITE_RUN);
     for (size_t i = 0; i < n; i++) {
         s = hold_next(l1, hashes[i], s);
-        hits |= begin_one(s, hashes[i]) << i;
-        versions[i] = version + version_of(s, hashes[i]);
+        if (begin_one(s, hashes[i])) {
+            hits |= UINT64_C(1) << i;
+        }
+        if (versions != NULL) {
+            versions[i] = version + version_of(s, hashes[i]);
+        }
     }
     lock_give(&s->lock);
     return hits;
@@ -153,26 +142,31 @@ uint64_t l1_write_begin_run(struct l1 *l1, const uint64_t *hashes, size_t n, uin
 
 /* Detaches as well: a lease taken since the begin may have been sent before the write, and a reader
  * who joins it from now on must not get that (R5). */
-void l1_write_end(struct l1 *l1, const uint64_t *hashes, size_t n)
+static void end_some(struct l1 *l1, const uint64_t *hashes, size_t n)
 {
     struct shard *s = NULL;
-    bug_on(n == 0 || n > L1_WRITE_KEYS);
-    for (size_t i = 0; i < n; i++) {
-        if (i % L1_WRITE_RUN == 0 && s != NULL) { /* nobody is to wait longer than that */
-            lock_give(&s->lock);
-            s = NULL;
-        }
-        s = hold_next(l1, hashes[i], s);
-        uint32_t *count = write_count(s, hashes[i]);
+    for (const uint64_t *end = hashes + n; hashes < end; hashes++) {
+        s = hold_next(l1, *hashes, s);
+        uint32_t *count = write_count(s, *hashes);
         bug_on(*count == 0);
         (*count)--;
         s->writes.out--;
         if (!MUTANT(R5)) {
-            lease_detach_hash(s, hashes[i], NULL);
+            lease_detach_hash(s, *hashes, NULL);
         }
-        version_move(s, hashes[i]);
+        version_move(s, *hashes);
     }
     lock_give(&s->lock);
+}
+
+void l1_write_end(struct l1 *l1, const uint64_t *hashes, size_t n)
+{
+    bug_on(n == 0 || n > L1_WRITE_KEYS);
+    for (; n > L1_WRITE_RUN; n -= L1_WRITE_RUN) { /* nobody is to wait longer than that */
+        end_some(l1, hashes, L1_WRITE_RUN);
+        hashes += L1_WRITE_RUN;
+    }
+    end_some(l1, hashes, n);
 }
 
 void l1_write_begin_wide(struct l1 *l1)

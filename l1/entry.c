@@ -13,26 +13,40 @@
 
 #include "../conf/mem.h"
 
-/* Whether s is a bulk as chain_append_bulk writes it; then *value is what is in it. */
-static bool is_framed(struct slice s, struct slice *value)
+/* How many digits the length of a bulk of n bytes has, if that is in its shortest form: a head has 3 bytes more than
+ * digits, and 2 follow. */
+static inline size_t digits_of(size_t n)
 {
-    char head[CHAIN_HEADER_MAX];
-    if (s.n < sizeof("$0\r\n\r\n") - 1 || s.p[0] != '$' || s.n >= CHAIN_REF_MIN) {
+    size_t digits = 1;
+    for (size_t most = 9; n > most + digits + 5 && digits < CHAIN_HEADER_MAX - 3; digits++) {
+        most = 10 * most + 9;
+    }
+    return digits;
+}
+
+static inline struct slice inside(struct slice bulk)
+{
+    size_t digits = digits_of(bulk.n);
+    return slice_of(bulk.p + digits + 3, bulk.n - digits - 5);
+}
+
+/* Whether s is a bulk as chain_append_bulk writes it. */
+static bool is_framed(struct slice s)
+{
+    size_t digits = digits_of(s.n);
+    size_t said = 0;
+    if (s.n < digits + 5 || s.p[0] != '$') {
         return false;
     }
-    /* The length that fits: the head is 4 bytes for one digit, and one more for each. */
-    for (size_t head_n = 4; head_n <= CHAIN_HEADER_MAX && head_n + 2 <= s.n; head_n++) {
-        size_t n = s.n - head_n - 2;
-        if (s.p[head_n - 1] == '\n') {
-            if (chain_header(head, '$', n) != head_n || memcmp(s.p, head, head_n) != 0 ||
-                memcmp(s.p + head_n + n, "\r\n", 2) != 0) {
-                return false;
-            }
-            *value = slice_of(s.p + head_n, n);
-            return true;
+    for (size_t i = 1; i <= digits; i++) {
+        size_t digit = (size_t)(unsigned char)s.p[i] - '0';
+        if (digit > 9) {
+            return false;
         }
+        said = 10 * said + digit;
     }
-    return false;
+    return said == s.n - digits - 5 && (s.p[1] != '0' || digits == 1) &&
+           memcmp(s.p + 1 + digits, "\r\n", 2) == 0 && memcmp(s.p + s.n - 2, "\r\n", 2) == 0;
 }
 
 bool entry_is_value(const struct entry *e, struct slice encoded)
@@ -42,7 +56,11 @@ bool entry_is_value(const struct entry *e, struct slice encoded)
         const struct blob *b = entry_blob(e);
         return slice_eq(slice_of(b->p, b->n), encoded);
     }
-    bool same_form = is_framed(encoded, &value) == ((flags_of(e) & FLAG_FRAMED) != 0);
+    bool framed = encoded.n < CHAIN_REF_MIN && is_framed(encoded);
+    if (framed) {
+        value = inside(encoded);
+    }
+    bool same_form = framed == ((flags_of(e) & FLAG_FRAMED) != 0);
     return same_form && slice_eq(entry_value(e, flags_of(e)), value);
 }
 
@@ -82,27 +100,27 @@ bool entry_fits_key(const struct l1 *l1, size_t key_len)
 bool entry_plan_init(struct entry_plan *plan, const struct l1 *l1, const struct l1_lease *lease,
                      const struct l1_value *value)
 {
-    size_t n = value->is_null ? 0 : value->encoded.n;
+    struct slice encoded = value->is_null ? slice_of(NULL, 0) : value->encoded;
+    size_t n = encoded.n;
     if (value->ttl_ms <= 0 || n > l1->max_item_size - lease->key_len) {
         return false;
     }
-    *plan = (struct entry_plan){
-        .key = slice_of(lease->key, lease->key_len),
-        .place = l1->has_slots ? lease->slot : lease->db,
-    };
+    plan->key = slice_of(lease->key, lease->key_len);
+    plan->place = l1->has_slots ? lease->slot : lease->db;
+    plan->flags = value->is_null ? FLAG_NULL : 0;
+    plan->value = encoded;
+    plan->blob = NULL;
     size_t size = sizeof(struct entry) + lease->key_len;
     if (plan->place != 0) {
         plan->flags |= FLAG_PLACE;
         size += sizeof(plan->place);
     }
-    if (value->is_null) {
-        plan->flags |= FLAG_NULL;
-    } else {
-        plan->value = value->encoded;
-        plan->flags |= is_framed(value->encoded, &plan->value) ? FLAG_FRAMED : 0;
+    if (n < CHAIN_REF_MIN && !value->is_null && (value->is_bulk || is_framed(encoded))) {
+        plan->value = inside(encoded);
+        plan->flags |= FLAG_FRAMED;
     }
-    if (plan->value.n >= CHAIN_REF_MIN || size + plan->value.n > largest_slot(l1)) {
-        plan->blob = blob_try_copy(value->encoded);
+    if (unlikely(plan->value.n >= CHAIN_REF_MIN || size + plan->value.n > largest_slot(l1))) {
+        plan->blob = blob_try_copy(encoded);
         if (plan->blob == NULL) {
             return false;
         }
@@ -112,7 +130,6 @@ bool entry_plan_init(struct entry_plan *plan, const struct l1 *l1, const struct 
         size += plan->value.n;
     }
     plan->class = class_of(&l1->classes, size);
-    plan->charge = l1->classes.size[plan->class] + mem_usable(plan->blob);
     return true;
 }
 

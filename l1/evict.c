@@ -121,12 +121,6 @@ void evict_expect(const struct shard *s, uint64_t hash)
 
 /* ---- Queues -------------------------------------------------------------------------------- */
 
-size_t entry_charge(const struct shard *s, const struct entry *e)
-{
-    size_t slot = s->slab.classes->size[slab_class_at(s, ref_of(s, e))];
-    return slot + (flags_of(e) & FLAG_BLOB ? mem_usable(entry_blob(e)) : 0);
-}
-
 static struct queue *queue_of(struct shard *s, const struct entry *e)
 {
     return flags_of(e) & FLAG_MAIN ? &s->main : &s->small;
@@ -169,10 +163,10 @@ void evict_admit(struct shard *s, struct entry *e)
     queue_push(s, queue_of(s, e), e, entry_charge(s, e));
 }
 
-void evict_release(struct shard *s, struct entry *e)
+void evict_release(struct shard *s, struct entry *e, size_t charge)
 {
     queue_relink(s, e, e->older, e->newer);
-    queue_of(s, e)->bytes -= entry_charge(s, e);
+    queue_of(s, e)->bytes -= charge;
 }
 
 void evict_replace(struct shard *s, const struct entry *e, struct entry *copy)
@@ -192,19 +186,23 @@ static void second_chance(struct shard *s, struct entry *e)
 {
     size_t charge = entry_charge(s, e);
     unsigned int freq = flags_of(e) & FLAG_MAIN ? freq_of(e) - 1 : 0;
-    evict_release(s, e);
+    evict_release(s, e, charge);
     atomic_store_explicit(&e->freq, (uint8_t)freq, memory_order_relaxed);
     flags_set(e, flags_of(e) | FLAG_MAIN);
     queue_push(s, &s->main, e, charge);
 }
 
-/* Who goes after e: its bucket is on its way when it is wanted, and whoever goes after that. */
+/* What the next evictions read is on its way when it is wanted: of the one after e what its bucket leads to, of the one
+ * after that its bucket and its place in the ghost, and then the entry. Each was the step before for the one behind. */
 static void expect_next(const struct shard *s, const struct entry *e)
 {
     const struct entry *next = entry_at(s, e->newer);
-    if (next != NULL) {
-        __builtin_prefetch(table_head(s, next->hash), 1);
-        __builtin_prefetch(s->base + (size_t)next->newer * REF_UNIT, 1);
+    const struct entry *second = next == NULL ? NULL : entry_at(s, next->newer);
+    if (second != NULL) {
+        size_t first = atomic_load_explicit(table_head(s, next->hash), memory_order_relaxed);
+        __builtin_prefetch(s->base + first * REF_UNIT, 1);
+        evict_expect(s, second->hash);
+        __builtin_prefetch(s->base + (size_t)second->newer * REF_UNIT, 1);
     }
 }
 

@@ -162,14 +162,15 @@ static enum l1_result look(struct l1 *l1, struct shard *s, struct l1_query *q, i
 
 /* R6b. `with` is looked at only in its own shard, whose lock covers its lease. Who is woken to look
  * again was asked before that lease was sent; its value is new enough for him, detached or not. */
-static enum l1_result join_with(struct l1 *l1, struct shard *s, struct l1_query *q, int64_t now)
+static enum l1_result join_behind(struct l1 *l1, struct shard *s, struct l1_query *q, int64_t now)
 {
-    if (q->with->hash != q->hash) {
-        return L1_PASS;
+    struct l1_lease *lease = q->with_lease;
+    if (q->with != NULL) {
+        lease = q->with->hash == q->hash ? q->with->lease : NULL;
     }
-    struct l1_lease *lease = q->woken ? q->with->lease : find_current(l1, s, q, now);
-    if (lease == NULL || q->with->lease != lease || lease->db != q->db ||
-        !slice_eq(l1_lease_key(lease), q->key)) {
+    if (lease == NULL || lease->hash != q->hash || lease->db != q->db ||
+        !slice_eq(l1_lease_key(lease), q->key) ||
+        (!q->woken && find_current(l1, s, q, now) != lease)) {
         return L1_PASS;
     }
     lease_join(s, lease, q->waiter);
@@ -196,11 +197,12 @@ static enum l1_result look_again(struct l1 *l1, struct shard *s, struct l1_query
 static __attribute__((noinline)) enum l1_result
 get_locked(struct l1 *l1, struct shard *s, struct l1_query *q, int64_t now, bool absent)
 {
-    struct work work = {.now = now};
+    struct work work;
+    work_begin(&work, now);
     enum l1_result result = L1_OWNER;
     if (!absent) {
         lock_take(&s->lock);
-        result = q->with != NULL ? join_with(l1, s, q, now) : look(l1, s, q, now, NULL, &work);
+        result = q->behind ? join_behind(l1, s, q, now) : look(l1, s, q, now, NULL, &work);
         lock_give(&s->lock);
     }
     if (result == L1_OWNER) {
@@ -214,7 +216,7 @@ enum l1_result l1_get(struct l1 *l1, struct l1_query *q, int64_t now)
 {
     struct shard *s = shard_of(l1, q->hash);
     bool absent = false;
-    if (likely(q->reader != NULL && q->with == NULL)) {
+    if (likely(q->reader != NULL && !q->behind)) {
         reader_begin(l1, q->reader);
         const struct l1_key key = {.key = q->key, .hash = q->hash};
         struct entry *e = table_peek(l1, s, table_head(s, q->hash), &key, q->db);
@@ -233,7 +235,8 @@ static struct l1_lease *lease_unasked(struct l1 *l1, const struct l1_query *aske
 {
     struct l1_query q = *asked;
     struct shard *s = shard_of(l1, q.hash);
-    struct work work = {.now = now};
+    struct work work;
+    work_begin(&work, now);
     q.lease = NULL;
     struct l1_lease *fresh = entry_fits_key(l1, q.key.n) ? lease_try(&q) : NULL;
     if (fresh == NULL) {
@@ -251,6 +254,66 @@ static struct l1_lease *lease_unasked(struct l1 *l1, const struct l1_query *aske
     mem_free(fresh);
     work_end(&work);
     return q.lease;
+}
+
+/* Opens a lease for the query's key, if that has neither entry nor lease; the cover grants it. What is left over of a
+ * vain attempt goes to *left. */
+static struct l1_lease *open_absent(struct l1 *l1, struct shard *s, const struct l1_query *q,
+                                    uint32_t incarnation, struct l1_lease **left, struct work *work)
+{
+    if (find_live(l1, s, q, work->now) != NULL || find_current(l1, s, q, work->now) != NULL) {
+        return NULL;
+    }
+    struct l1_lease *lease = lease_reuse(s, q);
+    if (lease == NULL) {
+        return NULL;
+    }
+    if (!lease_fits(l1, s, lease, work)) {
+        *left = lease_keep_spare(s, lease) ? NULL : lease;
+        return NULL;
+    }
+    lease_open(s, lease, incarnation, work->now);
+    return lease;
+}
+
+size_t l1_lease_run(struct l1 *l1, const struct l1_query *asked, const struct l1_key *keys,
+                    size_t n, struct l1_lease **leases, int64_t now)
+{
+    struct l1_query q = *asked;
+    struct shard *s = NULL;
+    struct l1_lease *left = NULL;
+    uint32_t incarnation;
+    struct work work;
+    size_t i;
+    if ((l1->has_slots && q.db != 0) || !cover_grants(l1, q.cover, now, &incarnation)) {
+        return 0;
+    }
+    work_begin(&work, now);
+    for (i = 0; i < n; i++) {
+        __builtin_prefetch(&shard_of(l1, keys[i].hash)->open[lease_bucket(keys[i].hash)], 1);
+    }
+    for (i = 0; i < n && entry_fits_key(l1, keys[i].key.n); i++) {
+        q.key = keys[i].key;
+        q.hash = keys[i].hash;
+        s = hold_next(l1, q.hash, s);
+        size_t room = s->budget - s->used;
+        leases[i] = open_absent(l1, s, &q, incarnation, &left, &work);
+        if (leases[i] == NULL) {
+            break;
+        }
+        leases[i]->bare = leases[i]->unanswered = true;
+        if (unlikely(room <
+                     leases[i]->charge)) { /* it took work to make some: others get their turn */
+            lock_give(&s->lock);
+            s = NULL;
+        }
+    }
+    if (s != NULL) {
+        lock_give(&s->lock);
+    }
+    mem_free(left);
+    work_end(&work);
+    return i;
 }
 
 struct l1_lease *l1_lease_try(struct l1 *l1, const struct l1_query *q, int64_t now)

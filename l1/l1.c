@@ -94,6 +94,11 @@ static void shard_fini(struct shard *s)
     free_blobs(s, s->main.oldest);
     free_blobs(s, s->limbo.fresh);
     free_blobs(s, s->limbo.aged);
+    while (s->spare != NULL) {
+        struct l1_lease *lease = s->spare;
+        s->spare = lease->next;
+        mem_free(lease);
+    }
     slab_fini(s);
 }
 

@@ -29,7 +29,7 @@ struct l1_lease;
 
 struct l1_options {
     /* Bytes: keys, values, index, queues, ghosts, leases: everything, but for an item that a call
-     * in progress brings in or takes out. Memory, not a count: pages are charged when they get their
+     * in progress brings in or takes out, and some 40 KiB of memory for leases in each of at most 64 shards. Memory, not a count: pages are charged when they get their
      * first entry. */
     size_t max_memory;
     /* Largest key + encoded value that is kept; at most max_memory / 4 and 1 GiB. */
@@ -143,12 +143,15 @@ struct l1_query {
     uint16_t fetcher;         /* the asking worker: who would fetch it (l1_outwait) */
     struct l1_reader *reader; /* the thread's; NULL: look under the lock */
     struct chain *out;
-    struct l1_waiter *waiter;     /* parked on L1_OWNER and L1_JOINED */
-    const struct l1_waiter *with; /* R6b: when set, no hit and no new lease; L1_JOINED only if this
-                                     waiter is parked on the open lease of the same key, L1_PASS
-                                     otherwise */
-    bool woken;                   /* was parked before `with` took that lease: it may be detached */
-    struct l1_lease *lease;       /* out: L1_OWNER */
+    struct l1_waiter *waiter; /* parked on L1_OWNER and L1_JOINED */
+    bool
+        behind; /* R6b: no hit and no new lease; L1_JOINED only on the open lease of the same key that
+                    `with` is parked on, or that is `with_lease` (one of the two, or none); L1_PASS
+                    otherwise */
+    const struct l1_waiter *with;
+    struct l1_lease *with_lease;
+    bool woken;             /* was parked before that lease was taken: it may be detached */
+    struct l1_lease *lease; /* out: L1_OWNER */
 };
 
 /* Looks one key up. An entry that is expired, lapsed (C6) or void is deleted on sight (C7). The
@@ -203,9 +206,10 @@ struct slice l1_lease_key(const struct l1_lease *lease);
 uint32_t l1_lease_db(const struct l1_lease *lease);
 uint16_t l1_lease_slot(const struct l1_lease *lease);
 
-/* R3b. Whether nothing of the reply to the lease's fetch has arrived yet; at first, and for MGETs always, it
- * counts as if it had. By the thread of its cover. */
-void l1_lease_await(struct l1_lease *lease, bool unanswered);
+/* R3b. Nothing of the reply to the lease's fetch has arrived yet; and now it has. Before the former, and for MGETs
+ * always, it counts as if it had. By the thread of its cover. */
+void l1_lease_await(struct l1_lease *lease);
+void l1_lease_answered(const struct l1 *l1, struct l1_lease *lease);
 
 /* A lease without a waiter for a key that was just written, to have it here again before it is asked for. Like
  * l1_lease_try, but NULL also while a write of the key is unanswered; others may join it. */
@@ -217,9 +221,15 @@ MUST_CHECK struct l1_lease *l1_lease_again(struct l1 *l1, const struct l1_query 
  * detached, l1_fill treats the value as l1_observe_value does (R7). */
 MUST_CHECK struct l1_lease *l1_lease_try(struct l1 *l1, const struct l1_query *q, int64_t now);
 
+/* l1_lease_try for these keys in their order, which are fetched one by one (each is l1_lease_await): how many, up to the
+ * first that it is not to be had for. q->key and q->hash are not looked at. */
+MUST_CHECK size_t l1_lease_run(struct l1 *l1, const struct l1_query *q, const struct l1_key *keys,
+                               size_t n, struct l1_lease **leases, int64_t now);
+
 /* What a fetch brought. */
 struct l1_value {
     struct slice encoded; /* the reply as sent to a client; for a null whatever the server sent */
+    bool is_bulk;         /* it is known to be "$n\r\n...\r\n" with n in its shortest form */
     bool is_null;
     int64_t ttl_ms; /* > 0: keep it so long, counted from when the lease was taken (T1); 0: deliver
                        only (errors, T2's refusals) */
@@ -254,7 +264,7 @@ struct l1_begun {
     bool was_hit;     /* an entry was dropped that somebody had read from here */
 };
 struct l1_begun l1_write_begin(struct l1 *l1, const uint64_t *hashes, size_t n);
-/* As many writes of a single key each. Sets versions[i]; returns bit i: was_hit. n >= 1 and <= L1_WRITE_RUN. */
+/* As many writes of a single key each. Sets versions[i] (NULL: not wanted); returns bit i: was_hit. n >= 1 and <= L1_WRITE_RUN. */
 #define L1_WRITE_RUN 64
 uint64_t l1_write_begin_run(struct l1 *l1, const uint64_t *hashes, size_t n, uint64_t *versions);
 void l1_write_end(struct l1 *l1, const uint64_t *hashes, size_t n);

@@ -42,6 +42,7 @@
 #pragma once
 
 #include "l1.h"
+#include "../conf/mem.h"
 #include "../conf/mutant.h"
 
 /* Hash bits: 58..63 choose the shard, 0..31 are kept in the entry and choose the bucket. */
@@ -144,7 +145,8 @@ struct work {
 
 /* The sizes that pages are cut into; the same in all shards. */
 struct classes {
-    size_t page_size;
+    size_t page_size; /* a power of two: */
+    unsigned int page_shift;
     uint32_t count;
     uint32_t size[CLASSES_MAX];       /* bytes of a slot, ascending */
     uint32_t per_page[CLASSES_MAX];   /* slots */
@@ -212,7 +214,15 @@ struct ghost {
 };
 
 #define LEASE_BUCKETS 1024
-#define LEASES_MAX    ((size_t)16 * LEASE_BUCKETS)
+/* Bytes for the key that every lease has, so that its memory can be used again; so many are kept for that, some 40 KiB
+ * that are charged to nobody, but none where sanitizers look for use after free. */
+#define LEASE_KEY 40
+#ifdef NEARSIDE_LIBC_MALLOC
+#define LEASE_SPARES_MAX 0
+#else
+#define LEASE_SPARES_MAX 256
+#endif
+#define LEASES_MAX ((size_t)16 * LEASE_BUCKETS)
 
 struct l1_lease {
     struct l1_lease *next; /* in its bucket of open[] */
@@ -232,7 +242,7 @@ struct l1_lease {
     bool carried;    /* has waiters that a detached lease left it (R5b) */
     bool unanswered; /* l1_lease_await; its cover's thread alone looks at it */
     bool bare;       /* its owner delivers the value himself (l1_lease_try) */
-    size_t key_len;
+    uint32_t key_len;
     char key[];
 };
 
@@ -271,6 +281,8 @@ struct shard {
     size_t lease_bytes_max;
     struct l1_stats counted; /* all but items, bytes, leases, writes */
     struct l1_lease *open[LEASE_BUCKETS];
+    struct l1_lease *spare; /* memory of leases that ended, for the next ones */
+    uint32_t spares;
     struct writes writes;
     /* By hash; written under the lock (l1_version). */
     CACHE_ALIGNED _Atomic uint32_t versions[VERSIONS];
@@ -417,7 +429,6 @@ struct entry_plan {
     uint32_t place;
     uint32_t flags;
     uint32_t class;
-    size_t charge; /* of slot and blob */
 };
 
 /* False when the value is not to be kept, or memory is out. entry_plan_fini lets go of the blob. No
@@ -449,6 +460,18 @@ static inline uint32_t class_of(const struct classes *c, size_t bytes)
 }
 
 uint32_t slab_class_at(const struct shard *s, uint32_t ref);
+
+/* Bytes an entry is charged with: its slot's, and its blob's. */
+static inline size_t entry_charge(const struct shard *s, const struct entry *e)
+{
+    const struct classes *c = s->slab.classes;
+    unsigned int flags = flags_of(e);
+    size_t bytes = sizeof(*e) + key_at(flags) + e->key_len;
+    if (unlikely(flags & FLAG_BLOB)) {
+        return c->size[class_of(c, bytes + sizeof(struct blob *))] + mem_usable(entry_blob(e));
+    }
+    return c->size[class_of(c, bytes + e->value_len)];
+}
 /* Whether a page can be had. */
 bool slab_has_page(const struct shard *s);
 /* Whether slab_alloc will find a slot. */
@@ -464,8 +487,8 @@ struct entry *slab_next_to_move(struct shard *s);
 
 /* ---- limbo.c ------------------------------------------------------------------------------- */
 
-/* Puts a dropped entry by until nobody can see it. */
-void limbo_add(struct shard *s, struct entry *e);
+/* Puts a dropped entry by until nobody can see it; `charge` is entry_charge. */
+void limbo_add(struct shard *s, struct entry *e, size_t charge);
 /* Frees up to max of those that nobody can see any more; how many. */
 uint32_t limbo_reclaim(struct l1 *l1, struct shard *s, uint32_t max, struct work *work);
 
@@ -480,8 +503,21 @@ static inline void reader_begin(struct l1 *l1, struct l1_reader *r)
     }
 }
 
+static inline void work_begin(struct work *work, int64_t now)
+{
+    work->now = now;
+    work->chances = work->dead_count = 0;
+}
+
 /* Lets go of the blobs; no lock is wanted. */
-void work_end(struct work *work);
+void work_free(struct work *work);
+
+static inline void work_end(struct work *work)
+{
+    if (unlikely(work->dead_count > 0)) {
+        work_free(work);
+    }
+}
 
 /* ---- room.c -------------------------------------------------------------------------------- */
 
@@ -591,6 +627,20 @@ static inline struct entry *table_peek(const struct l1 *l1, const struct shard *
     return NULL;
 }
 
+/* Takes the lock of the hash's shard in place of that of `held`, which may be NULL: who goes through many hashes often
+ * stays where he is. */
+static inline struct shard *hold_next(const struct l1 *l1, uint64_t hash, struct shard *held)
+{
+    struct shard *s = shard_of(l1, hash);
+    if (s != held) {
+        if (held != NULL) {
+            lock_give(&held->lock);
+        }
+        lock_take(&s->lock);
+    }
+    return s;
+}
+
 void table_init(struct shard *s);
 /* The next entry of that hash, whatever its key and db; start with NULL. */
 struct entry *table_next(const struct shard *s, uint64_t hash, const struct entry *after);
@@ -609,14 +659,12 @@ bool table_sweep(struct l1 *l1, struct shard *s, size_t *budget, int64_t now);
 /* Bytes of the mapping that the ghost wants. */
 size_t evict_ghost_bytes(size_t budget);
 void evict_init(struct shard *s);
-/* Bytes an entry is charged with. */
-size_t entry_charge(const struct shard *s, const struct entry *e);
 /* A hint: an entry of that hash is going to be queued and put into the table. */
 void evict_expect(const struct shard *s, uint64_t hash);
 /* Queues a new entry. */
 void evict_admit(struct shard *s, struct entry *e);
-/* Out of its queue. */
-void evict_release(struct shard *s, struct entry *e);
+/* Out of its queue; `charge` is entry_charge. */
+void evict_release(struct shard *s, struct entry *e, size_t charge);
 /* `copy` takes the place of `e` in its queue. */
 void evict_replace(struct shard *s, const struct entry *e, struct entry *copy);
 /* Looks at the entry whose turn it is: drops it, or lets it go round once more. False when there is
@@ -628,6 +676,10 @@ bool evict_step(struct l1 *l1, struct shard *s, struct work *work);
 /* A lease for the query's key and cover, in no table yet; NULL when memory is out. mem_free takes
  * it back until it is opened. No lock is wanted. */
 MUST_CHECK struct l1_lease *lease_try(const struct l1_query *q);
+/* The same, of what the shard has spare if there is any. */
+MUST_CHECK struct l1_lease *lease_reuse(struct shard *s, const struct l1_query *q);
+/* Keeps the memory of one that is in no table as spare; false: it is for mem_free, without the lock. */
+MUST_CHECK bool lease_keep_spare(struct shard *s, struct l1_lease *lease);
 /* The open lease of that key, current or not. */
 struct l1_lease *lease_find(const struct shard *s, uint64_t hash, struct slice key, uint32_t db);
 /* Open, and nothing happened that detaches it: may be joined, and its value installed. */

@@ -25,24 +25,57 @@
 
 /* ---- Open leases --------------------------------------------------------------------------- */
 
+static size_t lease_size(size_t key_len)
+{
+    return sizeof(struct l1_lease) + (key_len > LEASE_KEY ? key_len : LEASE_KEY);
+}
+
+/* All but what lease_open sets. */
+static void lease_init(struct l1_lease *lease, const struct l1_query *q, size_t charge)
+{
+    lease->first = lease->last = NULL;
+    lease->hash = q->hash;
+    lease->charge = charge;
+    lease->db = q->db;
+    lease->slot_generation = q->slot_generation;
+    lease->slot = q->slot;
+    lease->cover = q->cover;
+    lease->fetcher = q->fetcher;
+    lease->open = lease->carried = lease->unanswered = lease->bare = false;
+    lease->key_len = (uint32_t)q->key.n;
+    memcpy(lease->key, q->key.p, q->key.n);
+}
+
 struct l1_lease *lease_try(const struct l1_query *q)
 {
-    struct l1_lease *lease = mem_try(sizeof(*lease) + q->key.n);
-    if (lease == NULL) {
-        return NULL;
+    struct l1_lease *lease = mem_try(lease_size(q->key.n));
+    if (lease != NULL) {
+        lease_init(lease, q, mem_usable(lease));
     }
-    *lease = (struct l1_lease){
-        .hash = q->hash,
-        .db = q->db,
-        .slot_generation = q->slot_generation,
-        .slot = q->slot,
-        .cover = q->cover,
-        .fetcher = q->fetcher,
-    };
-    lease->charge = mem_usable(lease);
-    lease->key_len = q->key.n;
-    memcpy(lease->key, q->key.p, q->key.n);
     return lease;
+}
+
+struct l1_lease *lease_reuse(struct shard *s, const struct l1_query *q)
+{
+    struct l1_lease *lease = s->spare;
+    if (lease == NULL || q->key.n > LEASE_KEY) {
+        return lease_try(q);
+    }
+    s->spare = lease->next;
+    s->spares--;
+    lease_init(lease, q, lease->charge);
+    return lease;
+}
+
+bool lease_keep_spare(struct shard *s, struct l1_lease *lease)
+{
+    if (s->spares + 1 > LEASE_SPARES_MAX || lease->key_len > LEASE_KEY) {
+        return false;
+    }
+    lease->next = s->spare;
+    s->spare = lease;
+    s->spares++;
+    return true;
 }
 
 struct slice l1_lease_key(const struct l1_lease *lease)
@@ -50,9 +83,15 @@ struct slice l1_lease_key(const struct l1_lease *lease)
     return slice_of(lease->key, lease->key_len);
 }
 
-void l1_lease_await(struct l1_lease *lease, bool unanswered)
+void l1_lease_await(struct l1_lease *lease)
 {
-    lease->unanswered = unanswered;
+    lease->unanswered = true;
+}
+
+void l1_lease_answered(const struct l1 *l1, struct l1_lease *lease)
+{
+    lease->unanswered = MUTANT(R3b);
+    evict_expect(shard_of(l1, lease->hash), lease->hash);
 }
 
 uint32_t l1_lease_db(const struct l1_lease *lease)
@@ -86,7 +125,8 @@ bool lease_is_current(const struct l1 *l1, const struct shard *s, const struct l
 bool lease_fits(struct l1 *l1, struct shard *s, const struct l1_lease *lease, struct work *work)
 {
     return s->leases < LEASES_MAX && lease->charge <= s->lease_bytes_max - s->lease_bytes &&
-           room_for_bytes(l1, s, lease->charge, work) == ROOM_IS_THERE;
+           (likely(lease->charge <= s->budget - s->used) ||
+            room_for_bytes(l1, s, lease->charge, work) == ROOM_IS_THERE);
 }
 
 void lease_open(struct shard *s, struct l1_lease *lease, uint32_t incarnation, int64_t now)
@@ -238,6 +278,7 @@ static void move_waiters(struct l1_lease *from, struct l1_lease *to)
 
 /* What is left to do for a lease when the lock has been given back. */
 struct ending {
+    struct l1_lease *lease; /* to be freed; or NULL */
     struct l1_waiter *waiters;
     enum l1_wake how;
     struct l1_reply reply;
@@ -267,10 +308,11 @@ static void end_lease(struct shard *s, struct l1_lease *lease, struct ending *en
     s->leases--;
     s->lease_bytes -= lease->charge;
     s->used -= lease->charge;
+    end->lease = lease_keep_spare(s, lease) ? NULL : lease;
 }
 
 /* Without a lock. A waiter may be gone, or parked anew, as soon as its wake was called. */
-static void finish(struct ending *end, struct l1_lease *lease)
+static void finish(struct ending *end)
 {
     struct l1_waiter *w = end->waiters;
     while (w != NULL) {
@@ -278,9 +320,12 @@ static void finish(struct ending *end, struct l1_lease *lease)
         w->wake(w, end->how, &end->reply);
         w = next;
     }
-    blob_unref(end->reply.blob);
-    work_end(&end->work);
-    mem_free(lease);
+    if (end->reply.blob != NULL) {
+        blob_unref(end->reply.blob);
+    }
+    if (end->lease != NULL) {
+        mem_free(end->lease);
+    }
 }
 
 /* R5b (a). */
@@ -358,11 +403,11 @@ static enum room may_install(struct l1 *l1, struct shard *s, const struct l1_lea
     if ((writes_block(s, lease->hash) && !MUTANT(R2)) || work->now >= deadline) {
         return ROOM_NEVER;
     }
-    size_t outside = mem_usable(plan->blob);
-    if (outside == 0) {
+    if (likely(plan->blob == NULL)) {
         return room_for_slot(l1, s, plan->class, work);
     }
     /* And a page, should there be no slot. */
+    size_t outside = mem_usable(plan->blob);
     enum room room = room_for_bytes(l1, s, outside + l1->classes.page_size, work);
     debug_assert(room != ROOM_IS_THERE || slab_has_room(s, plan->class));
     return room;
@@ -422,12 +467,10 @@ void l1_fill(struct l1 *l1, struct l1_lease **lease, const struct l1_value *valu
     struct l1_lease *ended = *lease;
     *lease = NULL;
     struct shard *s = shard_of(l1, ended->hash);
-    struct ending end = {
-        .how = value->is_null ? L1_WAKE_NULL : L1_WAKE_REPLY,
-        .reply = {.encoded = value->encoded},
-        .work = {.now = now},
-    };
-    evict_expect(s, ended->hash);
+    struct ending end; /* `work` has much that needs not be blank */
+    end.how = value->is_null ? L1_WAKE_NULL : L1_WAKE_REPLY;
+    end.reply = (struct l1_reply){.encoded = value->encoded};
+    work_begin(&end.work, now);
     /* A large value is copied before the lock is taken, for the rare price of doing it in vain. */
     struct entry_plan plan;
     bool keeps = entry_plan_init(&plan, l1, ended, value);
@@ -438,10 +481,10 @@ void l1_fill(struct l1 *l1, struct l1_lease **lease, const struct l1_value *valu
         lock_give(&s->lock);
         work_end(&end.work);
     }
-    if (keeps) {
+    if (keeps && plan.blob != NULL) {
         entry_plan_fini(&plan);
     }
-    finish(&end, ended);
+    finish(&end);
 }
 
 void l1_abandon(struct l1 *l1, struct l1_lease **lease)
@@ -453,5 +496,5 @@ void l1_abandon(struct l1 *l1, struct l1_lease **lease)
     lock_take(&s->lock);
     end_lease(s, ended, &end);
     lock_give(&s->lock);
-    finish(&end, ended);
+    finish(&end);
 }

@@ -50,14 +50,14 @@ static bool readers_have_passed(const struct l1 *l1, uint64_t epoch)
     return true;
 }
 
-void limbo_add(struct shard *s, struct entry *e)
+void limbo_add(struct shard *s, struct entry *e, size_t charge)
 {
     e->newer = s->limbo.fresh;
     s->limbo.fresh = ref_of(s, e);
-    s->limbo.bytes += entry_charge(s, e);
+    s->limbo.bytes += charge;
 }
 
-void work_end(struct work *work)
+void work_free(struct work *work)
 {
     for (uint32_t i = 0; i < work->dead_count; i++) {
         blob_unref(work->dead[i]);

@@ -29,10 +29,11 @@
 
 void entry_drop(struct shard *s, struct entry *e)
 {
+    size_t charge = entry_charge(s, e);
     table_remove(s, e);
-    evict_release(s, e);
+    evict_release(s, e, charge);
     flags_set(e, flags_of(e) & ~FLAG_LIVE);
-    limbo_add(s, e);
+    limbo_add(s, e, charge);
 }
 
 void entry_bury(struct shard *s, struct entry *e, enum fate fate)
@@ -81,7 +82,7 @@ static void move_entry(struct shard *s, struct entry *e)
     evict_replace(s, e, copy);
     /* The blob is the copy's. */
     flags_set(e, flags_of(e) & ~(FLAG_LIVE | FLAG_BLOB));
-    limbo_add(s, e);
+    limbo_add(s, e, entry_charge(s, e));
 }
 
 /* ---- Steps --------------------------------------------------------------------------------- */

@@ -61,6 +61,7 @@ void classes_init(struct classes *c, size_t budget)
     while (c->page_size < PAGE_MAX && budget / (2 * c->page_size) >= PAGES_WANTED) {
         c->page_size *= 2;
     }
+    c->page_shift = (unsigned int)__builtin_ctzll(c->page_size);
     c->count = 0;
     size_t size = SLOT_MIN;
     for (; size * 16 <= c->page_size; size += step_of(size)) {
@@ -170,7 +171,7 @@ static char *page_at(const struct shard *s, uint32_t page)
 static uint32_t page_of(const struct shard *s, const struct entry *e)
 {
     size_t from = (size_t)((const char *)e - s->base) - s->slab.first_page;
-    return (uint32_t)(from / s->slab.classes->page_size);
+    return (uint32_t)(from >> s->slab.classes->page_shift);
 }
 
 bool slab_has_page(const struct shard *s)

@@ -115,10 +115,10 @@ static void split_next(struct shard *s)
 void table_grow(struct l1 *l1, struct shard *s, struct work *work)
 {
     const size_t bytes = BUCKETS_STEP * sizeof(*s->heads);
-    for (int i = 0; i < GROW_STEP && is_crowded(s); i++) {
-        if (buckets_of(s) == s->table.buckets_max) {
-            return;
-        }
+    if (buckets_of(s) == s->table.buckets_max) {
+        return;
+    }
+    for (int i = 0; i < GROW_STEP && is_crowded(s) && buckets_of(s) < s->table.buckets_max; i++) {
         if (buckets_of(s) % BUCKETS_STEP == 0) {
             if (room_for_bytes(l1, s, bytes, work) != ROOM_IS_THERE) {
                 return;

@@ -221,6 +221,7 @@ static struct l1_query query_for(const struct client *c, struct slice key, uint6
         .reader = c->worker->reader,
         .out = out,
         .waiter = &request->waiter,
+        .behind = earlier->roads != 0 && !MUTANT(R6b),
         .with = earlier->roads == 0 || MUTANT(R6b) ? NULL : &earlier->last->waiter,
     };
 }

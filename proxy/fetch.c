@@ -215,9 +215,7 @@ static void begin_value(struct flight *flight, const struct reply_piece *piece)
 {
     struct worker *worker = flight->worker;
     struct l1 *l1 = worker->server->l1;
-    if (!MUTANT(R3b)) {
-        l1_lease_await(flight->lease, false);
-    }
+    l1_lease_answered(l1, flight->lease);
     flight->is_null = piece->is_null;
     flight->is_error = piece->type == '-';
     bool is_value = piece->type == '$' || piece->type == '_' || piece->type == '-';
@@ -324,7 +322,7 @@ void fetch_get(struct worker *worker, uint16_t node, struct l1_lease *lease)
     }
     flight->node = node;
     flight->lease = lease;
-    l1_lease_await(lease, true);
+    l1_lease_await(lease);
     if (!submit_get(flight)) {
         COUNT(worker, fetches_failed, 1);
         l1_abandon(worker->server->l1, &flight->lease);

@@ -223,6 +223,7 @@ static enum l1_result get_with(struct cache *c, struct reader *r, const char *ke
                                const struct reader *with, int64_t now)
 {
     struct l1_query q = query_of(c, r, key);
+    q.behind = true;
     q.with = &with->waiter;
     return l1_get(c->l1, &q, now);
 }
@@ -231,6 +232,7 @@ static enum l1_result get_woken_with(struct cache *c, struct reader *r, const ch
                                      const struct reader *with, int64_t now)
 {
     struct l1_query q = query_of(c, r, key);
+    q.behind = true;
     q.with = &with->waiter;
     q.woken = true;
     return l1_get(c->l1, &q, now);

@@ -683,10 +683,10 @@ Test(lease, an_announcement_by_its_cover_spares_what_was_not_answered)
     uint64_t k = hash_of(&c, "k");
 
     cr_assert(get(&c, &a, "k", 10) == L1_OWNER); /* under cover 0 */
-    l1_lease_await(a.lease, true);
+    l1_lease_await(a.lease);
     l1_invalidate_by(c.l1, k, 0);
     cr_expect(get(&c, &b, "k", 11) == L1_JOINED);
-    l1_lease_await(a.lease, false);
+    l1_lease_answered(c.l1, a.lease);
     fill(&c, &a, "v", 12);
     cr_expect(holds_text(&c, "k", "v", 13));
 
@@ -696,7 +696,9 @@ Test(lease, an_announcement_by_its_cover_spares_what_was_not_answered)
     for (int i = 0; i < 3; i++) {
         struct reader r = {0};
         cr_assert(get(&c, &r, "k", 15) == L1_OWNER);
-        l1_lease_await(r.lease, i < 2);
+        if (i < 2) {
+            l1_lease_await(r.lease);
+        }
         if (i == 0) {
             l1_invalidate(c.l1, k);
         } else {
