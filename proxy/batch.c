@@ -32,7 +32,7 @@
 
 static void on_reply(struct call *call, const struct reply_piece *piece);
 static void on_lost(struct call *call, enum call_loss loss);
-static void on_run(struct call *call, struct slice bytes, uint32_t n);
+static void on_run(struct call *call, const struct reply_run *run);
 static void on_pause(struct call *call);
 
 static const struct call_ops batch_ops = {
@@ -402,12 +402,12 @@ static void on_reply(struct call *call, const struct reply_piece *piece)
     }
 }
 
-static void on_run(struct call *call, struct slice bytes, uint32_t n)
+static void on_run(struct call *call, const struct reply_run *run)
 {
     struct request *request = container_of(call, struct request, call);
-    settle(request, request->done, n, false);
-    request->done += n;
-    gather_reply(request, bytes);
+    settle(request, request->done, run->n, false);
+    request->done += run->n;
+    gather_reply(request, run->bytes);
     if (call->replies == 0) {
         finish(request);
     }

@@ -51,8 +51,8 @@ struct call_ops {
     void (*reply)(struct call *call, const struct reply_piece *piece);
     /* Exactly once instead of (the rest of) the replies; the connection has forgotten the call. */
     void (*lost)(struct call *call, enum call_loss loss);
-    /* Optional: as n times `reply`, for replies that lie behind each other whole, none of them nested or an error. */
-    void (*run)(struct call *call, struct slice bytes, uint32_t n);
+    /* Optional: as so many times `reply`, for replies that lie behind each other whole, none of them nested or an error. */
+    void (*run)(struct call *call, const struct reply_run *run);
     /* Optional, for the call at the head: what was read is about to go, and with it the pieces that were
      * delivered, if there were any. */
     void (*pause)(struct call *call);

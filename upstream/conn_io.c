@@ -182,16 +182,16 @@ void conn_answer(struct conn *conn, const struct reply_piece *piece)
     expect_run(conn);
 }
 
-static void on_run(void *ctx, struct slice bytes, uint32_t n)
+static void on_run(void *ctx, const struct reply_run *run)
 {
     struct conn *conn = ctx;
     struct call *call = conn->head;
     if (conn->given_up) {
         return;
     }
-    call->replies -= n;
+    call->replies -= run->n;
     bool early = call->replies == 0 && take_off(conn, call);
-    call->ops->run(call, bytes, n);
+    call->ops->run(call, run);
     if (early) {
         conn_give_up(conn, "protocol error: a reply before its command was sent");
         return;

@@ -137,19 +137,21 @@ static const char *take_run(struct framer *f, const char *p, const char *end)
     const char *q = p;
     const char *behind;
     bool is_null;
-    uint32_t max = f->run_max;
+    uint32_t ends[FRAME_RUN_MAX];
+    uint32_t max = f->run_max < FRAME_RUN_MAX ? f->run_max : FRAME_RUN_MAX;
     uint32_t n = 0;
     while (n < max && q < end && (behind = whole(q, end, &is_null)) != NULL) {
         size_t size = (size_t)(behind - q);
         do {
             q += size;
-            n++;
+            ends[n++] = (uint32_t)(q - p);
         } while (size - 4 <= 4 && n < max && (size_t)(end - q) >= size &&
                  same_bytes(q, q - size, size));
     }
     f->run_max = 0;
     if (n > 0) {
-        f->run(f->ctx, slice_of(p, (size_t)(q - p)), n);
+        const struct reply_run run = {.bytes = slice_of(p, (size_t)(q - p)), .n = n, .ends = ends};
+        f->run(f->ctx, &run);
     }
     return q;
 }

@@ -57,6 +57,15 @@ struct push {
     struct slice bytes; /* all of it as it came, for a client that is to see it */
 };
 
+/* Several replies that lie behind each other whole: n > 0, at most FRAME_RUN_MAX; ends[i]: behind which of the bytes
+ * the i-th ends. Borrowed for the call. */
+#define FRAME_RUN_MAX 64
+struct reply_run {
+    struct slice bytes;
+    uint32_t n;
+    const uint32_t *ends;
+};
+
 struct framer;
 
 /* Called from framer_feed. They may destroy neither the framer nor its owner, and not feed or reset
@@ -64,8 +73,8 @@ struct framer;
 struct framer_ops {
     void (*piece)(void *ctx, const struct reply_piece *piece);
     void (*push)(void *ctx, const struct push *push);
-    /* Optional: n replies that framer_take_run has asked for, n > 0. */
-    void (*run)(void *ctx, struct slice bytes, uint32_t n);
+    /* Optional: what framer_take_run has asked for. */
+    void (*run)(void *ctx, const struct reply_run *run);
 };
 
 /* Owned by the caller; dies when memory is out. ctx goes to the ops. */

@@ -48,7 +48,7 @@ struct framer {
     size_t line_cap;
     struct relay *relay; /* made for the first aggregate of a connection */
     void (*push)(void *ctx, const struct push *push);
-    void (*run)(void *ctx, struct slice bytes, uint32_t n);
+    void (*run)(void *ctx, const struct reply_run *run);
     uint32_t run_max; /* framer_take_run, for the bytes behind the piece */
 };
 

@@ -74,9 +74,16 @@ static void on_piece(void *ctx, const struct reply_piece *piece)
     }
 }
 
-static void on_run(void *ctx, struct slice bytes, uint32_t n)
+static void on_run(void *ctx, const struct reply_run *run)
 {
     struct watcher *w = ctx;
+    struct slice bytes = run->bytes;
+    uint32_t n = run->n;
+    must(run->ends[n - 1] == bytes.n);
+    for (uint32_t i = 0; i < n; i++) {
+        must(i == 0 || run->ends[i - 1] < run->ends[i]);
+        must(memcmp(bytes.p + run->ends[i] - 2, "\r\n", 2) == 0);
+    }
     must(!w->open && n > 0 && n <= w->run && bytes.n >= 3 * (size_t)n);
     must(bytes.n <= (size_t)(w->end - w->in) && memcmp(bytes.p, w->in, bytes.n) == 0);
     w->in += bytes.n;

@@ -112,14 +112,19 @@ static inline void on_push(void *ctx, const struct push *push)
     snprintf(s->pushes + at, sizeof(s->pushes) - at, "]");
 }
 
-static inline void on_run(void *ctx, struct slice bytes, uint32_t n)
+static inline void on_run(void *ctx, const struct reply_run *run)
 {
     struct sink *s = ctx;
+    struct slice bytes = run->bytes;
+    uint32_t n = run->n;
+    cr_assert(n <= FRAME_RUN_MAX && run->ends[n - 1] == bytes.n);
     cr_assert(n > 0 && n <= s->run && bytes.n > 0);
     cr_assert(s->nreplies > 0 && s->replies[s->nreplies - 1].whole, "a run inside a reply");
     cr_assert(memchr("$+:", bytes.p[0], 3) != NULL, "a run of %c", bytes.p[0]);
     cr_assert(!framer_is_inside(s->framer));
     for (uint32_t i = 0; i < n; i++) {
+        uint32_t begin = i == 0 ? 0 : run->ends[i - 1];
+        cr_assert(run->ends[i] > begin && memchr("$+:", bytes.p[begin], 3) != NULL);
         s->replies[s->nreplies++] = (struct reply){.whole = true, .size = -1};
     }
     s->in_runs += n;

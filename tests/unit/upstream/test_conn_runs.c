@@ -21,11 +21,11 @@ static void row_reply(struct call *call, const struct reply_piece *piece)
     row_note(call, piece->type == '-' ? "e" : "1");
 }
 
-static void row_run(struct call *call, struct slice bytes, uint32_t n)
+static void row_run(struct call *call, const struct reply_run *run)
 {
     char text[16];
-    cr_assert(bytes.n >= 4 * n);
-    (void)snprintf(text, sizeof(text), "[%u]", n);
+    cr_assert_geq(run->bytes.n / 4, run->n);
+    (void)snprintf(text, sizeof(text), "[%u]", run->n);
     row_note(call, text);
 }
 
