@@ -400,7 +400,7 @@ bool feed_is_up(const struct feed *feed)
     return fill_is_up(feed) && (owns_cover(feed) || l1_cover_is_up(feed->shared->l1, feed->cover));
 }
 
-static bool is_announced(const struct feed *feed, struct slice key)
+bool feed_announces(const struct feed *feed, struct slice key)
 {
     const struct feeds *feeds = feed->feeds;
     if (feed->plan.mode != FEED_BROADCAST || feeds->nprefixes == 0) {
@@ -416,7 +416,7 @@ static bool is_announced(const struct feed *feed, struct slice key)
 
 uint16_t feed_cover(const struct feed *feed, struct slice key)
 {
-    return feed_is_up(feed) && is_announced(feed, key) ? feed->cover : L1_NO_COVER;
+    return feed_is_up(feed) && feed_announces(feed, key) ? feed->cover : L1_NO_COVER;
 }
 
 int64_t feed_ttl_limit(const struct feed *feed)

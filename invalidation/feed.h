@@ -124,6 +124,8 @@ bool feed_is_up(const struct feed *feed);
 /* The cover for a lease of that key: L1_NO_COVER unless the feed is up and changes of this key are
  * announced. */
 uint16_t feed_cover(const struct feed *feed, struct slice key);
+/* Are changes of this key announced, while the feed is up? */
+bool feed_announces(const struct feed *feed, struct slice key);
 /* The longest that any entry may be kept in the present mode, ms. */
 int64_t feed_ttl_limit(const struct feed *feed);
 

@@ -45,7 +45,7 @@ bool batch_is_call(const struct call *call)
 
 /* ---- Life ------------------------------------------------------------------------------------ */
 
-static struct batch *take_batch(struct worker *worker)
+struct batch *batch_take(struct worker *worker)
 {
     struct batch *batch = worker->batches;
     if (batch != NULL) {
@@ -61,7 +61,7 @@ static struct batch *take_batch(struct worker *worker)
     return batch;
 }
 
-static void give_batch(struct worker *worker, struct batch *batch)
+void batch_give(struct worker *worker, struct batch *batch)
 {
     if (worker->nbatches == BATCHES_MAX) {
         mem_free(batch);
@@ -74,7 +74,7 @@ static void give_batch(struct worker *worker, struct batch *batch)
 
 void batch_destroy(struct request *request)
 {
-    give_batch(request->worker, request->batch);
+    batch_give(request->worker, request->batch);
     request->batch = NULL;
     request->hashes = &request->one_hash; /* those were the batch's */
 }
@@ -171,7 +171,9 @@ static void begin(struct request *request)
     if (request->class != CMD_WRITE || request->keyless) {
         return;
     }
-    batch->was_hit = l1_write_begin_run(l1, batch->hashes, batch->n, batch->versions);
+    /* who cannot see what was SET has no use for versions (echo.c) */
+    uint64_t *versions = request->raw.n > 0 ? batch->versions : NULL;
+    batch->was_hit = l1_write_begin_run(l1, batch->hashes, batch->n, versions);
 }
 
 /* The n commands from the i-th on have been executed; or, lost, they may have been. */
@@ -273,14 +275,14 @@ size_t batch_dispatch(struct client *c, struct slice in, struct blob *owner, uns
         return 0;
     }
     struct conn *lane = forward_lane(worker, 0, c->db, c->resp3, ROAD_LANE);
-    if (forward_lane_is_full(lane) || !conn_accepts(lane) || (batch = take_batch(worker)) == NULL) {
+    if (forward_lane_is_full(lane) || !conn_accepts(lane) || (batch = batch_take(worker)) == NULL) {
         return 0;
     }
     most = most < BATCH_COMMANDS ? most : BATCH_COMMANDS;
     size_t used = gather(worker->server, batch, in, most, &plain, first, &cmd);
     uint32_t n = batch->n;
     if (n < 2 || !enqueue(c, lane, batch, class, cmd, slice_of(in.p, used), owner)) {
-        give_batch(worker, batch);
+        batch_give(worker, batch);
         return 0;
     }
     c->last_cmd = cmd;
@@ -311,7 +313,7 @@ static void on_pause(struct call *call)
 }
 
 /* Where the worker reads; a reply that came in two reads is elsewhere, and not for long. */
-static bool is_in_read_buffer(const struct worker *worker, const char *p)
+bool batch_is_in_read_buffer(const struct worker *worker, const char *p)
 {
     return (uintptr_t)p - (uintptr_t)worker->read_buffer < WORKER_READ_SIZE;
 }
@@ -322,7 +324,7 @@ static __attribute__((noinline)) void begin_gathering(struct request *request, s
     if (request->batch->gathered.n > 0) {
         open = pass_gathered(request);
     }
-    if (is_in_read_buffer(request->worker, reply.p)) {
+    if (batch_is_in_read_buffer(request->worker, reply.p)) {
         request->batch->gathered = reply;
     } else if (open) {
         (void)!client_take(request->client, request, reply);
@@ -366,9 +368,8 @@ static void finish(struct request *request)
     }
 }
 
-/* A reply in pieces. */
-static __attribute__((noinline)) void on_piece(struct request *request,
-                                               const struct reply_piece *piece)
+__attribute__((noinline)) void batch_pass_piece(struct request *request,
+                                                const struct reply_piece *piece)
 {
     struct batch *batch = request->batch;
     if (pass_gathered(request)) {
@@ -391,7 +392,7 @@ static void on_reply(struct call *call, const struct reply_piece *piece)
     if (likely(piece->first && piece->last)) {
         gather_reply(request, piece->bytes);
     } else {
-        on_piece(request, piece);
+        batch_pass_piece(request, piece);
     }
     if (!piece->last) {
         return;
@@ -415,14 +416,19 @@ static void on_run(struct call *call, const struct reply_run *run)
 
 /* ---- Losses ---------------------------------------------------------------------------------- */
 
-void batch_again(struct request *request)
+void batch_resume(struct request *request)
 {
     const struct batch *batch = request->batch;
     uint32_t from = request->done == 0 ? 0 : batch->ends[request->done - 1];
-    COUNT(request->worker, resends, request->commands - request->done);
     request->attempts++;
     submit(request, forward_lane_of(request),
            slice_of(request->raw.p + from, request->raw.n - from), request->raw_blob);
+}
+
+void batch_again(struct request *request)
+{
+    COUNT(request->worker, resends, request->commands - request->done);
+    batch_resume(request);
 }
 
 bool batch_may_move(const struct request *request)
@@ -438,29 +444,37 @@ bool batch_may_move(const struct request *request)
            (!request->keyless || request == request->client->head);
 }
 
-static void on_lost(struct call *call, enum call_loss loss)
+bool batch_rewind(struct request *request)
 {
-    struct request *request = container_of(call, struct request, call);
     struct batch *batch = request->batch;
-    bug_on(batch->gathered.n > 0);
-    settle_rest(request);
-    echo_give_up(request, true);
     struct client *c = request->client;
-    if (c == NULL) {
-        request_destroy(request);
-        return;
-    }
     if (batch->inside && request->released) {
         /* half of the reply is with it already, and there is no way to take it back */
         client_close(c);
         request_destroy(request);
-        return;
+        return false;
     }
     if (batch->inside) {
         chain_rewind(&request->reply, batch->before);
         batch->inside = false;
         request->arrived = 0;
         client_charge_request(c, request);
+    }
+    return true;
+}
+
+static void on_lost(struct call *call, enum call_loss loss)
+{
+    struct request *request = container_of(call, struct request, call);
+    bug_on(request->batch->gathered.n > 0);
+    settle_rest(request);
+    echo_give_up(request, true);
+    if (request->client == NULL) {
+        request_destroy(request);
+        return;
+    }
+    if (!batch_rewind(request)) {
+        return;
     }
     if (request->readonly && request->attempts == 0 && !forward_is_overtaken(request) &&
         conn_accepts(forward_lane_of(request))) {

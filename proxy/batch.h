@@ -20,6 +20,20 @@
 
 #define BATCH_COMMANDS L1_WRITE_RUN /* as many as `was_hit` and `refused` have bits */
 
+/* Of GETs that are fetched (fills.h). */
+struct fills {
+    struct l1_lease *leases[BATCH_COMMANDS];
+    uint32_t ends[BATCH_COMMANDS]; /* behind which byte of `values` each reply ends */
+    uint64_t nulls;                /* bit i: the i-th key does not exist */
+    uint64_t bulks;                /* bit i: the i-th reply is l1_value.is_bulk */
+    struct slice values; /* what has come of the replies: in the read buffer, or in `kept` */
+    char *kept;
+    size_t kept_size;
+    uint32_t got; /* replies that are here */
+    bool passing; /* and are passed on as they come, not kept */
+    bool awaited; /* by later requests (fills_await) */
+};
+
 struct batch {
     struct batch *next; /* worker->batches */
     uint32_t n;
@@ -31,9 +45,16 @@ struct batch {
     uint32_t ends[BATCH_COMMANDS]; /* behind which byte of the whole each command ends */
     /* With L1, for each command: */
     uint64_t hashes[BATCH_COMMANDS];
-    uint64_t versions[BATCH_COMMANDS]; /* of writes: l1_version before it was sent (echo.h) */
     struct order_link links[BATCH_COMMANDS];
+    union {
+        uint64_t versions[BATCH_COMMANDS]; /* of writes: l1_version before it was sent (echo.h) */
+        struct fills fills;
+    };
 };
+
+/* An empty one, which has its n to be filled; NULL: memory is out. batch_give takes it back. */
+MUST_CHECK struct batch *batch_take(struct worker *worker);
+void batch_give(struct worker *worker, struct batch *batch);
 
 /* Sends the plain commands at the start of the input as a batch, if there are at least two and nothing of
  * the client is unanswered on another road. Returns how many bytes they took (at most *share commands,
@@ -50,6 +71,15 @@ bool batch_may_move(const struct request *request);
 
 /* Is this the call of a batch's request? */
 bool batch_is_call(const struct call *call);
+
+/* For fills.c. A piece of the reply to the next command, on its way to the client if there is one. */
+void batch_pass_piece(struct request *request, const struct reply_piece *piece);
+/* The connection on which the commands were is lost: what has come of an unfinished reply is forgotten. False: the client
+ * has some of it, and is closed, and the request gone. The request has a client. */
+MUST_CHECK bool batch_rewind(struct request *request);
+/* Sends what is unanswered, on request->road. */
+void batch_resume(struct request *request);
+bool batch_is_in_read_buffer(const struct worker *worker, const char *p);
 
 /* Frees request->batch. */
 void batch_destroy(struct request *request);

@@ -93,7 +93,8 @@ struct client {
     uint32_t nqueued;          /* commands in its MULTI */
     struct standins *standins; /* and of what was queued; or NULL */
     bool
-        reads_back; /* it has read a key behind its own write, unanswered: SETs are kept (echo.h) */
+        reads_back : 1; /* it has read a key behind its own write, unanswered: SETs are kept (echo.h) */
+    bool missed : 1; /* L1 had not what its last GET asked for */
     bool replicates; /* what it gets is a stream without end, and no replies (replication.h) */
     bool anonymous;  /* Redis asked for a login when it came, and it has not had one (login.h) */
     bool any_db;     /* nobody knows in which db its own connection is (pinned_chose_db) */

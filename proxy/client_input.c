@@ -105,6 +105,23 @@ static inline unsigned looked_ahead(const struct client *c, struct slice rest, s
     return ahead - (ahead > 0);
 }
 
+/* Requests at the start of the input that are served together; returns how many bytes they took. 0: there are none, and
+ * *usual says whether the first is a usual GET, which is in *view then. */
+static inline size_t serve_several(struct client *c, const struct parser *parser, struct slice in,
+                                   struct blob *owner, unsigned *share, struct request_view *view,
+                                   bool *usual)
+{
+    bool whole = parser_is_idle(parser);
+    size_t used = whole && dispatch_may_hit(c) ? dispatch_hits(c, in, owner, share) : 0;
+    if (used == 0) {
+        *usual = is_usual_get(c, parser, in, view);
+    }
+    if (used == 0 && !*usual && whole && c->state == CLIENT_OPEN) {
+        used = batch_dispatch(c, in, owner, share);
+    }
+    return used;
+}
+
 /* Serves the requests at the start of `in` and returns how many bytes they took. */
 static size_t serve_requests(struct client *c, struct parser *parser, struct slice in,
                              struct blob *owner)
@@ -133,14 +150,8 @@ static size_t serve_requests(struct client *c, struct parser *parser, struct sli
         }
         struct slice rest = slice_of(in.p + used, in.n - used);
         struct request_view view;
-        size_t several = 0;
-        if (dispatch_may_hit(c) && parser_is_idle(parser)) {
-            several = dispatch_hits(c, rest, &share);
-        }
-        bool usual = several == 0 && is_usual_get(c, parser, rest, &view);
-        if (several == 0 && !usual && parser_is_idle(parser) && c->state == CLIENT_OPEN) {
-            several = batch_dispatch(c, rest, owner, &share);
-        }
+        bool usual = false;
+        size_t several = serve_several(c, parser, rest, owner, &share, &view, &usual);
         if (several > 0 || c->state != CLIENT_OPEN) { /* it may have been closed over a limit */
             used += several;
             continue;

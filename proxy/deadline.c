@@ -3,7 +3,7 @@
  * deadline.c: requests that have waited too long. The client gets an error, in its turn; what it asked
  * for stays where it is, as if the client had left:
  *
- *   on a lane, MGET on F   another request takes its place in the client's queue and has the error; the
+ *   on a lane, reads on F  another request takes its place in the client's queue and has the error; the
  *                          old one is a ghost, which takes its reply, and keeps its write-begin until then
  *   a SET that others wait to read (echo.h): they are read upstream instead
  *   parked on a lease      it gives the fetch up, and who comes later fetches anew
@@ -24,6 +24,7 @@
 #include "echo.h"
 #include "fanout.h"
 #include "fetch.h"
+#include "fills.h"
 #include "forward.h"
 #include "pinned.h"
 
@@ -34,7 +35,8 @@ static bool is_waiting(const struct request *request)
 {
     return !request->answered && !request->fencing && request->arrived == 0 &&
            (request->kind == REQUEST_GET || request->kind == REQUEST_MGET ||
-            request->kind == REQUEST_FORWARD || request->kind == REQUEST_FANOUT);
+            request->kind == REQUEST_FILLS || request->kind == REQUEST_FORWARD ||
+            request->kind == REQUEST_FANOUT);
 }
 
 /* The oldest of the client's requests that waits for a reply, and what leads to it. NULL: none. */
@@ -115,6 +117,10 @@ static bool give_up(struct client *c, struct request **link)
     if (request->kind == REQUEST_MGET) {
         readonly = true;
         fetch_give_up(request);
+    }
+    if (request->kind == REQUEST_FILLS) {
+        readonly = true;
+        fills_give_up(request);
     }
     if (request->kind == REQUEST_FANOUT) {
         readonly = request->cmd->readonly;

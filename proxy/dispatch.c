@@ -20,6 +20,7 @@
 #include "facade.h"
 #include "fanout.h"
 #include "fetch.h"
+#include "fills.h"
 #include "forward.h"
 #include "local.h"
 #include "login.h"
@@ -198,11 +199,11 @@ enum dispatch dispatch_forward(struct client *c, const struct cmd *cmd, enum cmd
 
 /* ---- L1 -------------------------------------------------------------------------------------- */
 
-/* R6b: behind an earlier request for the key that is parked on a lease, only that lease will do. */
+/* R6b: behind an earlier request for the key that is parked on a lease, or has one, only that lease will do. */
 static bool may_join_earlier(const struct earlier *earlier)
 {
     return earlier->roads == ROAD_FILL && earlier->last != NULL &&
-           earlier->last->kind == REQUEST_GET;
+           (earlier->last->kind == REQUEST_GET || earlier->last->kind == REQUEST_FILLS);
 }
 
 static struct l1_query query_for(const struct client *c, struct slice key, uint64_t hash,
@@ -210,6 +211,8 @@ static struct l1_query query_for(const struct client *c, struct slice key, uint6
                                  struct chain *out)
 {
     const struct feed *feed = worker_feed(c->worker, c->place.node);
+    const struct request *last = earlier->last;
+    bool behind = earlier->roads != 0 && !MUTANT(R6b);
     return (struct l1_query){
         .key = key,
         .hash = hash,
@@ -221,8 +224,9 @@ static struct l1_query query_for(const struct client *c, struct slice key, uint6
         .reader = c->worker->reader,
         .out = out,
         .waiter = &request->waiter,
-        .behind = earlier->roads != 0 && !MUTANT(R6b),
-        .with = earlier->roads == 0 || MUTANT(R6b) ? NULL : &earlier->last->waiter,
+        .behind = behind,
+        .with = behind && last->kind == REQUEST_GET ? &last->waiter : NULL,
+        .with_lease = behind && last->kind == REQUEST_FILLS ? fills_lease(last, hash) : NULL,
     };
 }
 
@@ -254,6 +258,7 @@ static enum dispatch get_beside_l1(struct client *c, struct request *request, co
 static void park(struct client *c, struct request *request, uint64_t hash, struct slice raw,
                  struct blob *owner)
 {
+    c->missed = true;
     request_take_spare(c->worker, request);
     request->kind = REQUEST_GET;
     request->class = CMD_GET;
@@ -270,6 +275,7 @@ static void park(struct client *c, struct request *request, uint64_t hash, struc
 /* L1 has answered. */
 static void take_hit(struct client *c, struct request *request, struct chain *out)
 {
+    c->missed = false;
     if (out == &request->reply) {
         request_take_spare(c->worker, request);
         client_hold(c, request);
@@ -383,43 +389,6 @@ enum dispatch dispatch_get(struct client *c, const struct request_view *view, st
 
 /* ---- MGET ------------------------------------------------------------------------------------ */
 
-#define MGET_KEYS 1024
-
-static bool mget_hits(struct client *c, const struct request_view *view, struct request *request)
-{
-    struct worker *worker = c->worker;
-    struct l1_key keys[MGET_KEYS];
-    struct arg_walk walk;
-    struct chain *out = client_reply_begin(c);
-    if (out == NULL) {
-        return true;
-    }
-    arg_walk_init(&walk, view);
-    bool more = arg_walk_next(&walk, &keys[0].key);
-    for (uint32_t i = 0; more && i < request->nkeys && arg_walk_next(&walk, &keys[i].key); i++) {
-        keys[i].hash = request->hashes[i];
-    }
-    struct l1_run run = {.keys = keys,
-                         .n = request->nkeys,
-                         .db = c->db,
-                         .reader = worker->reader,
-                         .out = out,
-                         .null = dispatch_null(c)};
-    struct chain_mark mark = chain_mark(out);
-    if (!resp_array(out, request->nkeys)) {
-        client_close(c);
-        return true;
-    }
-    if (!l1_get_all(worker->server->l1, &run, worker->now)) {
-        chain_rewind(out, mark);
-        client_reply_cancel(c);
-        return false;
-    }
-    COUNT(worker, l1_hits, request->nkeys);
-    client_reply_end(c);
-    return true;
-}
-
 static bool has_large(const struct request *request)
 {
     for (uint32_t i = 0; i < request->nkeys; i++) {
@@ -448,7 +417,7 @@ static enum dispatch mget(struct client *c, const struct cmd *cmd, const struct 
                           struct blob *owner)
 {
     struct worker *worker = c->worker;
-    if (view->argc - 1 > MGET_KEYS) {
+    if (view->argc - 1 > DISPATCH_MGET_KEYS) {
         return dispatch_forward(c, cmd, CMD_READ, view, owner);
     }
     struct request *request = request_spare(worker);
@@ -458,7 +427,7 @@ static enum dispatch mget(struct client *c, const struct cmd *cmd, const struct 
     }
     request_take_spare(worker, request);
     struct earlier earlier = roads_of(c, request->hashes, request->nkeys, NEW_L1_READ, c->next_seq);
-    if (earlier.roads == 0 && mget_hits(c, view, request)) {
+    if (earlier.roads == 0 && dispatch_mget_hits(c, view, request)) {
         request_destroy(request);
         return DISPATCH_DONE;
     }
@@ -762,9 +731,12 @@ void dispatch_again(struct request *request)
         fetch_get(worker, request->node, query.lease);
         return;
     case L1_PASS:
-        if (behind) { /* that one's lease has ended, and who ended it is about to wake it */
+        if (behind) {
             request->kind = REQUEST_GET;
-            request_look_again(request);
+            if (!fills_await(earlier.last, request)) {
+                /* that one's lease has ended, and who ended it is about to wake it */
+                request_look_again(request);
+            }
         } else {
             again_on_lane(request, earlier, hash);
         }

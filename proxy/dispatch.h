@@ -16,10 +16,11 @@ enum dispatch {
 MUST_CHECK enum dispatch dispatch_request(struct client *c, const struct request_view *view,
                                           struct blob *owner);
 
-/* May dispatch_hits find anything? Not behind an unanswered request. */
+/* May dispatch_hits find anything? */
 static inline bool dispatch_may_hit(const struct client *c)
 {
-    return c->head == NULL && c->worker->server->caching;
+    const struct server *server = c->worker->server;
+    return server->caching && (c->head == NULL || (!server->is_cluster && c->nblocked == 0));
 }
 
 /* Does a GET of this client mean nothing but "what is the value"? */
@@ -40,10 +41,17 @@ static inline struct slice dispatch_null(const struct client *c)
 MUST_CHECK enum dispatch dispatch_get(struct client *c, const struct request_view *view,
                                       struct blob *owner);
 
-/* The common case in one go: serves GETs at the start of the input as long as L1 has them. Returns how
- * many bytes they took (at most *share requests, which is counted down), 0 if there is none or the client is not in a state for it; what follows is for
+/* The common case in one go: serves GETs at the start of the input as long as L1 has them, behind what is unanswered if
+ * that has nothing to do with them; those that follow and miss are fetched together, if the client is idle or the one before
+ * missed, too (it costs as much as a GET in vain). Returns how many bytes they took (at most *share requests, which is
+ * counted down), 0 if there is none or the client is not in a state for it; what follows is for
  * dispatch_request. No request may be half parsed, and dispatch_may_hit has to be true. */
-size_t dispatch_hits(struct client *c, struct slice in, unsigned *share);
+size_t dispatch_hits(struct client *c, struct slice in, struct blob *owner, unsigned *share);
+/* An MGET of at most DISPATCH_MGET_KEYS keys, which are the request's: answers it if L1 has all of them. May close the
+ * client, which counts as answered. */
+#define DISPATCH_MGET_KEYS 1024
+MUST_CHECK bool dispatch_mget_hits(struct client *c, const struct request_view *view,
+                                   struct request *request);
 /* A hint, for GETs that go one by one: at how many of them at the start of the input L1 begins to look. */
 unsigned dispatch_look_ahead(const struct client *c, struct slice in);
 

@@ -148,6 +148,14 @@ static void pass_hit_on(struct request *write, uint32_t i, struct request *set, 
     }
 }
 
+/* What moved the version is no reason to forget the SET, if it was kept at all. */
+static void keep_fresh(struct request *set, uint32_t i, uint64_t before)
+{
+    if (set->raw.n > 0 && *version_of(set, i) == before) {
+        *version_of(set, i) = before + 1;
+    }
+}
+
 void echo_write_end(struct request *write, uint32_t i)
 {
     struct l1 *l1 = write->worker->server->l1;
@@ -155,8 +163,8 @@ void echo_write_end(struct request *write, uint32_t i)
     uint64_t before = l1_version(l1, hash);
     l1_write_end(l1, &hash, 1);
     bool alone = l1_version(l1, hash) == before + 1; /* nothing else has moved it */
-    if (alone && *version_of(write, i) == before) {
-        *version_of(write, i) = before + 1;
+    if (alone) {
+        keep_fresh(write, i, before);
     }
     struct request *set = order_find(&write->worker->order, write->client, hash, UINT64_MAX);
     set = set != NULL && set->kind == REQUEST_ECHO ? set->echoed : set;
@@ -166,8 +174,8 @@ void echo_write_end(struct request *write, uint32_t i)
         return;
     }
     pass_hit_on(write, i, set, at);
-    if (alone && *version_of(set, at) == before) {
-        *version_of(set, at) = before + 1;
+    if (alone) {
+        keep_fresh(set, at, before);
     }
 }
 

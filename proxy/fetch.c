@@ -90,24 +90,24 @@ static int64_t ttl_of(const struct worker *worker, uint16_t node, bool is_null, 
     return pttl <= 0 ? 0 : lesser(pttl, lesser(conf->l1_ttl, limit));
 }
 
-/* For what is kept for ever, the usual, no number is read. */
-static bool is_persistent(const struct reply_piece *piece)
-{
-    return piece->bytes.n == 5 && memcmp(piece->bytes.p, ":-1\r\n", 5) == 0;
-}
-
-/* ":n\r\n"; anything else (an error) counts as "do not keep". */
-static int64_t pttl_of(const struct reply_piece *piece)
+/* ":n\r\n"; anything else (an error) counts as "do not keep". For what is kept for ever, the usual, no number is
+ * read. */
+static int64_t pttl_of(struct slice reply)
 {
     int64_t n = 0;
-    if (is_persistent(piece)) {
+    if (reply.n == 5 && memcmp(reply.p, ":-1\r\n", 5) == 0) {
         return -1;
     }
-    if (piece->type != ':' || piece->bytes.n < 4 ||
-        !slice_to_int64(slice_of(piece->bytes.p + 1, piece->bytes.n - 3), &n)) {
+    if (reply.p[0] != ':' || reply.n < 4 ||
+        !slice_to_int64(slice_of(reply.p + 1, reply.n - 3), &n)) {
         return 0;
     }
     return n;
+}
+
+int64_t fetch_ttl(const struct worker *worker, uint16_t node, bool is_null, struct slice reply)
+{
+    return ttl_of(worker, node, is_null, pttl_of(reply));
 }
 
 /* ---- Other databases ------------------------------------------------------------------------- */
@@ -266,7 +266,7 @@ static void on_get_reply(struct call *call, const struct reply_piece *piece)
             .is_null = flight->is_null,
             .ttl_ms = flight->is_error && !MUTANT(R2e)
                           ? 0
-                          : ttl_of(worker, flight->node, flight->is_null, pttl_of(piece)),
+                          : ttl_of(worker, flight->node, flight->is_null, pttl_of(piece->bytes)),
         };
         COUNT(worker, fetches_failed, flight->is_error);
         l1_fill(worker->server->l1, &flight->lease, &value, worker->now);
@@ -629,7 +629,7 @@ static void on_mget_reply(struct call *call, const struct reply_piece *piece)
         }
     } else if (piece->last) {
         if (!mget->given_up) {
-            fill_next(request, pttl_of(piece));
+            fill_next(request, pttl_of(piece->bytes));
         }
         mget->leased--;
     }

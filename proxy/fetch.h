@@ -15,6 +15,9 @@ void fetch_get(struct worker *worker, uint16_t node, struct l1_lease *lease);
  * it is unanswered, or F has no room. Not in a cluster. False: not by this. */
 bool fetch_again(const struct request *write, struct slice key, uint64_t hash);
 
+/* T1, T2: how long (ms) a value, or that there is none, may be kept, from the reply to PTTL; 0: not at all. */
+int64_t fetch_ttl(const struct worker *worker, uint16_t node, bool is_null, struct slice reply);
+
 /* Sends the MGET (view) for `request`, which is in its client's queue with its keys and node set, and
  * PTTLs for the keys it can take a lease of. False: F takes nothing; the request is untouched. */
 MUST_CHECK bool fetch_mget(struct request *request, const struct request_view *view);

@@ -284,11 +284,13 @@ void request_orphan(struct request *request)
         request_destroy(request);
         return;
     case REQUEST_GET:
-        if (request->answered || l1_forget(request->worker->server->l1, &request->waiter)) {
+        if (request->answered || request->awaits_fills ||
+            l1_forget(request->worker->server->l1, &request->waiter)) {
             request_destroy(request);
         }
         return;
     case REQUEST_MGET:
+    case REQUEST_FILLS:
     case REQUEST_FORWARD:
     case REQUEST_CENSUS:
     case REQUEST_FANOUT:

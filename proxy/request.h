@@ -26,6 +26,7 @@ enum request_kind {
     REQUEST_HELD,    /* on nothing: answered, or about to be; it is its client's alone */
     REQUEST_GET,     /* parked on a lease */
     REQUEST_MGET,    /* whole MGET on F */
+    REQUEST_FILLS,   /* a run of GETs on F (fills.h) */
     REQUEST_FORWARD, /* on a lane */
     REQUEST_ECHO,    /* behind a SET that is unanswered (echo.h) */
     REQUEST_CENSUS,  /* on its way round the workers (census.c) */
@@ -110,6 +111,8 @@ struct request {
     size_t held;    /* reply.memory and extra, as charged to the client */
     size_t extra;   /* what it holds besides (an MGET's reply in the making) */
 
+    bool
+        awaits_fills; /* a GET behind those that fetch its key: it looks again when they have ended */
     struct request *next_fenced;
     struct mget *mget;     /* REQUEST_MGET: its leases and what has arrived (fetch.c) */
     struct batch *batch;   /* the commands it stands for, if there are several (batch.h); or NULL */
