@@ -157,7 +157,7 @@ static inline void empty_out(struct cache *c)
 /* What was appended since it was last asked, as text. */
 static inline const char *taken(struct cache *c)
 {
-    static char text[4096];
+    static char text[20000];
     struct iovec iov[16];
     int n = chain_iov(&c->out, iov, 16);
     size_t len = 0;
