@@ -94,12 +94,13 @@ RACE_SRC := $(sort $(wildcard tests/race/race_*.c))
 FUZZ_SRC := $(sort $(wildcard tests/fuzz/fuzz_*.c))
 BENCH_SRC := $(sort $(wildcard tests/bench/bench_*.c))
 LOAD_SRC := $(sort $(wildcard tests/bench/load*.c))
+CEILING_SRC := tests/bench/ceiling.c
 CLIENT_SRC := tests/clients/hiredis.c
 UNIT_FOLDERS := $(foreach d,$(FOLDERS),$(if $(wildcard tests/unit/$(d)/*.c),$(d)))
 unit_src = $(sort $(wildcard tests/unit/$(1)/*.c))
 
 TEST_SRC := $(SUPPORT_SRC) $(INTEGRATION_SRC) $(CHECKER_SRC) $(RACE_SRC) $(FUZZ_SRC) $(BENCH_SRC) \
-            $(LOAD_SRC) $(CLIENT_SRC) \
+            $(LOAD_SRC) $(CEILING_SRC) $(CLIENT_SRC) \
             $(foreach d,$(UNIT_FOLDERS),$(call unit_src,$(d)))
 HEADERS := $(sort $(wildcard $(addsuffix /*.h,$(FOLDERS)) tests/*/*.h tests/unit/*/*.h))
 ALL_C := $(SRC) $(TEST_SRC) $(MODULE_SRC)
@@ -118,6 +119,7 @@ unit_tests = $(addprefix $(BUILD)/$(1)/tests/unit_,$(UNIT_FOLDERS))
 race_tests = $(addprefix $(BUILD)/$(1)/tests/,$(RACES))
 CHECKER := $(BUILD)/release/tests/checker
 LOAD := $(BUILD)/release/bench/load
+CEILING := $(BUILD)/release/bench/ceiling
 INTEGRATION := $(if $(INTEGRATION_SRC),$(BUILD)/release/tests/integration)
 
 .DEFAULT_GOAL := all
@@ -192,6 +194,10 @@ $(BUILD)/$(1)/tests/checker: $(call objects,$(1),$(CHECKER_SRC)) $(BUILD)/$(1)/l
 $(BUILD)/$(1)/bench/load: $(call objects,$(1),$(LOAD_SRC))
 	@echo '  LINK    $$@'
 	$(Q)mkdir -p $$(@D) && $(call link,$(1)) -o $$@ $$^ -lm
+
+$(BUILD)/$(1)/bench/ceiling: $(call objects,$(1),$(CEILING_SRC))
+	@echo '  LINK    $$@'
+	$(Q)mkdir -p $$(@D) && $(call link,$(1)) -o $$@ $$^
 
 $(addprefix $(BUILD)/$(1)/tests/,$(RACES)): $(BUILD)/$(1)/tests/%: \
         $(BUILD)/$(1)/obj/tests/race/%.o $(call archives,$(1),$(LINKS_proxy))
@@ -328,13 +334,13 @@ fuzz: fuzzers ## each fuzz target for FUZZ_SECONDS (15) over a copy of its corpu
 
 bench-programs: $(addprefix $(BUILD)/release/bench/,$(BENCHES)) bench-load
 
-bench-load: $(LOAD)
+bench-load: $(LOAD) $(CEILING)
 
 bench: bench-programs ## micro benchmarks, one line each
 	@set -e; for b in $(BENCHES); do $(BUILD)/release/bench/$$b; done
 
-bench-test: $(LOAD) ## that the load generator notices wrong values
-	/usr/bin/python3 -B tests/bench/test_load.py $<
+bench-test: $(LOAD) $(CEILING) ## that the load generator notices wrong values
+	/usr/bin/python3 -B tests/bench/test_load.py $^
 
 bench-gate: $(call nearside,release) $(LOAD) ## instructions per hit, forwarded command and fill
 	scripts/bench --gate

@@ -282,7 +282,7 @@ struct ending {
     struct l1_waiter *waiters;
     enum l1_wake how;
     struct l1_reply reply;
-    struct work work;
+    struct work *work;
 };
 
 struct blob *l1_reply_blob(struct l1_reply *reply)
@@ -354,7 +354,7 @@ static void share_entry(const struct entry *e, struct ending *end)
 static void settle_detached(struct l1 *l1, struct shard *s, struct l1_lease *lease,
                             const struct l1_value *value, struct ending *end)
 {
-    int64_t now = end->work.now;
+    int64_t now = end->work->now;
     struct slice key = l1_lease_key(lease);
     if (MUTANT(R5b)) {
         return;
@@ -428,8 +428,8 @@ static void install(struct l1 *l1, struct shard *s, const struct l1_lease *lease
     evict_admit(s, e);
     table_insert(s, e);
     s->counted.fills++;
-    table_grow(l1, s, &end->work);
-    room_ahead(l1, s, &end->work);
+    table_grow(l1, s, end->work);
+    room_ahead(l1, s, end->work);
 }
 
 /* False: there is not enough room yet, but it gets more. That is asked for bit by bit, because many
@@ -438,11 +438,11 @@ static void install(struct l1 *l1, struct shard *s, const struct l1_lease *lease
 static bool try_fill(struct l1 *l1, struct shard *s, struct l1_lease *lease,
                      const struct l1_value *value, struct entry_plan *plan, struct ending *end)
 {
-    int64_t now = end->work.now;
+    int64_t now = end->work->now;
     if (lease_is_current(l1, s, lease, now) || (MUTANT(R2c) && lease->open)) {
         int64_t deadline = deadline_of(lease, value) + (MUTANT(T1) ? now - lease->t_send : 0);
         enum room room =
-            plan == NULL ? ROOM_NEVER : may_install(l1, s, lease, plan, deadline, &end->work);
+            plan == NULL ? ROOM_NEVER : may_install(l1, s, lease, plan, deadline, end->work);
         if (room == ROOM_MORE_STEPS) {
             return false;
         }
@@ -467,10 +467,13 @@ void l1_fill(struct l1 *l1, struct l1_lease **lease, const struct l1_value *valu
     struct l1_lease *ended = *lease;
     *lease = NULL;
     struct shard *s = shard_of(l1, ended->hash);
-    struct ending end; /* `work` has much that needs not be blank */
-    end.how = value->is_null ? L1_WAKE_NULL : L1_WAKE_REPLY;
-    end.reply = (struct l1_reply){.encoded = value->encoded};
-    work_begin(&end.work, now);
+    struct work work;
+    work_begin(&work, now);
+    struct ending end = {
+        .how = value->is_null ? L1_WAKE_NULL : L1_WAKE_REPLY,
+        .reply = {.encoded = value->encoded},
+        .work = &work,
+    };
     /* A large value is copied before the lock is taken, for the rare price of doing it in vain. */
     struct entry_plan plan;
     bool keeps = entry_plan_init(&plan, l1, ended, value);
@@ -479,7 +482,7 @@ void l1_fill(struct l1 *l1, struct l1_lease **lease, const struct l1_value *valu
         lock_take(&s->lock);
         done = try_fill(l1, s, ended, value, keeps && round < ROOM_ROUNDS ? &plan : NULL, &end);
         lock_give(&s->lock);
-        work_end(&end.work);
+        work_end(&work);
     }
     if (keeps && plan.blob != NULL) {
         entry_plan_fini(&plan);

@@ -39,6 +39,10 @@ NEARSIDES = {
 GETS = {"Redis": "redis", "hit": "hit", "fill": "fill", "forwarded GET": "forwarded",
         "twemproxy GET": "nutcracker"}
 SETS = {"Redis": "redis", "forwarded SET": "hit", "twemproxy SET": "nutcracker"}
+# The least that an epoll program does (ceiling.c), over TCP, and whose ceiling it is.
+BARE_GETS = {"bare hit": "ceiling-hit", "bare GET": "ceiling-forward"}
+BARE_SETS = {"bare SET": "ceiling-forward"}
+CEILINGS = {"hit": "bare hit", "forwarded GET": "bare GET", "forwarded SET": "bare SET"}
 
 
 class Group:
@@ -68,9 +72,11 @@ def all_groups():
     """What matters most comes first: a short run on a slow machine may not come to the end."""
     for size in SIZES:
         for transport in TRANSPORTS:
+            gets = {**GETS, **BARE_GETS} if transport == "tcp" else GETS
+            sets = {**SETS, **BARE_SETS} if transport == "tcp" else SETS
             for pipeline in PIPELINES:
-                yield Group("GET", transport, size, pipeline, GETS, [])
-                yield Group("SET", transport, size, pipeline, SETS, ["-g", 0])
+                yield Group("GET", transport, size, pipeline, gets, [])
+                yield Group("SET", transport, size, pipeline, sets, ["-g", 0])
             if (size, transport) == (64, "tcp"):
                 yield from single_groups()
 
@@ -104,7 +110,7 @@ class Field:
     """The servers. What is measured has one CPU; what stands behind a proxy, and the generator,
     another."""
 
-    def __init__(self, servers, nearside, load):
+    def __init__(self, servers, nearside, load, ceiling):
         cpus = sorted(os.sched_getaffinity(0))
         self.servers = servers
         self.server_cpu, self.other_cpu = cpus[0], cpus[-1]
@@ -113,6 +119,9 @@ class Field:
         self.redis = servers.redis("redis", self.server_cpu)
         self.backend = servers.redis("backend", self.other_cpu)
         self.nutcracker = self.start_nutcracker()
+        self.ceilings = {"ceiling-" + kind: servers.ceiling(kind, ceiling, self.backend.tcp,
+                                                            self.server_cpu)
+                         for kind in ("hit", "forward")}
         self.nearsides = {}
         self.positions = {}  # (server, first key) -> where in the cycle of keys it is
         for kind, (settings, _, _) in NEARSIDES.items():
@@ -147,15 +156,19 @@ class Field:
             for size in SIZES:
                 self.warm("hit", transport, size)
             self.warm("fill", transport, SIZES[0])
+        for size in SIZES:
+            self.warm("ceiling-hit", "tcp", size)
 
     def warm(self, kind, transport, size):
         first, keys = READ[size]
-        self.generator.run(self.nearsides[kind, transport].tcp, "-k", keys, "--first-key", first,
+        self.generator.run(self.server(kind, transport).tcp, "-k", keys, "--first-key", first,
                            "--order", "cycle", "-d", size, "-P", 64, "-n", keys)
 
     def server(self, kind, transport):
         if kind in NEARSIDES:
             return self.nearsides[kind, transport]
+        if kind in self.ceilings:
+            return self.ceilings[kind]
         return self.redis if kind == "redis" else self.nutcracker
 
     def pids(self, kind, server):

@@ -8,7 +8,7 @@ import statistics
 import subprocess
 import time
 
-from compare import PIPELINES, SIZES, TRANSPORTS
+from compare import CEILINGS, PIPELINES, SIZES, TRANSPORTS
 
 # Of a member's row and of Redis's in the same visit. CPU: how much less it takes than Redis. The
 # others: it / Redis.
@@ -109,6 +109,17 @@ def summary(samples, transport, size):
     return table([""] + ["P=%d" % p for p in PIPELINES], rows)
 
 
+def ceilings(samples, size):
+    """How near it is to the least that an epoll program does."""
+    rows = []
+    for member, bare in CEILINGS.items():
+        group = member[-3:] if member[-3:] == "SET" else "GET"
+        rows.append([member] + [
+            spread(samples.ratios((group, member, "tcp", size, p), METRICS["cpu"],
+                                  (group, bare, "tcp", size, p))) for p in PIPELINES])
+    return table([""] + ["P=%d" % p for p in PIPELINES], rows)
+
+
 def across(samples):
     """Hits over Unix sockets against Redis over TCP."""
     rows = []
@@ -204,7 +215,9 @@ CPU is user and system time of the whole server process per request, read from i
 kernel's work on sockets is in it. It hardly depends on what else the machine does, which rates and
 latencies do. **hit**: answered from L1. **fill**: a GET that misses (1,000,000 keys in a
 cycle, of which L1 holds a few), so GET and PTTL on a tracked connection, kept, something else evicted, answered. **forwarded
-GET**: `invalidation.mode = off`. **forwarded SET**: default settings. One worker. That the counters
+GET**: `invalidation.mode = off`. **forwarded SET**: default settings. One worker. **bare**: the least that an epoll
+program does to answer GETs from a table or to send requests on over one connection, and nothing else
+(`tests/bench/ceiling.c`); over TCP. That the counters
 of Nearside say the same is checked for every measurement of a GET."""
 
 
@@ -218,7 +231,8 @@ def write(samples, field, seconds, version):
              "## Targets", targets(samples)]
     parts += ["## CPU per request over TCP: Redis / it (above 1: cheaper than Redis)"]
     for size in SIZES:
-        parts += ["Values of %s:" % size_name(size), summary(samples, "tcp", size)]
+        parts += ["Values of %s:" % size_name(size), summary(samples, "tcp", size),
+                  "CPU of the bare program / it:", ceilings(samples, size)]
     parts += ["## Hits over Unix sockets against Redis over TCP: CPU, Redis / it", across(samples),
               "## One client", single(samples)]
     for transport in TRANSPORTS:

@@ -199,6 +199,12 @@ class Servers:
                     raise
         return None
 
+    def ceiling(self, kind, binary, upstream, cpu=None):
+        """ceiling.c, "hit" or "forward". `upstream`: over TCP."""
+        port = free_port()
+        return self.start("ceiling-" + kind, [os.path.abspath(binary), kind, str(port), upstream.rsplit(":", 1)[1]],
+                          "%s:%d" % (HOST, port), None, cpu)
+
     def nearside(self, name, binary, upstream, cpu=None, settings=(), prefix=(), environment=None):
         """A Nearside with one worker unless the settings say otherwise. `prefix`: a program that
         runs it."""

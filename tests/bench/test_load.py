@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
 """
-test_load LOAD
+test_load LOAD CEILING
 
 Tests of the load generator against a redis-server: that --verify passes values that are whole and
-notices each kind of value that is not, and that the row says what happened.
+notices each kind of value that is not, and that the row says what happened. And of the ceiling programs,
+that they answer what Redis does.
 """
 import subprocess
 import sys
@@ -19,8 +20,10 @@ VICTIM = "key:000000000007"
 class Bench:
     """A redis-server, and load against it."""
 
-    def __init__(self, load, servers):
+    def __init__(self, load, ceiling, servers):
         self.load = load
+        self.ceiling = ceiling
+        self.servers = servers
         self.redis = servers.redis("redis", None, "--enable-debug-command", "local")
         self.connection = self.redis.connect()
 
@@ -183,13 +186,26 @@ def test_a_rate_is_kept_and_lateness_is_charged(bench):
     assert row["max_us"] > 200000, (row, said)
 
 
+def test_ceilings_answer_what_redis_does(bench):
+    for size in (1, 64, 30000):
+        bench.fill(size)
+        for kind in ("hit", "forward"):
+            server = bench.servers.ceiling(kind, bench.ceiling, bench.redis.tcp)
+            for gets in (100, 50, 0) if kind == "forward" else (100, 100):
+                for pipeline in (1, 64):
+                    status, row, said = bench.run("-P", pipeline, "-g", gets, "-n", 2000, "-d", size,
+                                                  "--verify", server=server.tcp)
+                    assert status == 0 and row["requests"] >= 2000, (kind, gets, said)
+            bench.servers.stop(server)
+
+
 def main():
-    if len(sys.argv) != 2:
-        sys.exit("usage: test_load LOAD")
+    if len(sys.argv) != 3:
+        sys.exit("usage: test_load LOAD CEILING")
     failed = 0
     tests = [test for name, test in sorted(globals().items()) if name.startswith("test_")]
     with Servers() as servers:
-        bench = Bench(sys.argv[1], servers)
+        bench = Bench(sys.argv[1], sys.argv[2], servers)
         for test in tests:
             try:
                 test(bench)
