@@ -112,7 +112,10 @@ static inline size_t serve_several(struct client *c, const struct parser *parser
                                    bool *usual)
 {
     bool whole = parser_is_idle(parser);
-    size_t used = whole && dispatch_may_hit(c) ? dispatch_hits(c, in, owner, share) : 0;
+    size_t used = 0;
+    if (whole && parse_may_be_get(in) && dispatch_may_hit(c)) {
+        used = dispatch_hits(c, in, owner, share);
+    }
     if (used == 0) {
         *usual = is_usual_get(c, parser, in, view);
     }

@@ -63,6 +63,12 @@ static inline bool parser_is_idle(const struct parser *p)
 MUST_CHECK enum parse_status parse_request(struct parser *p, struct slice in,
                                            struct request_view *out);
 
+/* Is it worth a call of parse_get? */
+static inline bool parse_may_be_get(struct slice in)
+{
+    return in.n >= 20 && (in.p[8] | 0x20) == 'g';
+}
+
 /* A whole GET in the form in which clients send it ("*2\r\n$3\r\nGET\r\n$<n>\r\n<key>\r\n", the name in
  * any case, n from 1 to 99) at the start of in: its size, and *key borrows from in. 0: it is something
  * else, or a longer or unfinished one; parse_request tells. No parser may be in the middle of a
