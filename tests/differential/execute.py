@@ -153,6 +153,16 @@ def blocked_clients(control):
     return int(re.search(r"blocked_clients:(\d+)", control.text("INFO", "clients")).group(1))
 
 
+SUBSCRIBES = re.compile(rb"[ps]?(?:un)?subscribe$")
+
+
+def replies_to(request):
+    """How many replies it may have: what (un)subscribes is confirmed for each channel."""
+    args = request.split() if isinstance(request, bytes) else request
+    confirms = bool(args) and SUBSCRIBES.match(args[0].lower()) is not None
+    return max(1, len(args) - 1) if confirms else 1
+
+
 # ---- Directly ------------------------------------------------------------------------------------
 
 def run_directly(program, port, control):
@@ -161,7 +171,7 @@ def run_directly(program, port, control):
     before = [0] * program.connections
     for number, step in enumerate(program.steps):
         size += send_step(run, step)
-        asked += len(step.requests)
+        asked += sum(map(replies_to, step.requests))
         run.connections[step.connection].pending += [
             r.split() if isinstance(r, bytes) else r for r in step.requests]
         if step.together and number + 1 < len(program.steps):
