@@ -6,6 +6,7 @@
 #pragma once
 
 #include "client.h"
+#include "../resp/write.h"
 
 enum dispatch {
     DISPATCH_DONE,  /* taken: answered or on its way */
@@ -33,7 +34,7 @@ static inline bool dispatch_is_plain(const struct client *c)
 /* What a GET of this client gets for a key that does not exist. */
 static inline struct slice dispatch_null(const struct client *c)
 {
-    return c->resp3 ? SLICE("_\r\n") : SLICE("$-1\r\n");
+    return resp_null_text(c->resp3);
 }
 
 /* dispatch_request for a GET of which parse_get has told that it is one, from a client that is plain, with

@@ -45,9 +45,9 @@ static void answer_woken(struct request *request, struct blob *blob)
     if (request->woken == L1_WAKE_RETRY) {
         dispatch_again(request);
     } else if (request->woken == L1_WAKE_NULL || request->woken_n > 0) {
-        struct slice null = request->resp3 ? SLICE("_\r\n") : SLICE("$-1\r\n");
         bool is_null = request->woken == L1_WAKE_NULL;
-        struct slice reply = is_null ? null : slice_of(request->small_reply, request->woken_n);
+        struct slice reply = is_null ? resp_null_text(request->resp3)
+                                     : slice_of(request->small_reply, request->woken_n);
         (void)!client_pass(c, request, reply); /* false: it went with its client */
     } else if (append_reply(request, blob)) {
         client_finish(c, request);

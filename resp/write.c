@@ -189,7 +189,7 @@ bool resp_verbatim(struct chain *c, struct slice s, bool resp3)
 
 bool resp_null(struct chain *c, bool resp3)
 {
-    return chain_append(c, resp3 ? SLICE("_\r\n") : SLICE("$-1\r\n"));
+    return chain_append(c, resp_null_text(resp3));
 }
 
 bool resp_array(struct chain *c, int64_t n)

@@ -27,7 +27,11 @@ MUST_CHECK bool resp_bulk(struct chain *c, struct slice s); /* $n */
 MUST_CHECK bool resp_verbatim(struct chain *c, struct slice s, bool resp3);
 /* Its beginning alone; n bytes of text and CRLF are to follow. */
 MUST_CHECK bool resp_verbatim_begin(struct chain *c, size_t n, bool resp3);
-MUST_CHECK bool resp_null(struct chain *c, bool resp3);               /* $-1 or _ */
+MUST_CHECK bool resp_null(struct chain *c, bool resp3); /* $-1 or _, as */
+static inline struct slice resp_null_text(bool resp3)
+{
+    return resp3 ? SLICE("_\r\n") : SLICE("$-1\r\n");
+}
 MUST_CHECK bool resp_array(struct chain *c, int64_t n);               /* *n */
 MUST_CHECK bool resp_map(struct chain *c, int64_t pairs, bool resp3); /* *2n or %n */
 MUST_CHECK bool resp_set(struct chain *c, int64_t n, bool resp3);     /* *n or ~n */

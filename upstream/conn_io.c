@@ -149,12 +149,14 @@ static bool take_off(struct conn *conn, struct call *call)
     return conn->answered > conn_bytes_sent(conn);
 }
 
-/* What comes next, if it is of a call that takes many at a time. */
-static void expect_run(struct conn *conn)
+/* A reply has been told, or several. What comes next may be of a call that takes many at a time. */
+static void go_on(struct conn *conn, bool early)
 {
     struct call *call = conn->head;
-    if (call != NULL && call->ops->run != NULL && conn->events->stray == NULL &&
-        conn->answered < conn_bytes_sent(conn)) {
+    if (early) {
+        conn_give_up(conn, "protocol error: a reply before its command was sent");
+    } else if (call != NULL && call->ops->run != NULL && conn->events->stray == NULL &&
+               conn->answered < conn_bytes_sent(conn)) {
         framer_take_run(conn->framer, call->replies);
     }
 }
@@ -175,11 +177,7 @@ void conn_answer(struct conn *conn, const struct reply_piece *piece)
     }
     bool early = --call->replies == 0 && take_off(conn, call);
     call->ops->reply(call, piece);
-    if (early) {
-        conn_give_up(conn, "protocol error: a reply before its command was sent");
-        return;
-    }
-    expect_run(conn);
+    go_on(conn, early);
 }
 
 static void on_run(void *ctx, const struct reply_run *run)
@@ -192,11 +190,7 @@ static void on_run(void *ctx, const struct reply_run *run)
     call->replies -= run->n;
     bool early = call->replies == 0 && take_off(conn, call);
     call->ops->run(call, run);
-    if (early) {
-        conn_give_up(conn, "protocol error: a reply before its command was sent");
-        return;
-    }
-    expect_run(conn);
+    go_on(conn, early);
 }
 
 static void on_push(void *ctx, const struct push *push)
