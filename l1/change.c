@@ -102,25 +102,6 @@ static inline uint32_t version_of(const struct shard *s, uint64_t hash)
     return atomic_load_explicit(&s->versions[version_at(hash)], memory_order_relaxed);
 }
 
-struct l1_begun l1_write_begin(struct l1 *l1, const uint64_t *hashes, size_t n)
-{
-    uint64_t version = atomic_load_explicit(&l1->version, memory_order_acquire);
-    uint32_t of_key = 0;
-    bool hit = false;
-    bug_on(n == 0 || n > L1_WRITE_KEYS);
-    for (size_t i = 0; i < n; i++) {
-        struct shard *s = shard_of(l1, hashes[i]);
-        lock_take(&s->lock);
-        hit = begin_one(s, hashes[i]) || hit;
-        of_key = version_of(s, hashes[i]);
-        lock_give(&s->lock);
-    }
-    if (n > 1) {
-        atomic_fetch_add_explicit(&l1->torn, 1, memory_order_acq_rel);
-    }
-    return (struct l1_begun){.version = version + of_key, .was_hit = hit};
-}
-
 uint64_t l1_write_begin_run(struct l1 *l1, const uint64_t *hashes, size_t n, uint64_t *versions)
 {
     uint64_t version = atomic_load_explicit(&l1->version, memory_order_acquire);
@@ -138,6 +119,22 @@ uint64_t l1_write_begin_run(struct l1 *l1, const uint64_t *hashes, size_t n, uin
     }
     lock_give(&s->lock);
     return hits;
+}
+
+struct l1_begun l1_write_begin(struct l1 *l1, const uint64_t *hashes, size_t n)
+{
+    uint64_t versions[L1_WRITE_RUN];
+    uint64_t hits = 0;
+    size_t run = 0;
+    bug_on(n == 0 || n > L1_WRITE_KEYS);
+    for (size_t at = 0; at < n; at += run) {
+        run = n - at < L1_WRITE_RUN ? n - at : L1_WRITE_RUN;
+        hits |= l1_write_begin_run(l1, hashes + at, run, versions);
+    }
+    if (n > 1) {
+        atomic_fetch_add_explicit(&l1->torn, 1, memory_order_acq_rel);
+    }
+    return (struct l1_begun){.version = versions[run - 1], .was_hit = hits != 0};
 }
 
 /* Detaches as well: a lease taken since the begin may have been sent before the write, and a reader

@@ -229,33 +229,6 @@ enum l1_result l1_get(struct l1 *l1, struct l1_query *q, int64_t now)
     return get_locked(l1, s, q, now, absent);
 }
 
-/* `bare`: l1_lease_try; else l1_lease_again. */
-static struct l1_lease *lease_unasked(struct l1 *l1, const struct l1_query *asked, bool bare,
-                                      int64_t now)
-{
-    struct l1_query q = *asked;
-    struct shard *s = shard_of(l1, q.hash);
-    struct work work;
-    work_begin(&work, now);
-    q.lease = NULL;
-    struct l1_lease *fresh = entry_fits_key(l1, q.key.n) ? lease_try(&q) : NULL;
-    if (fresh == NULL) {
-        return NULL;
-    }
-    fresh->bare = bare;
-    lock_take(&s->lock);
-    if ((bare || !writes_block(s, q.hash)) && find_live(l1, s, &q, now) == NULL &&
-        find_current(l1, s, &q, now) == NULL) {
-        enum l1_result result = take_lease(l1, s, &q, now, &fresh, &work);
-        debug_assert((result == L1_OWNER) == (q.lease != NULL));
-        (void)result;
-    }
-    lock_give(&s->lock);
-    mem_free(fresh);
-    work_end(&work);
-    return q.lease;
-}
-
 /* Opens a lease for the query's key, if that has neither entry nor lease; the cover grants it. What is left over of a
  * vain attempt goes to *left. */
 static struct l1_lease *open_absent(struct l1 *l1, struct shard *s, const struct l1_query *q,
@@ -276,8 +249,9 @@ static struct l1_lease *open_absent(struct l1 *l1, struct shard *s, const struct
     return lease;
 }
 
-size_t l1_lease_run(struct l1 *l1, const struct l1_query *asked, const struct l1_key *keys,
-                    size_t n, struct l1_lease **leases, int64_t now)
+/* l1_lease_run; or, not `bare`, l1_lease_again for each. */
+static size_t lease_unasked(struct l1 *l1, const struct l1_query *asked, const struct l1_key *keys,
+                            size_t n, bool bare, struct l1_lease **leases, int64_t now)
 {
     struct l1_query q = *asked;
     struct shard *s = NULL;
@@ -297,11 +271,12 @@ size_t l1_lease_run(struct l1 *l1, const struct l1_query *asked, const struct l1
         q.hash = keys[i].hash;
         s = hold_next(l1, q.hash, s);
         size_t room = s->budget - s->used;
-        leases[i] = open_absent(l1, s, &q, incarnation, &left, &work);
+        bool waits = !bare && writes_block(s, q.hash);
+        leases[i] = waits ? NULL : open_absent(l1, s, &q, incarnation, &left, &work);
         if (leases[i] == NULL) {
             break;
         }
-        leases[i]->bare = leases[i]->unanswered = true;
+        leases[i]->bare = bare;
         if (unlikely(room <
                      leases[i]->charge)) { /* it took work to make some: others get their turn */
             lock_give(&s->lock);
@@ -316,14 +291,27 @@ size_t l1_lease_run(struct l1 *l1, const struct l1_query *asked, const struct l1
     return i;
 }
 
+static struct l1_lease *lease_one(struct l1 *l1, const struct l1_query *q, bool bare, int64_t now)
+{
+    const struct l1_key key = {.key = q->key, .hash = q->hash};
+    struct l1_lease *lease;
+    return lease_unasked(l1, q, &key, 1, bare, &lease, now) == 1 ? lease : NULL;
+}
+
+size_t l1_lease_run(struct l1 *l1, const struct l1_query *q, const struct l1_key *keys, size_t n,
+                    struct l1_lease **leases, int64_t now)
+{
+    return lease_unasked(l1, q, keys, n, true, leases, now);
+}
+
 struct l1_lease *l1_lease_try(struct l1 *l1, const struct l1_query *q, int64_t now)
 {
-    return lease_unasked(l1, q, true, now);
+    return lease_one(l1, q, true, now);
 }
 
 struct l1_lease *l1_lease_again(struct l1 *l1, const struct l1_query *q, int64_t now)
 {
-    return lease_unasked(l1, q, false, now);
+    return lease_one(l1, q, false, now);
 }
 
 /* ---- Runs ---------------------------------------------------------------------------------- */

@@ -221,8 +221,8 @@ MUST_CHECK struct l1_lease *l1_lease_again(struct l1 *l1, const struct l1_query 
  * detached, l1_fill treats the value as l1_observe_value does (R7). */
 MUST_CHECK struct l1_lease *l1_lease_try(struct l1 *l1, const struct l1_query *q, int64_t now);
 
-/* l1_lease_try for these keys in their order, which are fetched one by one (each is l1_lease_await): how many, up to the
- * first that it is not to be had for. q->key and q->hash are not looked at. */
+/* l1_lease_try for these keys in their order: how many, up to the first that it is not to be had for. q->key and q->hash
+ * are not looked at. */
 MUST_CHECK size_t l1_lease_run(struct l1 *l1, const struct l1_query *q, const struct l1_key *keys,
                                size_t n, struct l1_lease **leases, int64_t now);
 

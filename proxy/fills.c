@@ -102,6 +102,7 @@ size_t fills_add(struct client *c, struct batch *batch, const struct l1_key *key
     n = l1_lease_run(worker->server->l1, &query, keys, n, batch->fills.leases + batch->n,
                      worker->now);
     for (size_t i = 0; i < n; i++) {
+        l1_lease_await(batch->fills.leases[batch->n]);
         batch->hashes[batch->n] = batch->links[batch->n].hash = keys[i].hash;
         batch->ends[batch->n++] = (uint32_t)ends[i];
     }
@@ -111,11 +112,10 @@ size_t fills_add(struct client *c, struct batch *batch, const struct l1_key *key
 /* ---- Endings of leases ------------------------------------------------------------------------ */
 
 /* From the i-th on. */
-static void abandon(struct request *request, uint32_t i)
+static void abandon(struct worker *worker, struct batch *batch, uint32_t i)
 {
-    struct batch *batch = request->batch;
     for (; i < batch->n; i++) {
-        l1_abandon(request->worker->server->l1, &batch->fills.leases[i]);
+        l1_abandon(worker->server->l1, &batch->fills.leases[i]);
     }
 }
 
@@ -182,7 +182,7 @@ static void deliver(struct request *request, uint32_t n)
         while (to < n && (fills->nulls >> to & 1) == 0) {
             to++;
         }
-        struct slice bytes = request->resp3 ? SLICE("_\r\n") : SLICE("$-1\r\n");
+        struct slice bytes = resp_null_text(request->resp3);
         if (to > from) {
             size_t begin = from == 0 ? 0 : fills->ends[from - 1];
             bytes = slice_of(fills->values.p + begin, fills->ends[to - 1] - begin);
@@ -203,7 +203,7 @@ static void begin_passing(struct request *request)
     for (uint32_t i = request->done; i < fills->got; i++) {
         fill(request, i, 0);
     }
-    abandon(request, fills->got);
+    abandon(request->worker, request->batch, fills->got);
     deliver(request, fills->got);
     forget_values(request);
 }
@@ -217,7 +217,7 @@ static void pass(struct request *request, const struct reply_piece *piece)
         l1_observe(request->worker->server->l1, request->batch->hashes[fills->got]);
     }
     if (piece->is_null) {
-        null.bytes = request->resp3 ? SLICE("_\r\n") : SLICE("$-1\r\n");
+        null.bytes = resp_null_text(request->resp3);
     }
     batch_pass_piece(request, &null);
     if (piece->last) {
@@ -254,7 +254,7 @@ static bool keep_values(struct request *request, size_t more)
 static void break_off(struct request *request)
 {
     struct fills *fills = &request->batch->fills;
-    abandon(request, request->done);
+    abandon(request->worker, request->batch, request->done);
     forget_values(request);
     fills->passing = true;
     if (request->client != NULL) {
@@ -508,7 +508,7 @@ static void go_on(struct request *request, enum call_loss loss)
     struct client *c = request->client;
     bool awaited = batch->fills.awaited;
     if (!batch->fills.passing) {
-        abandon(request, request->done);
+        abandon(request->worker, request->batch, request->done);
         batch->inside = false;
     }
     forget_values(request);
@@ -540,7 +540,7 @@ void fills_give_up(struct request *request)
 {
     struct fills *fills = &request->batch->fills;
     if (!fills->passing) {
-        abandon(request, request->done);
+        abandon(request->worker, request->batch, request->done);
         fills->passing = true;
         request->batch->inside = false;
     }
@@ -591,21 +591,14 @@ static enum conn_status submit(struct request *request, struct slice gets)
                        slice_of(bytes, (size_t)(end - bytes)));
 }
 
-static void forget(struct worker *worker, struct batch *batch)
-{
-    for (uint32_t i = 0; i < batch->n; i++) {
-        l1_abandon(worker->server->l1, &batch->fills.leases[i]);
-    }
-    batch_give(worker, batch);
-}
-
 unsigned fills_send(struct client *c, struct batch *batch, struct slice in, struct blob *owner)
 {
     struct worker *worker = c->worker;
     uint32_t n = batch->n;
     struct request *request = n == 0 ? NULL : request_create(worker);
     if (request == NULL) {
-        forget(worker, batch);
+        abandon(worker, batch, 0);
+        batch_give(worker, batch);
         return 0;
     }
     struct slice gets = slice_of(in.p, batch->ends[n - 1]);

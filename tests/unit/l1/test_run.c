@@ -63,6 +63,9 @@ Test(run, leases_are_like_others)
     struct reader joined = {0};
     name_keys(&c, keys, names, MANY);
     cr_assert_eq(l1_lease_run(c.l1, &q, keys, MANY, leases, 10), MANY);
+    for (size_t i = 0; i < MANY; i++) {
+        l1_lease_await(leases[i]);
+    }
     cr_assert(get(&c, &joined, "k7", 10) == L1_JOINED);
     invalidate(&c, "k3");
     l1_invalidate_by(c.l1, hash_of(&c, "k4"),
