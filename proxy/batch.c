@@ -113,30 +113,30 @@ static bool may_batch(const struct client *c)
            !MUTANT(R6) && !MUTANT(R6s);
 }
 
-/* The first command of the input; *plain is all zeros. Returns its size, or 0: none that is followed by another
+/* The first command of the input, into *plain, which is all zeros. False: there is none that is followed by another
  * and may be in a batch. */
-static inline size_t first_of(const struct client *c, struct slice in, struct plain *plain,
+static inline bool find_first(const struct client *c, struct slice in, struct plain *plain,
                               enum cmd_class *class, const struct cmd **cmd)
 {
     size_t size = parse_plain_anew(in, plain);
     if (size == 0 || size == in.n || size > BATCH_BYTES) {
-        return 0;
+        return false;
     }
     *cmd = cmd_find_plain(plain->name);
-    return class_in_batch(*cmd, c->worker->server, class) ? size : 0;
+    return class_in_batch(*cmd, c->worker->server, class);
 }
 
-/* Takes commands from the input as long as they are like the first, which has `size` bytes; returns the bytes of
- * all. *last becomes the last one's. */
+/* Takes commands from the input as long as they are of the class of the first, which is in *plain; returns the bytes
+ * of all. *last becomes the last one's. */
 static size_t gather(const struct server *server, struct batch *batch, struct slice in,
-                     uint32_t most, struct plain *plain, size_t size, const struct cmd **last)
+                     uint32_t most, struct plain *plain, enum cmd_class class,
+                     const struct cmd **last)
 {
-    enum cmd_class class = CMD_NONE;
     enum cmd_class this;
     bool caching = server->caching;
+    size_t size = plain->size;
     size_t used = 0;
     uint32_t n = 0;
-    (void)class_in_batch(*last, server, &class);
     for (;;) {
         if (caching) {
             batch->hashes[n] = batch->links[n].hash = l1_hash(server->l1, plain->key);
@@ -269,9 +269,8 @@ size_t batch_dispatch(struct client *c, struct slice in, struct blob *owner, uns
     const struct cmd *cmd;
     enum cmd_class class;
     struct batch *batch;
-    size_t first;
     most = most < *share ? most : *share;
-    if (most < 2 || (first = first_of(c, in, &plain, &class, &cmd)) == 0 || !may_batch(c)) {
+    if (most < 2 || !find_first(c, in, &plain, &class, &cmd) || !may_batch(c)) {
         return 0;
     }
     struct conn *lane = forward_lane(worker, 0, c->db, c->resp3, ROAD_LANE);
@@ -279,7 +278,7 @@ size_t batch_dispatch(struct client *c, struct slice in, struct blob *owner, uns
         return 0;
     }
     most = most < BATCH_COMMANDS ? most : BATCH_COMMANDS;
-    size_t used = gather(worker->server, batch, in, most, &plain, first, &cmd);
+    size_t used = gather(worker->server, batch, in, most, &plain, class, &cmd);
     uint32_t n = batch->n;
     if (n < 2 || !enqueue(c, lane, batch, class, cmd, slice_of(in.p, used), owner)) {
         batch_give(worker, batch);

@@ -185,11 +185,11 @@ size_t dispatch_hits(struct client *c, struct slice in, struct blob *owner, unsi
         COUNT(worker, l1_negative_hits, nulls);
         COUNT(worker, commands_processed, c->part_of == NULL ? hits : 0);
         c->last_cmd = worker->server->get;
+        c->missed = false;
     }
     if (gets.n > 0 && !enough && (idle || c->missed) && c->state == CLIENT_OPEN) {
         fetch(c, &gets, owner, share);
     }
-    c->missed = hits == 0 && c->missed;
     return in.n - gets.in.n;
 }
 
