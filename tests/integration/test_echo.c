@@ -22,22 +22,7 @@ struct stage {
     struct client *c;
 };
 
-/* Lines as one piece of bytes, so that they are read at once. */
-static void send_lines(struct client *c, const char *const *lines)
-{
-    char *all = cleanup_alloc(4096);
-    size_t at = 0;
-    for (; *lines != NULL; lines++) {
-        size_t size;
-        char *bytes = command_bytes(*lines, &size);
-        cr_assert_leq(at + size, 4096);
-        memcpy(all + at, bytes, size);
-        at += size;
-    }
-    cr_assert(client_send(c, all, at));
-}
-
-#define SEND(c, ...) send_lines(c, (const char *const[]){__VA_ARGS__, NULL})
+#define SEND(c, ...) cr_assert(client_send_lines(c, (const char *const[]){__VA_ARGS__, NULL}))
 
 /* The first such GET of a client is read beside L1: from then on its SETs are kept. */
 static void prime(const struct stage *s)
@@ -194,7 +179,7 @@ SCENARIO(echo, of_several_sets_each_has_its_own_reply)
 static void execute(const struct stage *s, const char *const *lines, int sets)
 {
     long long before = redis_calls(s->r, "set");
-    send_lines(s->c, lines);
+    cr_assert(client_send_lines(s->c, lines));
     redis_await_calls(s->r, "set", before + sets, 5000);
 }
 

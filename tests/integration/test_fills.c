@@ -39,19 +39,15 @@ static struct stage set_up(const char *set)
     return s;
 }
 
-/* GETs of k<from> to k<to - 1>, as one piece of bytes. */
+/* GETs of k<from> to k<to - 1>, at once. */
 static void send_gets(struct client *c, int from, int to)
 {
-    char *all = cleanup_alloc(4096);
-    size_t at = 0;
+    const char *lines[KEYS + 1] = {NULL};
+    cr_assert_leq(to - from, KEYS);
     for (int i = from; i < to; i++) {
-        size_t size;
-        char *bytes = command_bytes(cleanup_printf("GET k%d", i), &size);
-        cr_assert_leq(at + size, 4096);
-        memcpy(all + at, bytes, size);
-        at += size;
+        lines[i - from] = cleanup_printf("GET k%d", i);
     }
-    cr_assert(client_send(c, all, at));
+    cr_assert(client_send_lines(c, lines));
 }
 
 static void expect_values(struct client *c, int from, int to)
@@ -61,30 +57,17 @@ static void expect_values(struct client *c, int from, int to)
     }
 }
 
-/* Lines as one piece of bytes, so that they are read at once; "%d" in them is `i`. */
-static void send_lines(struct client *c, const char *const *lines, int i)
-{
-    char *all = cleanup_alloc(4096);
-    size_t at = 0;
-    for (; *lines != NULL; lines++) {
-        char line[64];
-        size_t size;
-        const char *mark = strchr(*lines, '%');
-        if (mark == NULL) {
-            (void)snprintf(line, sizeof(line), "%s", *lines);
-        } else {
-            (void)snprintf(line, sizeof(line), "%.*s%d%s", (int)(mark - *lines), *lines, i,
-                           mark + 2);
-        }
-        char *bytes = command_bytes(line, &size);
-        cr_assert_leq(at + size, 4096);
-        memcpy(all + at, bytes, size);
-        at += size;
-    }
-    cr_assert(client_send(c, all, at));
-}
+#define SEND(c, ...) cr_assert(client_send_lines(c, (const char *const[]){__VA_ARGS__, NULL}))
 
-#define SEND(c, i, ...) send_lines(c, (const char *const[]){__VA_ARGS__, NULL}, i)
+/* Holds what comes on the fill connection. Returns which link that is. */
+static int hold_fill(const struct stage *s)
+{
+    nearside_await_fills(s->n);
+    int fill = relay_find(s->link, "TRACKING");
+    cr_assert_geq(fill, 0);
+    relay_hold_link(s->link, fill, RELAY_DOWN);
+    return fill;
+}
 
 static void await_no_leases(const struct stage *s)
 {
@@ -120,8 +103,8 @@ static void check_mixture(struct stage *s, int version)
 {
     struct client *c = client_connect_as(s->n->port, version);
     for (int round = 0; round < 3; round++) {
-        SEND(c, 0, "GET k1", "GET none1", "GET list", "GET k2", "GET none2", "GET none3",
-             "GET large", "GET k3", "GET list", "GET large", "GET k4", "GET none1");
+        SEND(c, "GET k1", "GET none1", "GET list", "GET k2", "GET none2", "GET none3", "GET large",
+             "GET k3", "GET list", "GET large", "GET k4", "GET none1");
         expect_next(c, "$value1");
         expect_null(c, version);
         expect_next(c, "-WRONGTYPE ...");
@@ -209,8 +192,11 @@ SCENARIO(fills, a_client_sees_its_own_writes_in_between)
     struct stage s = set_up(NULL);
     for (int i = 0; i < 50; i++) {
         expect(s.r->direct, "+OK", "MSET a%d 1 b%d 2 c%d 3", i, i, i);
-        SEND(s.c, i, "GET a%d", "GET b%d", "GET c%d", "SET b%d 20", "GET a%d", "GET b%d", "DEL c%d",
-             "GET c%d", "GET b%d");
+        SEND(s.c, cleanup_printf("GET a%d", i), cleanup_printf("GET b%d", i),
+             cleanup_printf("GET c%d", i), cleanup_printf("SET b%d 20", i),
+             cleanup_printf("GET a%d", i), cleanup_printf("GET b%d", i),
+             cleanup_printf("DEL c%d", i), cleanup_printf("GET c%d", i),
+             cleanup_printf("GET b%d", i));
         static const char *const replies[] = {"$1",  "$2", "$3",  "+OK", "$1",
                                               "$20", ":1", "nil", "$20"};
         for (size_t k = 0; k < sizeof(replies) / sizeof(replies[0]); k++) {
@@ -223,9 +209,7 @@ SCENARIO(fills, a_client_sees_its_own_writes_in_between)
 SCENARIO(fills, a_value_that_changes_on_its_way_is_not_kept)
 {
     struct stage s = set_up(NULL);
-    int fill = relay_find(s.link, "TRACKING");
-    cr_assert_geq(fill, 0);
-    relay_hold_link(s.link, fill, RELAY_DOWN);
+    (void)hold_fill(&s);
     send_gets(s.c, 0, 10);
     redis_await_calls(s.r, "pttl", 10, 5000);
     expect(s.r->direct, "+OK", "SET k4 newer");
@@ -244,9 +228,7 @@ SCENARIO(fills, a_lost_connection_costs_nothing_but_time)
     for (int round = 0; round < 4; round++) {
         nearside_await_fills(s.n);
         expect(s.r->direct, "+OK", "SET k1 value1"); /* and it is asked for */
-        int fill = relay_find(s.link, "TRACKING");
-        cr_assert_geq(fill, 0);
-        relay_hold_link(s.link, fill, RELAY_DOWN);
+        int fill = hold_fill(&s);
         long long reads = nearside_info(s.n, "forwarded_reads");
         long long gets = redis_calls(s.r, "get");
         send_gets(s.c, 15 * round, 15 * (round + 1));
@@ -270,8 +252,7 @@ SCENARIO(fills, what_takes_too_long_is_answered_with_an_error_each)
     struct stage s = set_up("upstream.command_timeout=300ms");
     struct client *other = nearside_connect(s.n);
     expect(other, "+PONG", "PING");
-    int fill = relay_find(s.link, "TRACKING");
-    relay_hold_link(s.link, fill, RELAY_DOWN);
+    (void)hold_fill(&s);
     send_gets(s.c, 0, 10);
     send_gets(s.c, 0, 10);
     for (int i = 0; i < 20; i++) {
@@ -311,7 +292,7 @@ SCENARIO(fills, a_large_value_in_the_middle_holds_nobody_up_for_good)
     store_value(s.r->direct, "large", 3 * KB * KB);
     for (int i = 0; i < 3; i++) {
         struct client *c = nearside_connect(s.n);
-        SEND(c, 0, "GET k1", "GET large", "GET k2", "GET large", "GET large", "GET k3");
+        SEND(c, "GET k1", "GET large", "GET k2", "GET large", "GET large", "GET k3");
         expect_next(c, "$value1");
         cr_assert_eq(client_reply(c)->n, 3 * KB * KB);
         expect_next(c, "$value2");
@@ -336,8 +317,9 @@ SCENARIO(fills, hits_behind_an_unanswered_write_are_hits)
         long long hits = nearside_info(s.n, "l1_hits");
         long long gets = redis_calls(s.r, "get");
         relay_delay(s.link, RELAY_DOWN, 100);
-        SEND(s.c, round, "SET other v%d", "GET k0", "GET k1", "GET k2", "SET k3 new%d", "GET k2",
-             "GET k3", "GET k4", "GET other", "GET k5", "GET k6");
+        SEND(s.c, cleanup_printf("SET other v%d", round), "GET k0", "GET k1", "GET k2",
+             cleanup_printf("SET k3 new%d", round), "GET k2", "GET k3", "GET k4", "GET other",
+             "GET k5", "GET k6");
         expect_next(s.c, "+OK");
         expect_values(s.c, 0, 3);
         expect_next(s.c, "+OK");
@@ -366,11 +348,10 @@ SCENARIO(fills, a_connection_lost_before_the_ttls_costs_nothing)
         expect(s.r->direct, "+OK", "SET k1 value1");
         expect(s.r->direct, "+OK", "SET k2 value2");
         await_reply(s.r->direct, "$value2", 1000, "GET k2");
-        int fill = relay_find(s.link, "TRACKING");
-        cr_assert_geq(fill, 0);
+        int fill = hold_fill(&s);
         long long ttls = redis_calls(s.r, "pttl");
-        relay_hold_link(s.link, fill, RELAY_DOWN);
-        SEND(s.c, round, "GET k5%d", "GET large%d", "GET k4%d");
+        SEND(s.c, cleanup_printf("GET k5%d", round), cleanup_printf("GET large%d", round),
+             cleanup_printf("GET k4%d", round));
         redis_await_calls(s.r, "pttl", ttls + 3, 5000);
         relay_pass(s.link, fill, RELAY_DOWN, 2 * (value + 1) + large);
         expect_next(s.c, cleanup_printf("$value5%d", round));

@@ -628,6 +628,24 @@ char *command_repeated(const char *line, size_t times, size_t *size)
     return all;
 }
 
+bool client_send_lines(struct client *c, const char *const *lines)
+{
+    char *all = cleanup_alloc(1);
+    size_t at = 0;
+
+    for (; *lines != NULL; lines++) {
+        size_t size;
+        char *bytes = command_bytes(*lines, &size);
+        char *longer = cleanup_alloc(at + size);
+        memcpy(longer, all, at);
+        memcpy(longer + at, bytes, size);
+        free(bytes);
+        all = longer;
+        at += size;
+    }
+    return client_send(c, all, at);
+}
+
 void store_value(struct client *c, const char *key, size_t size)
 {
     char *value = cleanup_alloc(size);

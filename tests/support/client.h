@@ -58,6 +58,8 @@ char *command_bytes(const char *line, size_t *n);
 
 /* `times` times the same command, as one block of bytes; freed by the test's cleanup. */
 char *command_repeated(const char *line, size_t times, size_t *size);
+/* Commands, up to a NULL, as one piece of bytes, so that they are read at once. */
+bool client_send_lines(struct client *c, const char *const *lines);
 
 /* ---- Receiving ------------------------------------------------------------------------------ */
 
