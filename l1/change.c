@@ -89,11 +89,12 @@ static __attribute__((noinline)) bool drop_written(struct shard *s, uint64_t has
 }
 
 /* Under the lock. Was an entry dropped that had been hit? */
-static inline bool begin_one(struct shard *s, uint64_t hash)
+static inline bool begin_one(struct shard *s, struct under_way *at, uint64_t hash)
 {
-    s->writes.out++;
-    (*write_count(s, hash))++;
-    lease_detach_hash(s, hash, NULL);
+    (*write_count(at, hash))++;
+    if (at->open != NULL) {
+        lease_detach_some(s, hash, NULL, L1_NO_COVER);
+    }
     return unlikely(shard_may_hold(s, hash)) && drop_written(s, hash);
 }
 
@@ -107,16 +108,25 @@ uint64_t l1_write_begin_run(struct l1 *l1, const uint64_t *hashes, size_t n, uin
     uint64_t version = atomic_load_explicit(&l1->version, memory_order_acquire);
     uint64_t hits = 0;
     struct shard *s = NULL;
+    struct shard *shards[L1_WRITE_RUN];
+    struct under_way *at[L1_WRITE_RUN];
     bug_on(n == 0 || n > L1_WRITE_RUN);
+    for (size_t i = 0; i < n; i++) { /* what is in no cache is waited for together */
+        shards[i] = shard_of(l1, hashes[i]);
+        at[i] = under_way(shards[i], hashes[i]);
+        __builtin_prefetch(at[i], 1);
+        __builtin_prefetch(table_head(shards[i], hashes[i]));
+    }
     for (size_t i = 0; i < n; i++) {
-        s = hold_next(l1, hashes[i], s);
-        if (begin_one(s, hashes[i])) {
+        s = hold_next(shards[i], s);
+        if (begin_one(s, at[i], hashes[i])) {
             hits |= UINT64_C(1) << i;
         }
         if (versions != NULL) {
             versions[i] = version + version_of(s, hashes[i]);
         }
     }
+    s->writes += n;
     lock_give(&s->lock);
     return hits;
 }
@@ -142,23 +152,31 @@ struct l1_begun l1_write_begin(struct l1 *l1, const uint64_t *hashes, size_t n)
 static void end_some(struct l1 *l1, const uint64_t *hashes, size_t n)
 {
     struct shard *s = NULL;
-    for (const uint64_t *end = hashes + n; hashes < end; hashes++) {
-        s = hold_next(l1, *hashes, s);
-        uint32_t *count = write_count(s, *hashes);
-        bug_on(*count == 0);
-        (*count)--;
-        s->writes.out--;
-        if (!MUTANT(R5)) {
-            lease_detach_hash(s, *hashes, NULL);
-        }
-        version_move(s, *hashes);
+    struct shard *shards[L1_WRITE_RUN];
+    struct under_way *at[L1_WRITE_RUN];
+    bug_on(n == 0 || n > L1_WRITE_RUN);
+    for (size_t i = 0; i < n; i++) {
+        shards[i] = shard_of(l1, hashes[i]);
+        at[i] = under_way(shards[i], hashes[i]);
+        __builtin_prefetch(at[i], 1);
     }
+    for (size_t i = 0; i < n; i++) {
+        uint64_t hash = hashes[i];
+        s = hold_next(shards[i], s);
+        uint32_t *count = write_count(at[i], hash);
+        bug_on(__builtin_sub_overflow(*count, 1, count));
+        if (at[i]->open != NULL && !MUTANT(R5)) {
+            lease_detach_some(s, hash, NULL, L1_NO_COVER);
+        }
+        version_move(s, hash);
+    }
+    s->writes -= n;
     lock_give(&s->lock);
 }
 
 void l1_write_end(struct l1 *l1, const uint64_t *hashes, size_t n)
 {
-    bug_on(n == 0 || n > L1_WRITE_KEYS);
+    bug_on(n > L1_WRITE_KEYS);
     for (; n > L1_WRITE_RUN; n -= L1_WRITE_RUN) { /* nobody is to wait longer than that */
         end_some(l1, hashes, L1_WRITE_RUN);
         hashes += L1_WRITE_RUN;
@@ -171,7 +189,7 @@ void l1_write_begin_wide(struct l1 *l1)
     for (uint32_t i = 0; i < l1->shard_count; i++) {
         struct shard *s = &l1->shards[i];
         lock_take(&s->lock);
-        s->writes.wide++;
+        s->wide++;
         lock_give(&s->lock);
     }
 }
@@ -186,8 +204,8 @@ void l1_write_end_wide(struct l1 *l1)
     for (uint32_t i = 0; i < l1->shard_count; i++) {
         struct shard *s = &l1->shards[i];
         lock_take(&s->lock);
-        bug_on(s->writes.wide == 0);
-        s->writes.wide--;
+        bug_on(s->wide == 0);
+        s->wide--;
         s->generation++;
         lock_give(&s->lock);
     }

@@ -264,12 +264,12 @@ static size_t lease_unasked(struct l1 *l1, const struct l1_query *asked, const s
     }
     work_begin(&work, now);
     for (i = 0; i < n; i++) {
-        __builtin_prefetch(&shard_of(l1, keys[i].hash)->open[lease_bucket(keys[i].hash)], 1);
+        __builtin_prefetch(under_way(shard_of(l1, keys[i].hash), keys[i].hash), 1);
     }
     for (i = 0; i < n && entry_fits_key(l1, keys[i].key.n); i++) {
         q.key = keys[i].key;
         q.hash = keys[i].hash;
-        s = hold_next(l1, q.hash, s);
+        s = hold_next(shard_of(l1, q.hash), s);
         size_t room = s->budget - s->used;
         bool waits = !bare && writes_block(s, q.hash);
         leases[i] = waits ? NULL : open_absent(l1, s, &q, incarnation, &left, &work);

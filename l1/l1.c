@@ -336,7 +336,7 @@ static void add_shard(struct l1_stats *sum, const struct shard *s)
     sum->bytes += s->used;
     sum->leases += s->leases;
     sum->waiters += c->waiters;
-    sum->writes += s->writes.out;
+    sum->writes += s->writes;
     sum->fills += c->fills;
     sum->refusals += c->refusals;
     sum->evictions += c->evictions;
@@ -361,7 +361,7 @@ void l1_stats(struct l1 *l1, struct l1_stats *out)
         lock_take(&s->lock);
         add_shard(out, s);
         /* A wide write is counted in every shard, and may be half begun. */
-        wide = s->writes.wide > wide ? s->writes.wide : wide;
+        wide = s->wide > wide ? s->wide : wide;
         lock_give(&s->lock);
     }
     out->writes += wide;

@@ -11,8 +11,8 @@
  *                      ├─ limbo    dropped entries that a reader may still see  limbo.c
  *                      ├─ S, M     the entries in the order they are evicted    evict.c
  *                      ├─ ghost    fingerprints of what left S lately           evict.c
- *                      ├─ open[]   leases that can be joined                    lease.c
- *                      └─ writes   how many are unanswered, by hash             change.c
+ *                      └─ under_way[]  by hash: leases that can be joined       lease.c
+ *                                      and how many writes are unanswered       change.c
  *
  * The memory of a shard is one reserved mapping, touched as it is needed; a reference to something
  * in it is its distance from the beginning in units of 8 bytes, so 4 bytes reach 32 GiB:
@@ -213,7 +213,7 @@ struct ghost {
     uint64_t evicted;       /* bytes evicted from S, ever */
 };
 
-#define LEASE_BUCKETS 1024
+#define UNDER_WAY 1024
 /* Bytes for the key that every lease has, so that its memory can be used again; so many are kept for that, some 40 KiB
  * that are charged to nobody, but none where sanitizers look for use after free. */
 #define LEASE_KEY 40
@@ -222,10 +222,10 @@ struct ghost {
 #else
 #define LEASE_SPARES_MAX 256
 #endif
-#define LEASES_MAX ((size_t)16 * LEASE_BUCKETS)
+#define LEASES_MAX ((size_t)16 * UNDER_WAY)
 
 struct l1_lease {
-    struct l1_lease *next; /* in its bucket of open[] */
+    struct l1_lease *next; /* in its place of under_way[] */
     struct l1_waiter *first;
     struct l1_waiter *last;
     uint64_t hash;
@@ -238,7 +238,7 @@ struct l1_lease {
     uint16_t slot;
     uint16_t cover;
     uint16_t fetcher;
-    bool open;       /* found in open[]; once closed it stays closed */
+    bool open;       /* found in under_way[]; once closed it stays closed */
     bool carried;    /* has waiters that a detached lease left it (R5b) */
     bool unanswered; /* l1_lease_await; its cover's thread alone looks at it */
     bool bare;       /* its owner delivers the value himself (l1_lease_try) */
@@ -246,13 +246,10 @@ struct l1_lease {
     char key[];
 };
 
-#define WRITE_COUNTS 4096
-
-/* Unanswered writes: of single keys, by some bits of their hash, and of all keys. */
-struct writes {
-    uint64_t out; /* the sum of `counts` */
-    uint64_t wide;
-    uint32_t counts[WRITE_COUNTS];
+/* What is under way for the keys of some bits of the hash, on one line. */
+struct under_way {
+    struct l1_lease *open; /* those that can be joined */
+    uint32_t writes[2];    /* unanswered, by one bit more */
 };
 
 #define VERSIONS 16 /* of a shard: one line */
@@ -261,10 +258,13 @@ struct shard {
     /* What lookups read, on lines that only growing writes. */
     CACHE_ALIGNED char *base;
     _Atomic uint32_t *heads;
-    _Atomic uint32_t buckets; /* in use */
+    _Atomic uint64_t shape; /* table_shape of the buckets in use */
 
     CACHE_ALIGNED struct lock lock;
-    size_t mapped; /* bytes reserved at base */
+    uint32_t generation; /* a lease of another one is detached */
+    uint64_t writes; /* unanswered; of all shards together, each is to be found in one of them */
+    uint64_t wide;   /* those of all keys */
+    size_t mapped;   /* bytes reserved at base */
     size_t budget;
     size_t used;    /* of budget */
     size_t reserve; /* bytes that are kept free, for what comes while readers are under way */
@@ -275,15 +275,13 @@ struct shard {
     struct queue main;
     size_t small_target; /* bytes */
     struct ghost ghost;
-    uint32_t generation; /* a lease of another one is detached */
-    size_t leases;       /* not ended yet, open or not */
+    size_t leases; /* not ended yet, open or not */
     size_t lease_bytes;
     size_t lease_bytes_max;
     struct l1_stats counted; /* all but items, bytes, leases, writes */
-    struct l1_lease *open[LEASE_BUCKETS];
+    CACHE_ALIGNED struct under_way under_way[UNDER_WAY];
     struct l1_lease *spare; /* memory of leases that ended, for the next ones */
     uint32_t spares;
-    struct writes writes;
     /* By hash; written under the lock (l1_version). */
     CACHE_ALIGNED _Atomic uint32_t versions[VERSIONS];
 };
@@ -320,9 +318,14 @@ struct l1 {
     _Atomic uint64_t version; /* moves with what has no key (l1_version) */
 };
 
+static inline uint32_t shard_index(const struct l1 *l1, uint64_t hash)
+{
+    return (uint32_t)(hash >> SHARD_BITS_AT) & (l1->shard_count - 1);
+}
+
 static inline struct shard *shard_of(const struct l1 *l1, uint64_t hash)
 {
-    return &l1->shards[(hash >> SHARD_BITS_AT) & (l1->shard_count - 1)];
+    return &l1->shards[shard_index(l1, hash)];
 }
 
 /* NULL for 0. */
@@ -543,18 +546,25 @@ void entry_bury(struct shard *s, struct entry *e, enum fate fate);
 
 #define BUCKETS_STEP 1024 /* whose heads fill a page of the system's */
 
-/* What comes by linear hashing from so many buckets. */
-static inline uint32_t bucket_of(uint32_t buckets, uint32_t hash)
+/* So many buckets, and above that the mask that bucket_of begins with. */
+static inline uint64_t table_shape(uint32_t buckets)
 {
-    uint32_t mask = UINT32_MAX >> __builtin_clz(buckets - 1);
+    return (uint64_t)(UINT32_MAX >> __builtin_clz(buckets - 1)) << 32 | buckets;
+}
+
+/* By linear hashing. */
+static inline uint32_t bucket_of(uint64_t shape, uint32_t hash)
+{
+    uint32_t buckets = (uint32_t)shape;
+    uint32_t mask = (uint32_t)(shape >> 32);
     uint32_t i = hash & mask;
     return i < buckets ? i : i & (mask >> 1);
 }
 
 static inline _Atomic uint32_t *table_head(const struct shard *s, uint64_t hash)
 {
-    uint32_t buckets = atomic_load_explicit(&s->buckets, memory_order_acquire);
-    return &s->heads[bucket_of(buckets, (uint32_t)hash)];
+    uint64_t shape = atomic_load_explicit(&s->shape, memory_order_acquire);
+    return &s->heads[bucket_of(shape, (uint32_t)hash)];
 }
 
 /* Keys are short and mostly equal when they get here: a call of memcmp would cost more than it
@@ -629,9 +639,8 @@ static inline struct entry *table_peek(const struct l1 *l1, const struct shard *
 
 /* Takes the lock of the hash's shard in place of that of `held`, which may be NULL: who goes through many hashes often
  * stays where he is. */
-static inline struct shard *hold_next(const struct l1 *l1, uint64_t hash, struct shard *held)
+static inline struct shard *hold_next(struct shard *s, struct shard *held)
 {
-    struct shard *s = shard_of(l1, hash);
     if (s != held) {
         if (held != NULL) {
             lock_give(&held->lock);
@@ -673,6 +682,11 @@ bool evict_step(struct l1 *l1, struct shard *s, struct work *work);
 
 /* ---- lease.c ------------------------------------------------------------------------------- */
 
+static inline struct under_way *under_way(struct shard *s, uint64_t hash)
+{
+    return &s->under_way[hash >> 32 & (UNDER_WAY - 1)];
+}
+
 /* A lease for the query's key and cover, in no table yet; NULL when memory is out. mem_free takes
  * it back until it is opened. No lock is wanted. */
 MUST_CHECK struct l1_lease *lease_try(const struct l1_query *q);
@@ -681,29 +695,24 @@ MUST_CHECK struct l1_lease *lease_reuse(struct shard *s, const struct l1_query *
 /* Keeps the memory of one that is in no table as spare; false: it is for mem_free, without the lock. */
 MUST_CHECK bool lease_keep_spare(struct shard *s, struct l1_lease *lease);
 /* The open lease of that key, current or not. */
-struct l1_lease *lease_find(const struct shard *s, uint64_t hash, struct slice key, uint32_t db);
+struct l1_lease *lease_find(struct shard *s, uint64_t hash, struct slice key, uint32_t db);
 /* Open, and nothing happened that detaches it: may be joined, and its value installed. */
 bool lease_is_current(const struct l1 *l1, const struct shard *s, const struct l1_lease *lease,
                       int64_t now);
 /* Whether there may be this lease too; evicts to make it so. */
 MUST_CHECK bool lease_fits(struct l1 *l1, struct shard *s, const struct l1_lease *lease,
                            struct work *work);
-/* Puts it into open[], sent now under that incarnation of its cover; it fits. */
+/* Puts it into under_way[], sent now under that incarnation of its cover; it fits. */
 void lease_open(struct shard *s, struct l1_lease *lease, uint32_t incarnation, int64_t now);
 void lease_join(struct shard *s, struct l1_lease *lease, struct l1_waiter *w);
 void lease_detach(struct shard *s, struct l1_lease *lease);
 bool lease_detach_some(struct shard *s, uint64_t hash, const uint32_t *db, uint16_t but);
 
-static inline size_t lease_bucket(uint64_t hash)
-{
-    return hash >> 32 & (LEASE_BUCKETS - 1);
-}
-
 /* Detaches the open leases of a hash, in every db or (if not NULL) in *db; true if there were
  * any. */
 static inline bool lease_detach_hash(struct shard *s, uint64_t hash, const uint32_t *db)
 {
-    return s->open[lease_bucket(hash)] != NULL && lease_detach_some(s, hash, db, L1_NO_COVER);
+    return under_way(s, hash)->open != NULL && lease_detach_some(s, hash, db, L1_NO_COVER);
 }
 
 static inline uint32_t version_at(uint64_t hash)
@@ -719,15 +728,15 @@ static inline void version_move(struct shard *s, uint64_t hash)
     atomic_store_explicit(version, now + 1, memory_order_release);
 }
 
-static inline uint32_t *write_count(struct shard *s, uint64_t hash)
+static inline uint32_t *write_count(struct under_way *at, uint64_t hash)
 {
-    return &s->writes.counts[hash >> 32 & (WRITE_COUNTS - 1)];
+    return &at->writes[hash >> 42 & 1];
 }
 
 /* Whether nothing may be installed for that hash. */
 static inline bool writes_block(struct shard *s, uint64_t hash)
 {
-    return s->writes.wide > 0 || *write_count(s, hash) > 0;
+    return s->wide > 0 || *write_count(under_way(s, hash), hash) > 0;
 }
 
 /* Drops the entries of a hash whatever their db; how many. *hit, if asked for, becomes true if one of them

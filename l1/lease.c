@@ -104,9 +104,9 @@ uint16_t l1_lease_slot(const struct l1_lease *lease)
     return lease->slot;
 }
 
-struct l1_lease *lease_find(const struct shard *s, uint64_t hash, struct slice key, uint32_t db)
+struct l1_lease *lease_find(struct shard *s, uint64_t hash, struct slice key, uint32_t db)
 {
-    struct l1_lease *lease = s->open[lease_bucket(hash)];
+    struct l1_lease *lease = under_way(s, hash)->open;
     while (lease != NULL &&
            (lease->hash != hash || lease->db != db || !slice_eq(l1_lease_key(lease), key))) {
         lease = lease->next;
@@ -131,13 +131,13 @@ bool lease_fits(struct l1 *l1, struct shard *s, const struct l1_lease *lease, st
 
 void lease_open(struct shard *s, struct l1_lease *lease, uint32_t incarnation, int64_t now)
 {
-    size_t bucket = lease_bucket(lease->hash);
+    struct under_way *at = under_way(s, lease->hash);
     lease->t_send = now;
     lease->incarnation = incarnation;
     lease->generation = s->generation;
     lease->open = true;
-    lease->next = s->open[bucket];
-    s->open[bucket] = lease;
+    lease->next = at->open;
+    at->open = lease;
     s->leases++;
     s->lease_bytes += lease->charge;
     s->used += lease->charge;
@@ -145,7 +145,7 @@ void lease_open(struct shard *s, struct l1_lease *lease, uint32_t incarnation, i
 
 static void lease_close(struct shard *s, struct l1_lease *lease)
 {
-    struct l1_lease **at = &s->open[lease_bucket(lease->hash)];
+    struct l1_lease **at = &under_way(s, lease->hash)->open;
     while (*at != lease) {
         at = &(*at)->next;
     }
@@ -163,7 +163,7 @@ void lease_detach(struct shard *s, struct l1_lease *lease)
 bool lease_detach_some(struct shard *s, uint64_t hash, const uint32_t *db, uint16_t but)
 {
     bool found = false;
-    struct l1_lease *lease = s->open[lease_bucket(hash)];
+    struct l1_lease *lease = under_way(s, hash)->open;
     while (lease != NULL) {
         struct l1_lease *next = lease->next;
         bool spared = lease->cover == but && but != L1_NO_COVER && lease->unanswered;

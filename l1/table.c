@@ -38,7 +38,7 @@ static uint32_t link_of(const _Atomic uint32_t *link)
 
 static uint32_t buckets_of(const struct shard *s)
 {
-    return atomic_load_explicit(&s->buckets, memory_order_relaxed);
+    return (uint32_t)atomic_load_explicit(&s->shape, memory_order_relaxed);
 }
 
 static bool is_crowded(const struct shard *s)
@@ -48,7 +48,7 @@ static bool is_crowded(const struct shard *s)
 
 void table_init(struct shard *s)
 {
-    atomic_store_explicit(&s->buckets, BUCKETS_STEP, memory_order_relaxed);
+    atomic_store_explicit(&s->shape, table_shape(BUCKETS_STEP), memory_order_relaxed);
     s->used += BUCKETS_STEP * sizeof(*s->heads);
 }
 
@@ -96,11 +96,12 @@ void table_replace(struct shard *s, struct entry *e, struct entry *copy)
 static void split_next(struct shard *s)
 {
     uint32_t fresh = buckets_of(s);
-    _Atomic uint32_t *from = &s->heads[bucket_of(fresh, fresh)];
+    uint64_t grown = table_shape(fresh + 1);
+    _Atomic uint32_t *from = &s->heads[bucket_of(table_shape(fresh), fresh)];
     _Atomic uint32_t *to = &s->heads[fresh];
     while (link_of(from) != 0) {
         struct entry *e = entry_at(s, link_of(from));
-        if (bucket_of(fresh + 1, e->hash) == fresh) {
+        if (bucket_of(grown, e->hash) == fresh) {
             uint32_t ref = link_of(from);
             link_store(from, link_of(&e->chain));
             link_store(&e->chain, link_of(to));
@@ -109,7 +110,7 @@ static void split_next(struct shard *s)
             from = &e->chain;
         }
     }
-    atomic_store_explicit(&s->buckets, fresh + 1, memory_order_release);
+    atomic_store_explicit(&s->shape, grown, memory_order_release);
 }
 
 void table_grow(struct l1 *l1, struct shard *s, struct work *work)
