@@ -106,6 +106,11 @@ static inline size_t parse_get(struct slice in, struct slice *key)
     return size;
 }
 
+/* An argument behind another one. */
+struct plain_more {
+    uint16_t gap, n; /* bytes between the two; its own */
+};
+
 /* A whole request with a command and at least one more argument, in the form in which clients send it
  * ("*<2..9>\r\n$<n>\r\n<name>\r\n$<n>\r\n<key>\r\n...", every n below 10,000, that of the name not 0). */
 struct plain {
@@ -118,9 +123,7 @@ struct plain {
     size_t fixed;      /* bytes before the key */
     int args;          /* behind the name */
     bool same;         /* as the one before: number of arguments and name, byte for byte */
-    struct {
-        uint16_t gap, n; /* bytes between the argument before and this one; its own */
-    } more[7];           /* behind the key */
+    struct plain_more more[7]; /* behind the key */
 };
 
 static inline bool plain_word(const char *a, const char *b)
@@ -147,13 +150,14 @@ static inline bool plain_is_alike(const struct plain *plain, const char *p)
         return false;
     }
     at += plain->key.n;
-    for (int i = 0; i < plain->args - 1; i++) {
-        size_t gap = plain->more[i].gap;
+    const struct plain_more *more = plain->more;
+    for (const struct plain_more *end = more + plain->args - 1; more < end; more++) {
+        size_t gap = more->gap;
         if (!plain_half(p + at, before + at) ||
             !plain_half(p + at + gap - 4, before + at + gap - 4)) {
             return false;
         }
-        at += gap + plain->more[i].n;
+        at += gap + more->n;
     }
     return memcmp(p + at, "\r\n", 2) == 0;
 }

@@ -124,10 +124,25 @@ static inline const char *short_cut(struct framer *f, const char *p, const char 
     return behind;
 }
 
-/* Of n bytes, 4 to 8. */
-static inline bool same_bytes(const char *a, const char *b, size_t n)
+#define SHORT_REPLY 8
+
+/* How many times the `size` bytes before q follow once more, in `most` bytes. */
+static inline size_t repeats(const char *q, size_t size, size_t most)
 {
-    return memcmp(a, b, 4) == 0 && memcmp(a + n - 4, b + n - 4, 4) == 0;
+    uint64_t word;
+    uint64_t before;
+    size_t n = 0;
+    for (; n + sizeof(word) <= most; n += sizeof(word)) {
+        memcpy(&word, q + n, sizeof(word));
+        memcpy(&before, q + n - size, sizeof(before));
+        if (word != before) {
+            break;
+        }
+    }
+    while (n < most && q[n] == (q - size)[n]) {
+        n++;
+    }
+    return n / size;
 }
 
 /* What framer_take_run asked for, as far as it is here; returns behind it. Replies like "+OK" come in long rows: the
@@ -142,11 +157,16 @@ static const char *take_run(struct framer *f, const char *p, const char *end)
     uint32_t n = 0;
     while (n < max && q < end && (behind = whole(q, end, &is_null)) != NULL) {
         size_t size = (size_t)(behind - q);
-        do {
+        size_t more = 0;
+        if (size <= SHORT_REPLY) {
+            size_t most = (max - n - 1) * size;
+            size_t left = (size_t)(end - behind);
+            more = repeats(behind, size, left < most ? left : most);
+        }
+        for (uint32_t last = n + (uint32_t)more; n <= last; n++) {
             q += size;
-            ends[n++] = (uint32_t)(q - p);
-        } while (size - 4 <= 4 && n < max && (size_t)(end - q) >= size &&
-                 same_bytes(q, q - size, size));
+            ends[n] = (uint32_t)(q - p);
+        }
     }
     f->run_max = 0;
     if (n > 0) {
