@@ -26,6 +26,7 @@
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #define MAX_IOV 64
@@ -50,7 +51,7 @@ static void on_ready(struct ev_loop *loop, struct ev_io *io, int events);
 size_t client_memory(const struct client *c)
 {
     return (c->in == NULL ? 0 : c->in->n) + c->out.memory + c->held +
-           c->queued * sizeof(struct request) + profile_memory(c) +
+           c->queued * sizeof(struct request) + (c->profile == NULL ? 0 : profile_memory(c)) +
            (c->parser == NULL ? 0 : sizeof(*c->parser));
 }
 
@@ -305,15 +306,25 @@ static int offer(const struct client *c, struct iovec iov[MAX_IOV], size_t most,
     return used;
 }
 
+/* One write of at most `most` bytes; *offered is how many it was to be. */
+static ssize_t write_some(const struct client *c, size_t most, size_t *offered)
+{
+    struct slice piece = chain_piece(&c->out);
+    if (likely(piece.p != NULL)) { /* the rule, and sendmsg costs the kernel more */
+        *offered = piece.n < most ? piece.n : most;
+        return send(c->fd, piece.p, *offered, MSG_NOSIGNAL);
+    }
+    struct iovec iov[MAX_IOV];
+    struct msghdr message = {.msg_iov = iov, .msg_iovlen = (size_t)offer(c, iov, most, offered)};
+    return sendmsg(c->fd, &message, MSG_NOSIGNAL);
+}
+
 /* Writes as much as the socket takes, at most `most`. False: the client is closed. */
 static bool write_out(struct client *c, size_t most)
 {
     while (c->out.bytes > 0 && most > 0) {
-        struct iovec iov[MAX_IOV];
         size_t offered;
-        int n = offer(c, iov, most, &offered);
-        /* one piece is the rule, and writev costs the kernel more */
-        ssize_t sent = n == 1 ? write(c->fd, iov->iov_base, iov->iov_len) : writev(c->fd, iov, n);
+        ssize_t sent = write_some(c, most, &offered);
         if (sent < 0 && errno == EINTR) {
             continue;
         }

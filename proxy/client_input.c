@@ -22,7 +22,7 @@
 #include "../conf/mem.h"
 
 #include <errno.h>
-#include <unistd.h>
+#include <sys/socket.h>
 
 /* Room a read into a client's own blob should find at least. */
 #define READ_ROOM ((size_t)16 * 1024)
@@ -338,21 +338,23 @@ static void settle_reading(struct client *c)
         return;
     }
     client_set_reading(c, c->state == CLIENT_OPEN && (!c->stalled || c->nblocked > 0));
-    client_charge(c);
+    if (!c->is_dirty) { /* otherwise it is charged when it is written to, in this turn */
+        client_charge(c);
+    }
 }
 
 /* Reads once: a long rest is read on where it lies, a short one is moved in front of what comes. */
 static ssize_t read_some(struct client *c)
 {
     if (c->in == NULL) {
-        return read(c->fd, c->worker->read_buffer, WORKER_READ_SIZE);
+        return recv(c->fd, c->worker->read_buffer, WORKER_READ_SIZE, 0);
     }
     char *rest = c->in->p + c->in_at;
     if (c->in_n > SHORT_REST) {
-        return read(c->fd, rest + c->in_n, c->in->n - c->in_at - c->in_n);
+        return recv(c->fd, rest + c->in_n, c->in->n - c->in_at - c->in_n, 0);
     }
     memcpy(c->worker->read_buffer, rest, c->in_n);
-    return read(c->fd, c->worker->read_buffer + c->in_n, WORKER_READ_SIZE - c->in_n);
+    return recv(c->fd, c->worker->read_buffer + c->in_n, WORKER_READ_SIZE - c->in_n, 0);
 }
 
 static void serve_input(struct client *c, size_t n)
@@ -379,7 +381,7 @@ static void read_ahead(struct client *c)
     if (!make_room(c)) {
         return;
     }
-    ssize_t n = read(c->fd, c->in->p + c->in_at + c->in_n, c->in->n - c->in_at - c->in_n);
+    ssize_t n = recv(c->fd, c->in->p + c->in_at + c->in_n, c->in->n - c->in_at - c->in_n, 0);
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
         return;
     }

@@ -127,11 +127,9 @@ struct slice profile_password(const struct client *c)
 
 size_t profile_memory(const struct client *c)
 {
-    return c->profile == NULL
-               ? 0
-               : blob_memory(c->profile->name) + blob_memory(c->profile->lib_name) +
-                     blob_memory(c->profile->lib_ver) + blob_memory(c->profile->user) +
-                     blob_memory(c->profile->password);
+    return blob_memory(c->profile->name) + blob_memory(c->profile->lib_name) +
+           blob_memory(c->profile->lib_ver) + blob_memory(c->profile->user) +
+           blob_memory(c->profile->password);
 }
 
 void profile_destroy(struct client *c)

@@ -22,6 +22,7 @@ MUST_CHECK bool profile_lend(const struct client *c, struct client *part);
 struct slice profile_name(const struct client *c);
 struct slice profile_user(const struct client *c);
 struct slice profile_password(const struct client *c);
+/* Of a client that has one. */
 size_t profile_memory(const struct client *c);
 void profile_destroy(struct client *c);
 

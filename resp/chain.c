@@ -85,7 +85,9 @@ static struct chain_seg *seg_try(const struct chain_seg *tail, size_t n)
     if (seg == NULL) {
         return NULL;
     }
-    *seg = (struct chain_seg){.size = block - header, .charge = mem_usable(seg)};
+    /* a power of two is what an allocator has */
+    *seg = (struct chain_seg){.size = block - header,
+                              .charge = block <= BLOCK_MAX ? block : mem_usable(seg)};
     seg->p = seg->own;
     return seg;
 }
@@ -361,6 +363,13 @@ int chain_iov(const struct chain *c, struct iovec *iov, int max)
         }
     }
     return n;
+}
+
+struct slice chain_piece(const struct chain *c)
+{
+    const struct chain_seg *seg = c->head;
+    return seg == NULL || seg != c->tail ? slice_of(NULL, 0)
+                                         : slice_of(seg->p + seg->start, c->bytes);
 }
 
 void chain_consume(struct chain *c, size_t n)

@@ -59,6 +59,8 @@ void chain_rewind(struct chain *c, struct chain_mark mark);
 
 /* Fills up to max entries with the first bytes of the queue; returns how many. */
 int chain_iov(const struct chain *c, struct iovec *iov, int max);
+/* All of it, if it lies in one piece; p is NULL otherwise. */
+struct slice chain_piece(const struct chain *c);
 /* Moves everything to dst (`bytes` bytes); the chain is empty afterwards. */
 void chain_take(struct chain *c, char *dst);
 /* The same into a blob of its own. NULL: memory is out, and the chain is as it was. */

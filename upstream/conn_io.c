@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * conn_io.c: the bytes of a connection, out and in. Out: one writev of what is queued, the rest
+ * conn_io.c: the bytes of a connection, out and in. Out: one write of what is queued, the rest
  * when the socket has room again. In: one read per readable event, framed at once, each reply to
  * the call at the head of the queue.
  *
@@ -43,23 +43,30 @@ static void on_write_error(struct conn *conn, int error)
     want_write(conn, false);
 }
 
+/* One write of the first bytes of what is to go out; *offered is how many they are. */
+static ssize_t offer(const struct conn *conn, size_t *offered)
+{
+    struct slice piece =
+        conn->state == CONN_HANDSHAKE ? handshake_unsent(conn->handshake) : chain_piece(&conn->out);
+    if (likely(piece.p != NULL)) { /* sendmsg costs the kernel more */
+        *offered = piece.n;
+        return send(conn->fd, piece.p, piece.n, MSG_NOSIGNAL);
+    }
+    struct iovec iov[IOVS];
+    int n = chain_iov(&conn->out, iov, IOVS);
+    *offered = 0;
+    for (int i = 0; i < n; i++) {
+        *offered += iov[i].iov_len;
+    }
+    struct msghdr message = {.msg_iov = iov, .msg_iovlen = (size_t)n};
+    return sendmsg(conn->fd, &message, MSG_NOSIGNAL);
+}
+
 /* One write. Returns whether all that was offered went out. */
 static bool write_some(struct conn *conn)
 {
-    struct iovec iov[IOVS];
-    int n = 1;
-    if (conn->state == CONN_HANDSHAKE) {
-        struct slice unsent = handshake_unsent(conn->handshake);
-        iov[0] = (struct iovec){(void *)(uintptr_t)unsent.p, unsent.n};
-    } else {
-        n = chain_iov(&conn->out, iov, IOVS);
-    }
-    size_t offered = 0;
-    for (int i = 0; i < n; i++) {
-        offered += iov[i].iov_len;
-    }
-    struct msghdr message = {.msg_iov = iov, .msg_iovlen = (size_t)n};
-    ssize_t sent = sendmsg(conn->fd, &message, MSG_NOSIGNAL);
+    size_t offered;
+    ssize_t sent = offer(conn, &offered);
     if (sent < 0) {
         if (errno == EAGAIN || errno == EWOULDBLOCK || errno == EINTR) {
             want_write(conn, true);
