@@ -649,6 +649,7 @@ void client_enqueue(struct client *c, struct request *request)
     c->queued += request->commands;
     c->scattered = c->pending > 0 && (c->scattered || c->node != request->node);
     c->node = request->node;
+    c->ordered = c->pending > 0 && c->ordered;
     c->pending++;
     request->retired = upstream_retired(c->worker->upstream);
     c->on_road[road_index(request->road)]++;

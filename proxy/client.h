@@ -60,8 +60,8 @@ struct client {
     struct request *head, *tail; /* not released yet, in request order */
     struct request *opening;     /* between client_reply_begin and _end, when others wait */
     uint64_t next_seq;
-    uint32_t queued;            /* requests from head to tail: what proxy.window counts */
-    uint32_t pending;           /* of these, unanswered */
+    uint32_t queued;            /* commands from head to tail: what proxy.window counts */
+    uint32_t pending;           /* requests from head to tail that are unanswered */
     uint32_t on_road[ROADS];    /* unanswered, by road */
     uint32_t unknown_on[ROADS]; /* of these, of unknown effect */
     uint32_t keyless;           /* of these, on ROAD_LANE, batches whose keys are not kept */
@@ -82,6 +82,7 @@ struct client {
     bool multi_held : 1;       /* MULTI was answered here, and is sent when it is known where to */
     bool had_multi : 1;        /* it has said MULTI or WATCH (CLIENT LIST of Valkey) */
     bool anchored;             /* a key has decided on which node c->pinned is */
+    bool scattered;            /* what is unanswered may be on several nodes; otherwise on `node` */
     uint8_t nlog;              /* commands in: */
     struct blob *log;          /* what is queued in its MULTI, as long as none of it names a key */
     bool multi_logs_in;        /* AUTH is queued in its MULTI */
@@ -94,16 +95,16 @@ struct client {
     struct standins *standins; /* and of what was queued; or NULL */
     bool
         reads_back : 1; /* it has read a key behind its own write, unanswered: SETs are kept (echo.h) */
-    bool missed : 1; /* L1 had not what its last GET asked for */
-    bool replicates; /* what it gets is a stream without end, and no replies (replication.h) */
-    bool anonymous;  /* Redis asked for a login when it came, and it has not had one (login.h) */
-    bool any_db;     /* nobody knows in which db its own connection is (pinned_chose_db) */
+    bool missed : 1;  /* L1 had not what its last GET asked for */
+    bool ordered : 1; /* what it has unanswered is in worker->order (order.h) */
+    bool replicates;  /* what it gets is a stream without end, and no replies (replication.h) */
+    bool anonymous;   /* Redis asked for a login when it came, and it has not had one (login.h) */
+    bool any_db;      /* nobody knows in which db its own connection is (pinned_chose_db) */
 
     struct place place; /* of the request being served; node 0 unless in a cluster */
     uint64_t barrier;   /* what comes waits for the requests before this seq (redirect.h) */
     uint64_t topology;  /* topology_version when the newest was served */
-    uint16_t node;      /* of those unanswered, if not `scattered` */
-    bool scattered;     /* they may be on several nodes */
+    uint16_t node;      /* of what is unanswered, if not `scattered` */
 
     uint16_t only_node; /* where a command without keys goes, for: */
     struct fanout

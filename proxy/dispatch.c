@@ -146,7 +146,7 @@ static void send_on_lane(struct client *c, struct request *request, const struct
     forward_request(request, view->raw, owner);
 }
 
-bool dispatch_is_free(const struct client *c, const struct request *request)
+bool dispatch_is_free(struct client *c, const struct request *request)
 {
     enum new_request what = request_is_unordered(request) ? NEW_UNKNOWN : NEW_KEYED;
     return roads_of(c, request->hashes, request->nkeys, what, c->next_seq).roads == 0;

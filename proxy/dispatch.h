@@ -62,7 +62,7 @@ MUST_CHECK enum dispatch dispatch_forward(struct client *c, const struct cmd *cm
                                           struct blob *owner);
 /* May the request, which has its keys, go anywhere? Nothing of its client that it could conflict with
  * is unanswered. */
-bool dispatch_is_free(const struct client *c, const struct request *request);
+bool dispatch_is_free(struct client *c, const struct request *request);
 /* Fills keys, hashes and `wide` of a request by its command's row; class becomes CMD_UNKNOWN when a
  * write's keys make no sense. False: memory is out. */
 MUST_CHECK bool dispatch_collect_keys(struct request *request, const struct cmd *cmd,

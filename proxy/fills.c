@@ -63,14 +63,14 @@ struct batch *fills_begin(const struct client *c)
     return batch;
 }
 
-static bool may_go(const struct client *c, uint64_t hash)
+static bool may_go(struct client *c, uint64_t hash)
 {
     return roads_of(c, &hash, 1, NEW_L1_READ, c->next_seq).roads == 0 &&
            !large_keys_has(&c->worker->server->large, hash);
 }
 
 /* How many of the keys may be in the batch, whatever L1 says. */
-static size_t may_add(const struct client *c, const struct batch *batch, const struct l1_key *keys,
+static size_t may_add(struct client *c, const struct batch *batch, const struct l1_key *keys,
                       size_t n)
 {
     const struct feed *feed = worker_feed(c->worker, 0);

@@ -114,7 +114,7 @@ static void fetch(struct client *c, struct gets *gets, struct blob *owner, unsig
 /* ---- Hits ------------------------------------------------------------------------------------ */
 
 /* How many of the GETs may overtake what their client has unanswered (D14, R6). */
-static inline size_t free_of(const struct client *c, const struct gets *gets)
+static inline size_t free_of(struct client *c, const struct gets *gets)
 {
     size_t i = c->pending == 0 ? gets->n : 0;
     while (i < gets->n &&
@@ -126,7 +126,7 @@ static inline size_t free_of(const struct client *c, const struct gets *gets)
 
 /* Answers GETs as long as L1 has them; returns how many, *nulls of them with a null. Those that are left have been
  * looked at in vain. */
-static size_t answer(const struct client *c, struct gets *gets, struct l1_run *run, size_t share,
+static size_t answer(struct client *c, struct gets *gets, struct l1_run *run, size_t share,
                      size_t *nulls)
 {
     struct l1 *l1 = c->worker->server->l1;

@@ -107,8 +107,9 @@ static __attribute__((noinline)) void add_many(struct order *order, struct reque
     }
 }
 
-void order_add(struct order *order, struct request *request)
+static void link_request(struct order *order, struct request *request)
 {
+    request->linked = true;
     if (unlikely(order->links + request->nkeys > order->mask)) {
         grow(order);
     }
@@ -120,6 +121,32 @@ void order_add(struct order *order, struct request *request)
     link->request = request;
     push(&order->buckets[bucket_of(order, request->client, link->hash)], link);
     order->links++;
+}
+
+void order_add(struct order *order, struct request *request)
+{
+    request->linked = false;
+    if (request->client->ordered) {
+        link_request(order, request);
+    }
+}
+
+static __attribute__((noinline)) void link_all(struct order *order, struct client *client)
+{
+    client->ordered = true;
+    for (struct request *r = client->head; r != NULL; r = r->next) {
+        if (!r->answered) {
+            link_request(order, r);
+        }
+    }
+}
+
+/* Somebody asks about the client's requests. */
+static inline void need_links(struct order *order, struct client *client)
+{
+    if (unlikely(!client->ordered)) {
+        link_all(order, client);
+    }
 }
 
 static inline void remove_link(struct order *order, struct order_link *link)
@@ -137,14 +164,15 @@ static inline void remove_link(struct order *order, struct order_link *link)
 void order_remove(struct order *order, struct request *request)
 {
     struct order_link *link = request->keys;
-    for (uint32_t n = request->nkeys; n > 0; n--) {
+    for (uint32_t n = request->linked ? request->nkeys : 0; n > 0; n--) {
         remove_link(order, link++);
     }
 }
 
-struct request *order_find(const struct order *order, const struct client *client, uint64_t hash,
+struct request *order_find(struct order *order, struct client *client, uint64_t hash,
                            uint64_t before)
 {
+    need_links(order, client);
     const struct order_link *link = order->buckets[bucket_of(order, client, hash)];
     for (; link != NULL; link = link->next) {
         struct request *request = link->request;
@@ -155,8 +183,9 @@ struct request *order_find(const struct order *order, const struct client *clien
     return NULL;
 }
 
-static bool has_later(const struct order *order, const struct request *request, bool writes)
+static bool has_later(struct order *order, const struct request *request, bool writes)
 {
+    need_links(order, request->client);
     for (uint32_t i = 0; i < request->nkeys; i++) {
         uint64_t hash = request->keys[i].hash;
         const struct order_link *link = order->buckets[bucket_of(order, request->client, hash)];
@@ -171,12 +200,12 @@ static bool has_later(const struct order *order, const struct request *request, 
     return false;
 }
 
-bool order_has_later(const struct order *order, const struct request *request)
+bool order_has_later(struct order *order, const struct request *request)
 {
     return has_later(order, request, false);
 }
 
-bool order_has_later_write(const struct order *order, const struct request *request)
+bool order_has_later_write(struct order *order, const struct request *request)
 {
     return has_later(order, request, true);
 }

@@ -3,6 +3,10 @@
  * order.h: which keys the unanswered requests of a client name, and on which road they are, so that
  * two of them never race on two upstream connections (D14, R6, R6b). One table per worker, by
  * (client, hash of the key). Worker's thread only.
+ *
+ * Most clients have all that they have unanswered on one road, and nobody asks. So what a client has unanswered comes
+ * into the table when somebody does (client->ordered), and what it sends from then on does at once, until nothing is
+ * unanswered.
  */
 #pragma once
 
@@ -45,16 +49,17 @@ void order_fini(struct order *order);
 /* While nothing is in it: as small as it began. */
 void order_shrink(struct order *order);
 
-/* The request's keys (request->keys) are unanswered from now until order_remove. */
+/* The request, the last in its client's queue, is unanswered, and so are its keys (request->keys), from now until
+ * order_remove. */
 void order_add(struct order *order, struct request *request);
 void order_remove(struct order *order, struct request *request);
 
 /* The latest unanswered request of the client (seq below `before`) that names this key, or NULL. By the
  * order rule all of them are on its road. */
-struct request *order_find(const struct order *order, const struct client *client, uint64_t hash,
+struct request *order_find(struct order *order, struct client *client, uint64_t hash,
                            uint64_t before);
 
 /* Does an unanswered request of the client behind `request` name one of its keys? */
-bool order_has_later(const struct order *order, const struct request *request);
+bool order_has_later(struct order *order, const struct request *request);
 /* Does one change it? */
-bool order_has_later_write(const struct order *order, const struct request *request);
+bool order_has_later_write(struct order *order, const struct request *request);

@@ -287,7 +287,7 @@ bool redirect_takes(struct request *request, const struct reply_piece *piece)
 /* An earlier request for one of its keys is out elsewhere, or waits here as well. */
 static bool has_to_wait(const struct request *request)
 {
-    const struct worker *worker = request->worker;
+    struct worker *worker = request->worker;
     if (request->due > worker->now) {
         return true;
     }

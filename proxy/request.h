@@ -87,6 +87,7 @@ struct request {
     uint8_t preface; /* replies to be swallowed first: of what was sent ahead of it */
     bool readonly;   /* may be sent once more if its connection dies (D16) */
     bool answered;   /* the reply is complete */
+    bool linked;     /* its keys are in worker->order */
     bool settled;    /* its effect on L1 has been applied */
     bool released;   /* bytes of the reply are in the client's output */
     bool is_get;     /* a GET beside L1: R7 compares the value */
@@ -115,7 +116,7 @@ struct request {
         awaits_fills; /* a GET behind those that fetch its key: it looks again when they have ended */
     struct request *next_fenced;
     struct mget *mget;     /* REQUEST_MGET: its leases and what has arrived (fetch.c) */
-    struct batch *batch;   /* the commands it stands for, if there are several (batch.h); or NULL */
+    struct batch *batch;   /* the commands it stands for (batch.h); or NULL */
     uint32_t commands;     /* how many they are; 1 without a batch */
     uint32_t done;         /* of a batch: how many have been answered */
     struct fanout *fanout; /* REQUEST_FANOUT: its parts, until it is answered */

@@ -47,7 +47,7 @@ static bool may_repeat(const struct request *request)
  * call stays: it is what the others wait for, and would keep them waiting on the next lane again. */
 static bool may_take_fresh_lane(const struct request *request)
 {
-    const struct client *c = request->client;
+    struct client *c = request->client;
     if (!may_repeat(request)) {
         return false;
     }

@@ -15,7 +15,7 @@ static unsigned roads_in_use(const uint32_t count[ROADS])
            (count[5] ? (unsigned)ROAD_SPLIT : 0);
 }
 
-struct earlier roads_among(const struct client *c, const uint64_t *hashes, size_t n,
+struct earlier roads_among(struct client *c, const uint64_t *hashes, size_t n,
                            enum new_request what, uint64_t before)
 {
     struct earlier earlier = {0, NULL};

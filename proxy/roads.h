@@ -23,10 +23,10 @@ enum new_request {
 };
 
 /* `before`: the seq of the new request. It goes to c->place. */
-struct earlier roads_among(const struct client *c, const uint64_t *hashes, size_t n,
+struct earlier roads_among(struct client *c, const uint64_t *hashes, size_t n,
                            enum new_request what, uint64_t before);
 
-static inline struct earlier roads_of(const struct client *c, const uint64_t *hashes, size_t n,
+static inline struct earlier roads_of(struct client *c, const uint64_t *hashes, size_t n,
                                       enum new_request what, uint64_t before)
 {
     return c->pending == 0 ? (struct earlier){0, NULL} : roads_among(c, hashes, n, what, before);
@@ -44,8 +44,7 @@ static inline bool is_only_road(const struct client *c, enum road road)
 }
 
 /* The road of a request that goes on lanes only. ROAD_NONE: it has to wait. */
-static inline enum road road_of(const struct client *c, const struct request *request,
-                                enum road wanted)
+static inline enum road road_of(struct client *c, const struct request *request, enum road wanted)
 {
     if (likely(is_only_road(c, wanted))) {
         return wanted;

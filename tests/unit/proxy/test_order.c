@@ -24,6 +24,20 @@ static void teardown(void)
 
 TestSuite(order, .init = setup, .fini = teardown);
 
+/* As client_enqueue does. */
+static void enqueue(struct request *request)
+{
+    struct client *c = request->client;
+    c->ordered = c->head != NULL && c->ordered;
+    if (c->head == NULL) {
+        c->head = request;
+    } else {
+        c->tail->next = request;
+    }
+    c->tail = request;
+    order_add(&order, request);
+}
+
 /* A request with n keys; what is not about order stays zero. */
 static struct request *request_of(struct client *c, uint64_t seq, enum cmd_class class, uint32_t n,
                                   const uint64_t *hashes)
@@ -38,7 +52,7 @@ static struct request *request_of(struct client *c, uint64_t seq, enum cmd_class
     for (uint32_t i = 0; i < n; i++) {
         request_add_key(request, hashes[i]);
     }
-    order_add(&order, request);
+    enqueue(request);
     return request;
 }
 
@@ -49,7 +63,16 @@ static struct request *request_for(struct client *c, uint64_t seq, uint64_t hash
 
 static void answer(struct request *request)
 {
+    struct client *c = request->client;
+    struct request **at = &c->head;
+    struct request *before = NULL;
     order_remove(&order, request);
+    while (*at != request) {
+        before = *at;
+        at = &before->next;
+    }
+    *at = request->next;
+    c->tail = c->tail == request ? before : c->tail;
     if (request->hashes != &request->one_hash) {
         mem_free(request->hashes);
     }
@@ -64,6 +87,7 @@ Test(order, a_table_that_has_grown_shrinks_when_it_is_empty)
     for (uint64_t i = 0; i < MANY; i++) {
         requests[i] = request_for(&one, i, i);
     }
+    cr_expect_eq(order_find(&order, &one, 7, UINT64_MAX), requests[7]);
     size_t large = order.mask;
     cr_assert(large > small);
     order_shrink(&order);
@@ -92,6 +116,32 @@ Test(order, a_request_is_found_by_its_key_until_it_is_removed)
     cr_expect_null(order_find(&order, &one, 7, UINT64_MAX));
 }
 
+Test(order, requests_come_into_the_table_when_somebody_asks_and_then_at_once)
+{
+    struct request *a = request_for(&one, 1, 7);
+    struct request *b = request_for(&one, 2, 8);
+    struct request *c = request_for(&one, 3, 9);
+    struct request *d = request_for(&two, 4, 7);
+    cr_expect_eq(order.links, 0);
+    order_remove(&order, a);
+    a->answered = true; /* and still in the queue */
+    cr_expect_null(order_find(&order, &one, 7, UINT64_MAX));
+    cr_expect_eq(order_find(&order, &one, 8, UINT64_MAX), b);
+    cr_expect_eq(order.links, 2);
+    struct request *e = request_for(&one, 5, 8);
+    cr_expect_eq(order.links, 3);
+    cr_expect(order_has_later(&order, b));
+    answer(b);
+    answer(c);
+    answer(e);
+    answer(a);
+    struct request *f = request_for(&one, 6, 7); /* nothing was unanswered */
+    cr_expect_eq(order.links, 0);
+    answer(f);
+    answer(d);
+    cr_expect_eq(order.links, 0);
+}
+
 Test(order, another_client_with_the_same_key_is_not_found)
 {
     struct request *a = request_for(&one, 1, 7);
@@ -118,8 +168,8 @@ Test(order, a_key_named_twice_by_one_request_has_one_link)
 {
     uint64_t hashes[] = {7, 9, 7, 7};
     struct request *a = request_of(&one, 1, CMD_WRITE, 4, hashes);
-    cr_expect_eq(order.links, 2);
     cr_expect_eq(order_find(&order, &one, 7, UINT64_MAX), a);
+    cr_expect_eq(order.links, 2);
     cr_expect_eq(order_find(&order, &one, 9, UINT64_MAX), a);
     answer(a);
     cr_expect_eq(order.links, 0);
@@ -150,6 +200,8 @@ Test(order, the_latest_is_still_found_when_the_table_has_grown)
     for (uint64_t i = 0; i < N; i++) {
         all[i] = request_for(i % 2 == 0 ? &one : &two, i, i % KEYS);
     }
+    cr_expect_null(order_find(&order, &one, KEYS, UINT64_MAX));
+    cr_expect_null(order_find(&order, &two, KEYS, UINT64_MAX));
     cr_assert_gt(order.mask + 1, 256);
     for (uint64_t i = N - KEYS; i < N; i++) {
         struct client *c = i % 2 == 0 ? &one : &two;
@@ -173,7 +225,8 @@ Test(order, it_goes_on_with_longer_chains_when_memory_is_out)
         all[i]->keys = &all[i]->one_key;
         request_add_key(all[i], i);
         mem_fail_after(0);
-        order_add(&order, all[i]);
+        enqueue(all[i]);
+        cr_expect_eq(order_find(&order, &one, i, UINT64_MAX), all[i]);
         mem_fail_after(-1);
     }
     cr_expect_eq(order.mask + 1, 256);
