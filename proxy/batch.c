@@ -20,7 +20,7 @@
 #include "../conf/mem.h"
 #include "../conf/mutant.h"
 
-/* No more bytes of commands in one batch, but for the last one's; and none that has more itself. */
+/* No more bytes of commands in one batch. */
 #define BATCH_BYTES ((size_t)16 * 1024)
 
 /* Batches a worker keeps for use again; none where sanitizers look for use after free. */
@@ -113,13 +113,12 @@ static bool may_batch(const struct client *c)
            !MUTANT(R6) && !MUTANT(R6s);
 }
 
-/* The first command of the input, into *plain, which is all zeros. False: there is none that is followed by another
- * and may be in a batch. */
+/* The first command of the input, into *plain, which is all zeros. False: there is none that may be in a batch. */
 static inline bool find_first(const struct client *c, struct slice in, struct plain *plain,
                               enum cmd_class *class, const struct cmd **cmd)
 {
     size_t size = parse_plain_anew(in, plain);
-    if (size == 0 || size == in.n || size > BATCH_BYTES) {
+    if (size == 0) {
         return false;
     }
     *cmd = cmd_find_plain(plain->name);
@@ -143,11 +142,11 @@ static size_t gather(const struct server *server, struct batch *batch, struct sl
         }
         used += size;
         batch->ends[n++] = (uint32_t)used;
-        if (n == most || used >= BATCH_BYTES) {
+        if (n == most) {
             break;
         }
         size = parse_plain(slice_of(in.p + used, in.n - used), plain);
-        if (size == 0 || size > BATCH_BYTES) {
+        if (size == 0) {
             break;
         }
         if (!plain->same) {
@@ -221,7 +220,7 @@ static void submit(struct request *request, struct conn *lane, struct slice byte
 static void count(struct worker *worker, const struct batch *batch, enum cmd_class class)
 {
     COUNT(worker, commands_processed, batch->n);
-    COUNT(worker, commands_batched, batch->n);
+    COUNT(worker, commands_batched, batch->n == 1 ? 0 : batch->n);
     if (class == CMD_WRITE) {
         COUNT(worker, forwarded_writes, batch->n);
     } else {
@@ -269,8 +268,9 @@ size_t batch_dispatch(struct client *c, struct slice in, struct blob *owner, uns
     const struct cmd *cmd;
     enum cmd_class class;
     struct batch *batch;
+    in.n = in.n < BATCH_BYTES ? in.n : BATCH_BYTES;
     most = most < *share ? most : *share;
-    if (most < 2 || !find_first(c, in, &plain, &class, &cmd) || !may_batch(c)) {
+    if (most == 0 || !find_first(c, in, &plain, &class, &cmd) || !may_batch(c)) {
         return 0;
     }
     struct conn *lane = forward_lane(worker, 0, c->db, c->resp3, ROAD_LANE);
@@ -280,7 +280,7 @@ size_t batch_dispatch(struct client *c, struct slice in, struct blob *owner, uns
     most = most < BATCH_COMMANDS ? most : BATCH_COMMANDS;
     size_t used = gather(worker->server, batch, in, most, &plain, class, &cmd);
     uint32_t n = batch->n;
-    if (n < 2 || !enqueue(c, lane, batch, class, cmd, slice_of(in.p, used), owner)) {
+    if (!enqueue(c, lane, batch, class, cmd, slice_of(in.p, used), owner)) {
         batch_give(worker, batch);
         return 0;
     }

@@ -14,6 +14,7 @@
  */
 #include "client.h"
 
+#include "batch.h"
 #include "fanout.h"
 #include "login.h"
 #include "pinned.h"
@@ -51,7 +52,8 @@ static void on_ready(struct ev_loop *loop, struct ev_io *io, int events);
 size_t client_memory(const struct client *c)
 {
     return (c->in == NULL ? 0 : c->in->n) + c->out.memory + c->held +
-           c->queued * sizeof(struct request) + (c->profile == NULL ? 0 : profile_memory(c)) +
+           c->queued * sizeof(struct request) + c->batches * sizeof(struct batch) +
+           (c->profile == NULL ? 0 : profile_memory(c)) +
            (c->parser == NULL ? 0 : sizeof(*c->parser));
 }
 
@@ -237,7 +239,7 @@ void client_free(struct client *c)
     mem_free(c->parser);
     c->parser = NULL;
     c->held = 0;
-    c->queued = 0;
+    c->queued = c->batches = 0;
     chain_fini(&c->out);
     profile_destroy(c);
     client_charge(c);
@@ -401,6 +403,7 @@ static inline void pop_head(struct client *c)
         c->tail = NULL;
     }
     c->queued -= request->commands;
+    c->batches -= request->batch != NULL;
     request_destroy(request);
 }
 
@@ -647,6 +650,7 @@ void client_enqueue(struct client *c, struct request *request)
     }
     c->tail = request;
     c->queued += request->commands;
+    c->batches += request->batch != NULL;
     c->scattered = c->pending > 0 && (c->scattered || c->node != request->node);
     c->node = request->node;
     c->ordered = c->pending > 0 && c->ordered;

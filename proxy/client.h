@@ -104,6 +104,7 @@ struct client {
     struct place place; /* of the request being served; node 0 unless in a cluster */
     uint64_t barrier;   /* what comes waits for the requests before this seq (redirect.h) */
     uint64_t topology;  /* topology_version when the newest was served */
+    uint32_t batches;   /* requests from head to tail that are batches */
     uint16_t node;      /* of what is unanswered, if not `scattered` */
 
     uint16_t only_node; /* where a command without keys goes, for: */

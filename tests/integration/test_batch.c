@@ -244,6 +244,7 @@ SCENARIO(batch, reads_are_sent_again_unless_their_key_is_written_behind_them)
     struct client *other = nearside_connect(s.n);
 
     set_keys(s.c, 8);
+    expect(other, ":2", "STRLEN k0"); /* its lane is up, too */
     relay_hold(s.link, RELAY_DOWN, false);
     send_run(s.c, "STRLEN k%d", 8);
     cr_assert(client_command(s.c, "SET other v"));
