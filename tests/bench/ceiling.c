@@ -164,7 +164,7 @@ static void put(struct conn *c, const char *p, size_t n)
         return;
     }
     if (c->out.n == 0) {
-        ssize_t done = write(c->fd, p, n);
+        ssize_t done = send(c->fd, p, n, MSG_NOSIGNAL);
         sent = done < 0 ? 0 : (size_t)done;
     }
     if (sent < n) {
@@ -202,10 +202,10 @@ static struct item *ask(const struct request *r, const char *p)
 {
     const char *end = NULL;
     size_t n = 0;
-    must(write(upstream.fd, p, (size_t)(r->end - p)) == r->end - p, "write");
+    must(send(upstream.fd, p, (size_t)(r->end - p), MSG_NOSIGNAL) == r->end - p, "send");
     while (end == NULL) {
-        ssize_t done = read(upstream.fd, buffer + READ_SIZE + n, READ_SIZE - n);
-        must(done > 0, "read");
+        ssize_t done = recv(upstream.fd, buffer + READ_SIZE + n, READ_SIZE - n, 0);
+        must(done > 0, "recv");
         n += (size_t)done;
         end = reply_end(buffer + READ_SIZE, buffer + READ_SIZE + n);
     }
@@ -313,7 +313,7 @@ static void on_readable(struct conn *c)
     if (rest > 0) {
         memcpy(buffer, c->rest.p, rest);
     }
-    ssize_t n = read(c->fd, buffer + rest, READ_SIZE - rest);
+    ssize_t n = recv(c->fd, buffer + rest, READ_SIZE - rest, 0);
     if (n <= 0) {
         if (n < 0 && errno == EAGAIN) {
             return;

@@ -366,6 +366,28 @@ SCENARIO(batch, what_waits_for_a_reply_is_no_unread_reply)
     expect_each(s.c, ":0", 300);
 }
 
+SCENARIO(batch, what_they_hold_is_charged_to_their_client)
+{
+    enum { PAIRS = 200 };
+    struct stage s = set_up(false, NULL);
+
+    expect(s.c, "+OK", "SET k v");
+    redis_freeze(s.r);
+    /* reads and writes do not travel together: each command is a batch, which has room for many */
+    for (int i = 0; i < PAIRS; i++) {
+        cr_assert(client_command(s.c, "SET k%d v", i));
+        cr_assert(client_command(s.c, "STRLEN k%d", i));
+    }
+    nearside_await_info(s.n, "client_memory", 2 * PAIRS * 2048, 2 * PAIRS * 8192, 5000);
+    cr_assert_eq(nearside_info(s.n, "commands_batched"), 0);
+    redis_thaw(s.r);
+    for (int i = 0; i < PAIRS; i++) {
+        expect_next(s.c, "+OK");
+        expect_next(s.c, ":1");
+    }
+    nearside_await_info(s.n, "client_memory", 0, 8192, 5000);
+}
+
 SCENARIO(batch, window_counts_its_commands)
 {
     struct stage s = set_up(false, "proxy.window=20");
