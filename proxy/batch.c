@@ -21,7 +21,7 @@
 #include "../conf/mutant.h"
 
 /* No more bytes of commands in one batch. */
-#define BATCH_BYTES ((size_t)16 * 1024)
+#define BATCH_BYTES ((size_t)64 * 1024)
 
 /* Batches a worker keeps for use again; none where sanitizers look for use after free. */
 #ifdef NEARSIDE_LIBC_MALLOC
