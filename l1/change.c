@@ -91,6 +91,7 @@ static __attribute__((noinline)) bool drop_written(struct shard *s, uint64_t has
 /* Under the lock. Was an entry dropped that had been hit? */
 static inline bool begin_one(struct shard *s, struct under_way *at, uint64_t hash)
 {
+    s->writes++;
     (*write_count(at, hash))++;
     if (at->open != NULL) {
         lease_detach_some(s, hash, NULL, L1_NO_COVER);
@@ -126,7 +127,6 @@ uint64_t l1_write_begin_run(struct l1 *l1, const uint64_t *hashes, size_t n, uin
             versions[i] = version + version_of(s, hashes[i]);
         }
     }
-    s->writes += n;
     lock_give(&s->lock);
     return hits;
 }
@@ -164,13 +164,14 @@ static void end_some(struct l1 *l1, const uint64_t *hashes, size_t n)
         uint64_t hash = hashes[i];
         s = hold_next(shards[i], s);
         uint32_t *count = write_count(at[i], hash);
-        bug_on(__builtin_sub_overflow(*count, 1, count));
+        bool none = __builtin_sub_overflow(*count, 1, count);
+        bug_on(none);
+        s->writes--;
         if (at[i]->open != NULL && !MUTANT(R5)) {
             lease_detach_some(s, hash, NULL, L1_NO_COVER);
         }
         version_move(s, hash);
     }
-    s->writes -= n;
     lock_give(&s->lock);
 }
 

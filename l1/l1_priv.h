@@ -262,9 +262,9 @@ struct shard {
 
     CACHE_ALIGNED struct lock lock;
     uint32_t generation; /* a lease of another one is detached */
-    uint64_t writes; /* unanswered; of all shards together, each is to be found in one of them */
-    uint64_t wide;   /* those of all keys */
-    size_t mapped;   /* bytes reserved at base */
+    uint64_t writes;     /* unanswered, of single keys */
+    uint64_t wide;       /* those of all keys */
+    size_t mapped;       /* bytes reserved at base */
     size_t budget;
     size_t used;    /* of budget */
     size_t reserve; /* bytes that are kept free, for what comes while readers are under way */
