@@ -113,18 +113,6 @@ static bool may_batch(const struct client *c)
            !MUTANT(R6) && !MUTANT(R6s);
 }
 
-/* The first command of the input, into *plain, which is all zeros. False: there is none that may be in a batch. */
-static inline bool find_first(const struct client *c, struct slice in, struct plain *plain,
-                              enum cmd_class *class, const struct cmd **cmd)
-{
-    size_t size = parse_plain_anew(in, plain);
-    if (size == 0) {
-        return false;
-    }
-    *cmd = cmd_find_plain(plain->name);
-    return class_in_batch(*cmd, c->worker->server, class);
-}
-
 /* Takes commands from the input as long as they are of the class of the first, which is in *plain; returns the bytes
  * of all. *last becomes the last one's. */
 static size_t gather(const struct server *server, struct batch *batch, struct slice in,
@@ -220,7 +208,7 @@ static void submit(struct request *request, struct conn *lane, struct slice byte
 static void count(struct worker *worker, const struct batch *batch, enum cmd_class class)
 {
     COUNT(worker, commands_processed, batch->n);
-    COUNT(worker, commands_batched, batch->n == 1 ? 0 : batch->n);
+    COUNT(worker, commands_batched, batch->n);
     if (class == CMD_WRITE) {
         COUNT(worker, forwarded_writes, batch->n);
     } else {
@@ -259,34 +247,52 @@ static bool enqueue(struct client *c, struct conn *lane, struct batch *batch, en
     return true;
 }
 
-size_t batch_dispatch(struct client *c, struct slice in, struct blob *owner, unsigned *share)
+/* batch_dispatch, when the first command is in *plain, may be in a batch and is followed by something. */
+static size_t dispatch(struct client *c, struct slice in, struct blob *owner, unsigned *share,
+                       uint32_t most, struct plain *plain, const struct cmd *cmd,
+                       enum cmd_class class)
 {
     struct worker *worker = c->worker;
-    uint32_t window = (uint32_t)worker->server->conf->proxy_window;
-    uint32_t most = window > c->queued ? window - c->queued : 0;
-    struct plain plain = {.size = 0};
-    const struct cmd *cmd;
-    enum cmd_class class;
     struct batch *batch;
-    in.n = in.n < BATCH_BYTES ? in.n : BATCH_BYTES;
-    most = most < *share ? most : *share;
-    if (most == 0 || !find_first(c, in, &plain, &class, &cmd) || !may_batch(c)) {
-        return 0;
-    }
     struct conn *lane = forward_lane(worker, 0, c->db, c->resp3, ROAD_LANE);
     if (forward_lane_is_full(lane) || !conn_accepts(lane) || (batch = batch_take(worker)) == NULL) {
         return 0;
     }
-    most = most < BATCH_COMMANDS ? most : BATCH_COMMANDS;
-    size_t used = gather(worker->server, batch, in, most, &plain, class, &cmd);
+    size_t used = gather(worker->server, batch, in, most, plain, class, &cmd);
     uint32_t n = batch->n;
-    if (!enqueue(c, lane, batch, class, cmd, slice_of(in.p, used), owner)) {
+    if (n < 2 || !enqueue(c, lane, batch, class, cmd, slice_of(in.p, used), owner)) {
         batch_give(worker, batch);
         return 0;
     }
     c->last_cmd = cmd;
     *share -= n;
     return used;
+}
+
+static inline uint32_t least(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+size_t batch_dispatch(struct client *c, struct slice in, struct blob *owner, unsigned *share,
+                      struct request_view *view)
+{
+    uint32_t window = (uint32_t)c->worker->server->conf->proxy_window;
+    uint32_t room = window > c->queued ? window - c->queued : 0;
+    uint32_t most = least(least(room, *share), BATCH_COMMANDS);
+    struct plain plain = {.size = 0};
+    size_t size = parse_plain_anew(in, &plain);
+    enum cmd_class class;
+    if (size == 0) {
+        return 0;
+    }
+    const struct cmd *cmd = size == in.n || most < 2 ? NULL : cmd_find_plain(plain.name);
+    if (size > BATCH_BYTES || !class_in_batch(cmd, c->worker->server, &class) || !may_batch(c)) {
+        plain_view(&plain, view);
+        return 0;
+    }
+    in.n = in.n < BATCH_BYTES ? in.n : BATCH_BYTES;
+    return dispatch(c, in, owner, share, most, &plain, cmd, class);
 }
 
 /* ---- Replies --------------------------------------------------------------------------------- */

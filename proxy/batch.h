@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * batch.h: a batch: commands of one client that follow each other in its input, one at least, each a plain read or a
+ * batch.h: a batch: commands of one client that follow each other in its input, each a plain read or a
  * plain write of one key, and travel as one request: one place in the client's queue, one call on the
  * lane, one copy of their bytes. Their replies are taken one by one, each with its effect on L1 before
  * a byte of it leaves (W1, R7). A batch has only reads or only writes. Worker's thread only.
@@ -56,11 +56,13 @@ struct batch {
 MUST_CHECK struct batch *batch_take(struct worker *worker);
 void batch_give(struct worker *worker, struct batch *batch);
 
-/* Sends the plain commands at the start of the input as a batch, if nothing of the client is unanswered on
- * another road. Returns how many bytes they took (at most *share commands,
+/* Sends the plain commands at the start of the input as a batch, if there are at least two and nothing of
+ * the client is unanswered on another road. Returns how many bytes they took (at most *share commands,
  * which is counted down); 0: what is there is for dispatch_request. No request may be half parsed.
- * `owner` as for dispatch_request. May close the client. */
-size_t batch_dispatch(struct client *c, struct slice in, struct blob *owner, unsigned *share);
+ * `owner` as for dispatch_request. May close the client. With 0, the
+ * first request may be in *view, whose size is 0 before. */
+size_t batch_dispatch(struct client *c, struct slice in, struct blob *owner, unsigned *share,
+                      struct request_view *view);
 
 /* Sends what is unanswered of a batch of reads again, on a lane that takes it. */
 void batch_again(struct request *request);

@@ -105,14 +105,15 @@ static inline unsigned looked_ahead(const struct client *c, struct slice rest, s
     return ahead - (ahead > 0);
 }
 
-/* Requests at the start of the input that are served together; returns how many bytes they took. 0: there are none, and
- * *usual says whether the first is a usual GET, which is in *view then. */
+/* Requests at the start of the input that are served together; returns how many bytes they took. 0: there are none;
+ * view->size is not 0 if the first is in *view, and *usual says whether it is a usual GET. */
 static inline size_t serve_several(struct client *c, const struct parser *parser, struct slice in,
                                    struct blob *owner, unsigned *share, struct request_view *view,
                                    bool *usual)
 {
     bool whole = parser_is_idle(parser);
     size_t used = 0;
+    view->size = 0;
     if (whole && parse_may_be_get(in) && dispatch_may_hit(c)) {
         used = dispatch_hits(c, in, owner, share);
     }
@@ -120,7 +121,7 @@ static inline size_t serve_several(struct client *c, const struct parser *parser
         *usual = is_usual_get(c, parser, in, view);
     }
     if (used == 0 && !*usual && whole && c->state == CLIENT_OPEN) {
-        used = batch_dispatch(c, in, owner, share);
+        used = batch_dispatch(c, in, owner, share, view);
     }
     return used;
 }
@@ -162,7 +163,7 @@ static size_t serve_requests(struct client *c, struct parser *parser, struct sli
         share--;
         ahead = usual ? looked_ahead(c, rest, view.size, ahead) : 0;
         const char *fault = NULL;
-        switch (usual ? PARSE_OK : parse_request(parser, rest, &view)) {
+        switch (view.size > 0 ? PARSE_OK : parse_request(parser, rest, &view)) {
         case PARSE_OK:
             fault = login_is_stranger(c) ? request_fault(&view) : NULL;
             if (fault != NULL) {

@@ -90,6 +90,7 @@ static struct request *replace(struct client *c, struct request **link)
     if (c->tail == old) {
         c->tail = new;
     }
+    c->batches -= old->batch != NULL;
     order_remove(&c->worker->order, old);
     old->extra = 0; /* charged to nobody any more */
     client_charge_request(c, old);

@@ -653,3 +653,22 @@ size_t parse_plain_anew(struct slice in, struct plain *plain)
     plain->alike = plain->size > 0 && has_common_shape(plain) ? plain->size : 0;
     return plain->size;
 }
+
+_Static_assert(REQUEST_ARGS >= 2, "name and key");
+
+void plain_view(const struct plain *plain, struct request_view *out)
+{
+    const char *p = plain->key.p + plain->key.n;
+    out->raw = slice_of(plain->at, plain->size);
+    out->size = plain->size;
+    out->argc = plain->args + 1;
+    out->nargv = plain->args + 1 < REQUEST_ARGS ? plain->args + 1 : REQUEST_ARGS;
+    out->argv[0] = plain->name;
+    out->argv[1] = plain->key;
+    for (int i = 2; i < out->nargv; i++) {
+        const struct plain_more *more = &plain->more[i - 2];
+        out->argv[i] = slice_of(p + more->gap, more->n);
+        p += (size_t)more->gap + more->n;
+    }
+    out->inline_blob = NULL;
+}

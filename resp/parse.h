@@ -179,6 +179,9 @@ static inline __attribute__((always_inline)) size_t parse_plain(struct slice in,
     return parse_plain_anew(in, plain);
 }
 
+/* The request in *plain as parse_request gives it. */
+void plain_view(const struct plain *plain, struct request_view *out);
+
 /* After PARSE_MORE: how many bytes the request has at least, counted from its start, as far as is
  * known (so that room for a large argument can be reserved once). More than the input had, and at
  * most PARSE_BULK_MAX + 2 more: arguments not yet announced by a "$n" of their own do not count. */

@@ -170,6 +170,16 @@ static void parse_pieces(const uint8_t *in, size_t n, const struct outcome *want
     }
 }
 
+static void check_view(const struct plain *plain, const struct request_view *want)
+{
+    struct request_view view;
+    plain_view(plain, &view);
+    check(view.nargv == want->nargv && slice_eq(view.raw, want->raw));
+    for (int i = 0; i < view.nargv; i++) {
+        check(slice_eq(view.argv[i], want->argv[i]));
+    }
+}
+
 /* What the short ways take, parse_request takes for the same request. */
 static void check_short_ways(struct slice in)
 {
@@ -186,6 +196,9 @@ static void check_short_ways(struct slice in)
         check(n == 0 ||
               (status == PARSE_OK && view.size == n && slice_eq(view.argv[0], plain.name) &&
                slice_eq(view.argv[1], plain.key) && view.argc == plain.args + 1));
+        if (n > 0) {
+            check_view(&plain, &view);
+        }
         check(get == 0 || (status == PARSE_OK && view.size == get && slice_eq(view.argv[1], key)));
         if (status == PARSE_OK) {
             blob_unref(view.inline_blob);

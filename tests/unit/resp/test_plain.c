@@ -34,6 +34,22 @@ static size_t plain_size(struct slice in, struct plain *plain)
     return n;
 }
 
+/* plain_view against what parse_request made of the same request. */
+static void expect_view(const struct plain *plain, const struct request_view *want)
+{
+    struct request_view view;
+    plain_view(plain, &view);
+    cr_expect_eq(view.size, want->size);
+    cr_expect(slice_eq(view.raw, want->raw));
+    cr_expect_eq(view.argc, want->argc);
+    cr_assert_eq(view.nargv, want->nargv);
+    for (int i = 0; i < view.nargv; i++) {
+        cr_expect_eq(view.argv[i].p, want->argv[i].p, "argument %d", i);
+        cr_expect_eq(view.argv[i].n, want->argv[i].n, "argument %d", i);
+    }
+    cr_expect_null(view.inline_blob);
+}
+
 /* Whatever parse_plain takes, parse_request takes for the same request; and it takes the usual form. */
 Test(plain, request_is_what_parse_request_says_it_is)
 {
@@ -85,6 +101,7 @@ Test(plain, request_is_what_parse_request_says_it_is)
         cr_expect_eq(view.size, n);
         cr_expect_eq(view.argc, plain.args + 1);
         cr_expect(slice_eq(view.argv[0], plain.name) && slice_eq(view.argv[1], plain.key));
+        expect_view(&plain, &view);
         for (size_t cut = 0; cut < in.n; cut++) { /* exactly so much memory, for ASan */
             char *part = mem_alloc(cut + 1);
             memcpy(part, in.p, cut);
