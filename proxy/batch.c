@@ -163,8 +163,8 @@ static void begin(struct request *request)
     batch->was_hit = l1_write_begin_run(l1, batch->hashes, batch->n, versions);
 }
 
-/* The n commands from the i-th on have been executed; or, lost, they may have been. */
-static void settle(struct request *request, uint32_t i, uint32_t n, bool lost)
+/* The n commands from the i-th on have been executed; or, unread, no read of them has told anything. */
+static void settle(struct request *request, uint32_t i, uint32_t n, bool unread)
 {
     struct l1 *l1 = request->worker->server->l1;
     const uint64_t *hashes = request->batch->hashes;
@@ -172,7 +172,7 @@ static void settle(struct request *request, uint32_t i, uint32_t n, bool lost)
         return;
     }
     if (request->class != CMD_WRITE) {
-        for (uint32_t end = i + n; i < end && !lost && !MUTANT(R7); i++) {
+        for (uint32_t end = i + n; i < end && !unread && !MUTANT(R7); i++) {
             l1_observe(l1, hashes[i]);
         }
     } else if (unlikely(echo_ends(request))) {
@@ -388,7 +388,7 @@ static void on_reply(struct call *call, const struct reply_piece *piece)
 {
     struct request *request = container_of(call, struct request, call);
     if (piece->first) {
-        settle(request, request->done, 1, false);
+        settle(request, request->done, 1, forward_is_forbidden(piece));
         if (unlikely(piece->type == '-')) {
             request->batch->refused |= UINT64_C(1) << request->done;
             (void)!redirect_notes(request->worker, request->node, piece->bytes);

@@ -83,7 +83,7 @@ bool forward_is_full(struct worker *worker, uint16_t node, uint32_t db, bool res
 
 /* ---- Effects on L1 --------------------------------------------------------------------------- */
 
-static bool is_forbidden(const struct reply_piece *piece)
+bool forward_is_forbidden(const struct reply_piece *piece)
 {
     return piece != NULL && piece->type == '-' && slice_starts(piece->bytes, SLICE("-NOPERM "));
 }
@@ -92,7 +92,7 @@ static void settle_read(struct request *request, const struct reply_piece *piece
 {
     struct l1 *l1 = request->worker->server->l1;
     bool whole = piece != NULL && piece->first && piece->last;
-    if (MUTANT(R7) || is_forbidden(piece)) {
+    if (MUTANT(R7) || forward_is_forbidden(piece)) {
         return; /* nothing was read: who may not read a key is not to drop it either */
     }
     if (request->is_get && whole && (piece->type == '$' || piece->type == '_')) {

@@ -43,6 +43,9 @@ void forward_unsent(struct request *request, const struct conn *lane, enum conn_
 /* or whose connection was lost. */
 void forward_lost(struct request *request, enum call_loss loss);
 
+/* Is the reply that its client may not do that? Then nothing was read. `piece` may be NULL. */
+bool forward_is_forbidden(const struct reply_piece *piece);
+
 /* Sent (again) on another connection, would a read come behind later writes of its client, which may have
  * been executed, and see too much, or ahead of something of unknown effect (D14)? */
 bool forward_is_overtaken(const struct request *request);

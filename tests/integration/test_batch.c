@@ -118,6 +118,26 @@ SCENARIO(batch, errors_stand_where_they_belong)
     cr_assert_eq(nearside_info(s.n, "l1_writes_in_flight"), 0);
 }
 
+/* Who may not read a key is not to keep it out of L1 either. */
+SCENARIO(batch, reads_that_are_forbidden_drop_nothing)
+{
+    struct stage s = set_up(false, NULL);
+
+    nearside_await_fills(s.n);
+    set_keys(s.c, 2);
+    expect(s.c, "$v0", "GET k0");
+    expect(s.c, "$v1", "GET k1");
+    expect(s.r->direct, "+OK", "ACL SETUSER default -strlen");
+    long long batched = nearside_info(s.n, "commands_batched");
+    send_run(s.c, "STRLEN k%d", 2);
+    expect_each(s.c, "-NOPERM ...", 2);
+    cr_assert_eq(nearside_info(s.n, "commands_batched"), batched + 2);
+    long long hits = nearside_info(s.n, "l1_hits");
+    expect(s.c, "$v0", "GET k0");
+    expect(s.c, "$v1", "GET k1");
+    cr_assert_eq(nearside_info(s.n, "l1_hits"), hits + 2);
+}
+
 SCENARIO(batch, cached_value_is_gone_before_the_write_is_answered)
 {
     struct redis *r = redis_start(NULL);
