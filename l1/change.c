@@ -93,15 +93,27 @@ static inline bool begin_one(struct shard *s, struct under_way *at, uint64_t has
 {
     s->writes++;
     (*write_count(at, hash))++;
-    if (at->open != NULL) {
-        lease_detach_some(s, hash, NULL, L1_NO_COVER);
-    }
+    lease_detach_hash(s, hash, NULL);
     return unlikely(shard_may_hold(s, hash)) && drop_written(s, hash);
 }
 
 static inline uint32_t version_of(const struct shard *s, uint64_t hash)
 {
     return atomic_load_explicit(&s->versions[version_at(hash)], memory_order_relaxed);
+}
+
+/* Where each write is counted. What is in no cache is waited for together: that and, with `heads`, the bucket. */
+static inline void find_counts(const struct l1 *l1, const uint64_t *hashes, size_t n, bool heads,
+                               struct shard **shards, struct under_way **at)
+{
+    for (size_t i = 0; i < n; i++) {
+        shards[i] = shard_of(l1, hashes[i]);
+        at[i] = under_way(shards[i], hashes[i]);
+        __builtin_prefetch(at[i], 1);
+        if (heads) {
+            __builtin_prefetch(table_head(shards[i], hashes[i]));
+        }
+    }
 }
 
 uint64_t l1_write_begin_run(struct l1 *l1, const uint64_t *hashes, size_t n, uint64_t *versions)
@@ -112,12 +124,7 @@ uint64_t l1_write_begin_run(struct l1 *l1, const uint64_t *hashes, size_t n, uin
     struct shard *shards[L1_WRITE_RUN];
     struct under_way *at[L1_WRITE_RUN];
     bug_on(n == 0 || n > L1_WRITE_RUN);
-    for (size_t i = 0; i < n; i++) { /* what is in no cache is waited for together */
-        shards[i] = shard_of(l1, hashes[i]);
-        at[i] = under_way(shards[i], hashes[i]);
-        __builtin_prefetch(at[i], 1);
-        __builtin_prefetch(table_head(shards[i], hashes[i]));
-    }
+    find_counts(l1, hashes, n, true, shards, at);
     for (size_t i = 0; i < n; i++) {
         s = hold_next(shards[i], s);
         if (begin_one(s, at[i], hashes[i])) {
@@ -155,11 +162,7 @@ static void end_some(struct l1 *l1, const uint64_t *hashes, size_t n)
     struct shard *shards[L1_WRITE_RUN];
     struct under_way *at[L1_WRITE_RUN];
     bug_on(n == 0 || n > L1_WRITE_RUN);
-    for (size_t i = 0; i < n; i++) {
-        shards[i] = shard_of(l1, hashes[i]);
-        at[i] = under_way(shards[i], hashes[i]);
-        __builtin_prefetch(at[i], 1);
-    }
+    find_counts(l1, hashes, n, false, shards, at);
     for (size_t i = 0; i < n; i++) {
         uint64_t hash = hashes[i];
         s = hold_next(shards[i], s);
@@ -167,8 +170,8 @@ static void end_some(struct l1 *l1, const uint64_t *hashes, size_t n)
         bool none = __builtin_sub_overflow(*count, 1, count);
         bug_on(none);
         s->writes--;
-        if (at[i]->open != NULL && !MUTANT(R5)) {
-            lease_detach_some(s, hash, NULL, L1_NO_COVER);
+        if (!MUTANT(R5)) {
+            lease_detach_hash(s, hash, NULL);
         }
         version_move(s, hash);
     }

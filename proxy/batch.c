@@ -269,17 +269,12 @@ static size_t dispatch(struct client *c, struct slice in, struct blob *owner, un
     return used;
 }
 
-static inline uint32_t least(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
-
 size_t batch_dispatch(struct client *c, struct slice in, struct blob *owner, unsigned *share,
                       struct request_view *view)
 {
     uint32_t window = (uint32_t)c->worker->server->conf->proxy_window;
     uint32_t room = window > c->queued ? window - c->queued : 0;
-    uint32_t most = least(least(room, *share), BATCH_COMMANDS);
+    uint32_t most = (uint32_t)least(least(room, *share), BATCH_COMMANDS);
     struct plain plain = {.size = 0};
     size_t size = parse_plain_anew(in, &plain);
     enum cmd_class class;
@@ -291,7 +286,7 @@ size_t batch_dispatch(struct client *c, struct slice in, struct blob *owner, uns
         plain_view(&plain, view);
         return 0;
     }
-    in.n = in.n < BATCH_BYTES ? in.n : BATCH_BYTES;
+    in.n = least(in.n, BATCH_BYTES);
     return dispatch(c, in, owner, share, most, &plain, cmd, class);
 }
 

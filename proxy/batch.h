@@ -20,6 +20,12 @@
 
 #define BATCH_COMMANDS L1_WRITE_RUN /* as many as `was_hit` and `refused` have bits */
 
+/* Of commands or of bytes: how many may go together is bounded by several things. */
+static inline size_t least(size_t a, size_t b)
+{
+    return a < b ? a : b;
+}
+
 /* Of GETs that are fetched (fills.h). */
 struct fills {
     struct l1_lease *leases[BATCH_COMMANDS];
@@ -59,8 +65,8 @@ void batch_give(struct worker *worker, struct batch *batch);
 /* Sends the plain commands at the start of the input as a batch, if there are at least two and nothing of
  * the client is unanswered on another road. Returns how many bytes they took (at most *share commands,
  * which is counted down); 0: what is there is for dispatch_request. No request may be half parsed.
- * `owner` as for dispatch_request. May close the client. With 0, the
- * first request may be in *view, whose size is 0 before. */
+ * `owner` as for dispatch_request. May close the client. *view, of size 0 before, may have become the first
+ * request, which is then not parsed again. */
 size_t batch_dispatch(struct client *c, struct slice in, struct blob *owner, unsigned *share,
                       struct request_view *view);
 

@@ -4,7 +4,7 @@
  *
  *   client_reply_begin/_end ────────────► out, or behind what still waits, as a held request
  *   client_enqueue ─► ... ─► client_arrived, client_answered ─► release: replies leave in order ─► out
- *   end of turn: client_flush ─► writev
+ *   end of turn: client_flush ─► send
  *
  * Replies are never held back for a slow reader: Redis does not either, and clients that write a whole
  * pipeline before reading would deadlock. They are bounded instead: output_is_over closes a client

@@ -82,11 +82,6 @@ unsigned dispatch_look_ahead(const struct client *c, struct slice in)
 
 /* ---- Misses ---------------------------------------------------------------------------------- */
 
-static inline size_t least(size_t a, size_t b)
-{
-    return a < b ? a : b;
-}
-
 /* The GETs are fetched, as long as they may be and miss. At least the first does. */
 static void fetch(struct client *c, struct gets *gets, struct blob *owner, unsigned *share)
 {

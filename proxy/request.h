@@ -116,7 +116,7 @@ struct request {
         awaits_fills; /* a GET behind those that fetch its key: it looks again when they have ended */
     struct request *next_fenced;
     struct mget *mget;     /* REQUEST_MGET: its leases and what has arrived (fetch.c) */
-    struct batch *batch;   /* the commands it stands for (batch.h); or NULL */
+    struct batch *batch;   /* the commands it stands for, if there are several (batch.h); or NULL */
     uint32_t commands;     /* how many they are; 1 without a batch */
     uint32_t done;         /* of a batch: how many have been answered */
     struct fanout *fanout; /* REQUEST_FANOUT: its parts, until it is answered */

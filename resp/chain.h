@@ -2,7 +2,7 @@
  *
  * chain.h: a queue of bytes on their way out to one peer. Small pieces are copied into segments
  * (512 B growing to 16 KiB), large ones are referenced (struct blob), so that a large value is sent
- * from where it lies and an idle peer holds no memory at all. Drained with writev.
+ * from where it lies and an idle peer holds no memory at all. Drained with send, or with sendmsg if there are several.
  *
  * Embedded, single owner, no locks. Functions that return bool return false only when memory is out;
  * the chain is then unchanged.
