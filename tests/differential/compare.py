@@ -4,7 +4,7 @@
 from execute import NoReply, await_quiet, keyspace, reset, run_directly, run_through
 from framing import CLOSED, shortened
 from generator import VOLATILE_KEYS
-from shapes import agree, shape_of
+from shapes import agree, in_order_of_patterns, shape_of
 
 
 class Difference:
@@ -86,6 +86,8 @@ def compare_runs(direct, proxied):
     """All differences, in the order of steps; of one connection only up to its first loss of step."""
     found = []
     for number, (ours, theirs) in enumerate(zip(proxied.connections, direct.connections)):
+        in_order_of_patterns(ours.entries)
+        in_order_of_patterns(theirs.entries)
         for at in range(max(len(ours.entries), len(theirs.entries))):
             if at >= len(theirs.entries):
                 entry = ours.entries[at]

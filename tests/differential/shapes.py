@@ -6,6 +6,7 @@ as trees (framing.decode) that says whether they agree; an error is always compa
 """
 
 import re
+from itertools import groupby
 
 from framing import decode, elements_of, is_error
 
@@ -174,6 +175,25 @@ def agree(args, queued, direct, proxied):
         return False
     shape = shape_of(args)
     return shape is not None and shape(decode(direct), decode(proxied))
+
+
+PATTERN_MESSAGE = re.compile(rb"[>*]4\r\n\$8\r\npmessage\r\n")
+
+
+def in_order_of_patterns(entries):
+    """Sorts the frames that one message made for several patterns of a connection: Redis sends them
+    in the order of a hash table, which depends on what was subscribed to before."""
+    def message(entry):
+        if not PATTERN_MESSAGE.match(entry.frame):
+            return None
+        _, (_, _, channel, content) = decode(entry.frame)
+        return entry.step, channel, content
+
+    for of_patterns, run in groupby(list(entries), message):
+        if of_patterns is not None:
+            run = list(run)
+            for entry, frame in zip(run, sorted(entry.frame for entry in run)):
+                entry.frame = frame
 
 
 def _exec_agrees(queued, direct, proxied):
