@@ -67,10 +67,18 @@ LINK_tsan := -fsanitize=thread
 LINK_fuzz := $(SAN_ADDRESS)
 LINK_mutant := $(MIMALLOC_LIBS)
 
+# The program is optimised as a whole: a tenth fewer instructions per fill. Its objects can be linked
+# without that, too, which takes a test less time. clang wants a linker of its own for it.
+ifeq ($(findstring clang,$(shell $(CC) --version 2>/dev/null)),)
+WHOLE_release := -flto -ffat-lto-objects
+LINK_WHOLE_release := -flto=auto
+LINK_PARTS_release := -fno-lto
+endif
+
 $(foreach f,$(FLAVOURS),$(eval CC_$(f) := $(if $(filter fuzz,$(f)),$(FUZZ_CC),$(CC))))
 compile = $(CC_$(1)) -std=gnu11 $(DEFINES) $(HIREDIS_CFLAGS) $(WARNINGS) -pthread $(FLAGS_$(1)) \
           $(CFLAGS)
-link = $(CC_$(1)) -pthread $(LINK_$(1)) $(LDFLAGS)
+link = $(CC_$(1)) -pthread $(LINK_$(1)) $(or $(2),$(LINK_PARTS_$(1))) $(LDFLAGS)
 
 # ---- Sources ---------------------------------------------------------------------------------
 
@@ -159,12 +167,14 @@ endef
 # flavour(name): the rules of one flavour
 define flavour
 $(BUILD)/$(1)/flags: FORCE
-	@$$(shell mkdir -p $$(@D))$$(file >$$@.new,$(call compile,$(1)) | $(call link,$(1)))
+	@$$(shell mkdir -p $$(@D))$$(file >$$@.new,$(call compile,$(1)) $(WHOLE_$(1)) | $(call link,$(1)) $(LINK_WHOLE_$(1)))
 	@cmp -s $$@.new $$@ && rm $$@.new || mv $$@.new $$@
 
 $(BUILD)/$(1)/obj/%.o: %.c $(BUILD)/$(1)/flags | need-hiredis
 	@echo '  CC      $$@'
-	$(Q)mkdir -p $$(@D) && $(call compile,$(1)) -MMD -MP -c -o $$@ $$<
+	$(Q)mkdir -p $$(@D) && $(call compile,$(1)) $$(WHOLE) -MMD -MP -c -o $$@ $$<
+
+$(call objects,$(1),$(SRC)): WHOLE = $(WHOLE_$(1))
 
 $(foreach d,$(FOLDERS),$(eval $(call folder_archive,$(1),$(d))))
 $(foreach d,$(UNIT_FOLDERS),$(eval $(call unit_test,$(1),$(d))))
@@ -175,7 +185,7 @@ $(BUILD)/$(1)/libsupport.a: $(call objects,$(1),$(SUPPORT_SRC))
 
 $(BUILD)/$(1)/nearside: $(BUILD)/$(1)/obj/proxy/main.o $(call archives,$(1),$(LINKS_proxy))
 	@echo '  LINK    $$@'
-	$(Q)$(call link,$(1)) -o $$@ $$^ $(LIBS)
+	$(Q)$(call link,$(1),$(LINK_WHOLE_$(1))) -o $$@ $$^ $(LIBS)
 
 $(BUILD)/$(1)/tests/integration: $(call objects,$(1),$(INTEGRATION_SRC) $(SUPPORT_SRC)) \
         $(call archives,$(1),$(LINKS_proxy)) | $(BUILD)/$(1)/tests/module.so
