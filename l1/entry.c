@@ -90,11 +90,12 @@ static size_t largest_slot(const struct l1 *l1)
     return l1->classes.size[l1->classes.count - 1];
 }
 
-bool entry_fits_key(const struct l1 *l1, size_t key_len)
+size_t entry_key_max(const struct l1 *l1)
 {
     size_t fixed = sizeof(struct entry) + sizeof(uint32_t) + sizeof(struct blob *);
-    return key_len < l1->max_item_size && key_len <= UINT16_MAX &&
-           key_len <= largest_slot(l1) - fixed;
+    size_t most = largest_slot(l1) - fixed;
+    most = most < UINT16_MAX ? most : UINT16_MAX;
+    return most < l1->max_item_size ? most : l1->max_item_size - 1;
 }
 
 bool entry_plan_init(struct entry_plan *plan, const struct l1 *l1, const struct l1_lease *lease,
@@ -156,12 +157,12 @@ void entry_write(struct entry *e, struct entry_plan *plan, const struct l1_lease
         memcpy(at, &plan->place, sizeof(plan->place));
         at += sizeof(plan->place);
     }
-    memcpy(at, plan->key.p, plan->key.n);
+    copy_key(at, plan->key.p, plan->key.n);
     at += plan->key.n;
     if (has_blob) {
         memcpy(at, &plan->blob, sizeof(plan->blob));
         plan->blob = NULL;
     } else if (plan->value.n > 0) {
-        memcpy(at, plan->value.p, plan->value.n);
+        copy_value(at, plan->value.p, plan->value.n);
     }
 }

@@ -78,21 +78,13 @@ static uint32_t ghost_age(const struct ghost *g, uint32_t slot)
     return ((uint32_t)(g->evicted >> g->age_shift) - slot) & UINT16_MAX;
 }
 
+/* A set has the newest first and what is empty last: the oldest falls out. */
 static void ghost_add(struct ghost *g, uint32_t hash, size_t bytes)
 {
     uint32_t *set = ghost_set(g, hash);
-    uint32_t *victim = &set[0];
-    for (int i = 0; i < GHOST_WAYS; i++) {
-        if (set[i] == 0) {
-            victim = &set[i];
-            break;
-        }
-        if (ghost_age(g, set[i]) > ghost_age(g, *victim)) {
-            victim = &set[i];
-        }
-    }
+    memmove(&set[1], &set[0], (GHOST_WAYS - 1) * sizeof(*set));
     g->evicted += bytes;
-    *victim = ghost_print(hash) << 16 | ((uint32_t)(g->evicted >> g->age_shift) & UINT16_MAX);
+    set[0] = ghost_print(hash) << 16 | ((uint32_t)(g->evicted >> g->age_shift) & UINT16_MAX);
 }
 
 /* Whether the key left S lately; forgets it. Memory that was never written is not even read: some
@@ -106,6 +98,9 @@ static bool ghost_take(struct ghost *g, uint32_t hash)
     for (int i = 0; i < GHOST_WAYS; i++) {
         if (set[i] >> 16 == ghost_print(hash)) {
             bool recent = ghost_age(g, set[i]) <= g->memory;
+            for (; i < GHOST_WAYS - 1; i++) {
+                set[i] = set[i + 1];
+            }
             set[i] = 0;
             return recent;
         }
@@ -156,11 +151,11 @@ static void queue_relink(struct shard *s, const struct entry *e, uint32_t older,
     }
 }
 
-void evict_admit(struct shard *s, struct entry *e)
+void evict_admit(struct shard *s, struct entry *e, size_t charge)
 {
     bool in_main = ghost_take(&s->ghost, e->hash);
     flags_set(e, flags_of(e) | FLAG_LIVE | (in_main ? FLAG_MAIN : 0));
-    queue_push(s, queue_of(s, e), e, entry_charge(s, e));
+    queue_push(s, in_main ? &s->main : &s->small, e, charge);
 }
 
 void evict_release(struct shard *s, struct entry *e, size_t charge)
@@ -192,17 +187,20 @@ static void second_chance(struct shard *s, struct entry *e)
     queue_push(s, &s->main, e, charge);
 }
 
-/* What the next evictions read is on its way when it is wanted: of the one after e what its bucket leads to, of the one
- * after that its bucket and its place in the ghost, and then the entry. Each was the step before for the one behind. */
+/* What the next evictions read is on its way when it is wanted: of the one after e what is behind the first entry in its
+ * bucket, of the one after that the first, of the third its bucket and its place in the ghost, and then the fourth itself.
+ * Each was the step before for the one behind. */
 static void expect_next(const struct shard *s, const struct entry *e)
 {
     const struct entry *next = entry_at(s, e->newer);
     const struct entry *second = next == NULL ? NULL : entry_at(s, next->newer);
-    if (second != NULL) {
-        size_t first = atomic_load_explicit(table_head(s, next->hash), memory_order_relaxed);
-        __builtin_prefetch(s->base + first * REF_UNIT, 1);
-        evict_expect(s, second->hash);
-        __builtin_prefetch(s->base + (size_t)second->newer * REF_UNIT, 1);
+    const struct entry *third = second == NULL ? NULL : entry_at(s, second->newer);
+    if (third != NULL) {
+        const struct entry *first = link_load(s, table_head(s, next->hash));
+        __builtin_prefetch(seat_of(s, first == NULL ? 0 : link_of(&first->chain)));
+        __builtin_prefetch(seat_of(s, link_of(table_head(s, second->hash))));
+        evict_expect(s, third->hash);
+        __builtin_prefetch(seat_of(s, third->newer));
     }
 }
 
@@ -224,10 +222,10 @@ bool evict_step(struct l1 *l1, struct shard *s, struct work *work)
         second_chance(s, e);
         return true;
     }
-    if (from_small) {
-        ghost_add(&s->ghost, e->hash, entry_charge(s, e));
-    }
     s->counted.evictions++;
-    entry_drop(s, e);
+    size_t charge = entry_drop(s, e);
+    if (from_small) {
+        ghost_add(&s->ghost, e->hash, charge);
+    }
     return true;
 }

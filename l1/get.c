@@ -32,24 +32,27 @@ static inline void touch(struct entry *e)
     }
 }
 
-/* The servable entry of a key. One that is not is deleted: it might come back to life with the next
+/* Whether the entry is servable. One that is not is deleted: it might come back to life with the next
  * PONG, after a newer value was read elsewhere (C7). */
-static struct entry *find_live(struct l1 *l1, struct shard *s, const struct l1_query *q,
-                               int64_t now)
+static bool may_serve(struct l1 *l1, struct shard *s, struct entry *e, int64_t now)
 {
-    struct entry *e = table_find(l1, s, q->hash, q->key, q->db);
-    if (e == NULL) {
-        return NULL;
-    }
     enum fate fate = entry_fate(l1, e, now);
     if (unlikely(fate != FATE_LIVE)) {
         if (!(MUTANT(C7) && fate == FATE_LAPSED)) {
             entry_bury(s, e, fate);
         }
-        return NULL;
+        return false;
     }
     touch(e);
-    return e;
+    return true;
+}
+
+/* The servable entry of a key. Mostly there is none: inlined, so that this costs no call. */
+static inline __attribute__((always_inline)) struct entry *
+find_live(struct l1 *l1, struct shard *s, const struct l1_query *q, int64_t now)
+{
+    struct entry *e = table_find(l1, s, q->hash, q->key, q->db);
+    return e != NULL && may_serve(l1, s, e, now) ? e : NULL;
 }
 
 static bool append_blob(const struct entry *e, struct chain *out)
@@ -113,7 +116,7 @@ static enum l1_result take_lease(struct l1 *l1, struct shard *s, struct l1_query
                                  struct l1_lease **fresh, struct work *work)
 {
     uint32_t incarnation;
-    if (!entry_fits_key(l1, q->key.n) || (l1->has_slots && q->db != 0) ||
+    if (q->key.n > l1->key_max || (l1->has_slots && q->db != 0) ||
         !cover_grants(l1, q->cover, now, &incarnation)) {
         return L1_PASS;
     }
@@ -129,16 +132,22 @@ static enum l1_result take_lease(struct l1 *l1, struct shard *s, struct l1_query
     return L1_OWNER;
 }
 
-/* The lease that may be joined. One that nobody may join any more makes way for a new one. */
-static struct l1_lease *find_current(struct l1 *l1, struct shard *s, const struct l1_query *q,
-                                     int64_t now)
+/* Whether the lease may be joined. One that nobody may join any more makes way for a new one. */
+static bool may_join(struct l1 *l1, struct shard *s, struct l1_lease *lease, int64_t now)
+{
+    bool current = lease_is_current(l1, s, lease, now) && !MUTANT(R5j);
+    if (!current) {
+        lease_detach(s, lease);
+    }
+    return current;
+}
+
+/* The lease of a key that may be joined. */
+static inline struct l1_lease *find_current(struct l1 *l1, struct shard *s,
+                                            const struct l1_query *q, int64_t now)
 {
     struct l1_lease *lease = lease_find(s, q->hash, q->key, q->db);
-    if (lease != NULL && (MUTANT(R5j) || !lease_is_current(l1, s, lease, now))) {
-        lease_detach(s, lease);
-        return NULL;
-    }
-    return lease;
+    return lease != NULL && may_join(l1, s, lease, now) ? lease : NULL;
 }
 
 static enum l1_result look(struct l1 *l1, struct shard *s, struct l1_query *q, int64_t now,
@@ -266,7 +275,7 @@ static size_t lease_unasked(struct l1 *l1, const struct l1_query *asked, const s
     for (i = 0; i < n; i++) {
         __builtin_prefetch(under_way(shard_of(l1, keys[i].hash), keys[i].hash), 1);
     }
-    for (i = 0; i < n && entry_fits_key(l1, keys[i].key.n); i++) {
+    for (i = 0; i < n && keys[i].key.n <= l1->key_max; i++) {
         q.key = keys[i].key;
         q.hash = keys[i].hash;
         s = hold_next(shard_of(l1, q.hash), s);
@@ -337,30 +346,37 @@ static __attribute__((noinline)) enum l1_result hit_locked(struct l1 *l1, struct
 struct look {
     struct shard *shard;
     const _Atomic uint32_t *head;
+    const struct entry *first;
 };
 
-/* Each lookup waits for a bucket, and then for the entry behind it. All of them begin to wait for the one
- * before the first goes on to the other. */
-static inline void look_ahead(const struct l1 *l1, const struct l1_key *keys, size_t n,
-                              struct look *looks)
+/* Each lookup waits for a bucket, for the first entry behind it, often for a second. All of them begin to
+ * wait for one before the first of them goes on to the next. */
+static inline void look_ahead(struct l1 *l1, struct l1_reader *reader, const struct l1_key *keys,
+                              size_t n, struct look *looks)
 {
     for (size_t i = 0; i < n; i++) {
         looks[i].shard = shard_of(l1, keys[i].hash);
         looks[i].head = table_head(looks[i].shard, keys[i].hash);
         __builtin_prefetch(looks[i].head);
     }
+    if (unlikely(reader == NULL)) {
+        return;
+    }
+    reader_begin(l1, reader);
     for (size_t i = 0; i < n; i++) {
-        size_t ref = atomic_load_explicit(looks[i].head, memory_order_relaxed);
-        const char *e = looks[i].shard->base + ref * REF_UNIT;
-        __builtin_prefetch(e);
-        __builtin_prefetch(e + LINE);
+        looks[i].first = seat_of(looks[i].shard, link_of(looks[i].head));
+        __builtin_prefetch(looks[i].first);
+        __builtin_prefetch((const char *)looks[i].first + LINE);
+    }
+    for (size_t i = 0; i < n; i++) {
+        __builtin_prefetch(seat_of(looks[i].shard, link_of(&looks[i].first->chain)));
     }
 }
 
-void l1_look_ahead(const struct l1 *l1, const struct l1_key *keys, size_t n)
+void l1_look_ahead(struct l1 *l1, struct l1_reader *reader, const struct l1_key *keys, size_t n)
 {
     struct look looks[RUN_AHEAD];
-    look_ahead(l1, keys, n < RUN_AHEAD ? n : RUN_AHEAD, looks);
+    look_ahead(l1, reader, keys, n < RUN_AHEAD ? n : RUN_AHEAD, looks);
 }
 
 static inline enum l1_result hit(struct l1 *l1, const struct l1_run *run, const struct l1_key *key,
@@ -382,15 +398,12 @@ static inline enum l1_result hit(struct l1 *l1, const struct l1_run *run, const 
 size_t l1_get_run(struct l1 *l1, struct l1_run *run, int64_t now)
 {
     struct look looks[RUN_AHEAD];
-    if (likely(run->reader != NULL)) {
-        reader_begin(l1, run->reader);
-    }
     run->nulls = 0;
     size_t answered = 0;
     while (answered < run->n) {
         const struct l1_key *keys = run->keys + answered;
         size_t n = run->n - answered < RUN_AHEAD ? run->n - answered : RUN_AHEAD;
-        look_ahead(l1, keys, n, looks);
+        look_ahead(l1, run->reader, keys, n, looks);
         for (size_t i = 0; i < n; i++, answered++) {
             enum l1_result result = hit(l1, run, &keys[i], &looks[i], now);
             if (result == L1_HIT_NULL && chain_append(run->out, run->null)) {

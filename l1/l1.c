@@ -148,6 +148,7 @@ static bool l1_init(struct l1 *l1, const struct l1_options *o, char err[ERR_MAX]
     l1->max_item_size = o->max_item_size;
     size_t budget = l1->fixed < o->max_memory ? (o->max_memory - l1->fixed) / shards : 0;
     classes_init(&l1->classes, budget);
+    l1->key_max = entry_key_max(l1);
     for (; l1->shard_count < shards; l1->shard_count++) {
         struct shard *s = &l1->shards[l1->shard_count];
         if (!shard_init(s, &l1->classes, budget)) {

@@ -179,8 +179,9 @@ struct l1_run {
  * trace of a miss. Without the lock it may overlook an entry that is being moved. */
 MUST_CHECK size_t l1_get_run(struct l1 *l1, struct l1_run *run, int64_t now);
 
-/* A hint: these keys (at most 32) are looked up next, and what that reads can be on its way from memory. */
-void l1_look_ahead(const struct l1 *l1, const struct l1_key *keys, size_t n);
+/* A hint: these keys (at most 32) are looked up next, and what that reads can be on its way from memory. The reader is
+ * the calling thread's. */
+void l1_look_ahead(struct l1 *l1, struct l1_reader *reader, const struct l1_key *keys, size_t n);
 
 /* All or nothing, for MGET: every key is answered, or nothing is appended and the result is false. Never
  * mixes values from before and after one multi-key write of this process: such a write beginning meanwhile

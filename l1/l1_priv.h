@@ -17,7 +17,7 @@
  * The memory of a shard is one reserved mapping, touched as it is needed; a reference to something
  * in it is its distance from the beginning in units of 8 bytes, so 4 bytes reach 32 GiB:
  *
- *     base ─► ghost | heads of the buckets ... | page | page | page ...
+ *     base ─► nobody | ghost | heads of the buckets ... | page | page | page ...
  *
  * Who may look at what:
  *   - the lock guards everything in a shard; whoever changes something holds it;
@@ -187,6 +187,7 @@ struct slab {
 struct table {
     uint32_t buckets_max;
     size_t items;
+    size_t items_enough;   /* more of them, and the table grows */
     uint32_t sweep_bucket; /* where the sweep goes on, and how many live entries of that bucket */
     uint32_t sweep_passed; /* it has seen */
 };
@@ -225,7 +226,8 @@ struct ghost {
 #define LEASES_MAX ((size_t)16 * UNDER_WAY)
 
 struct l1_lease {
-    struct l1_lease *next; /* in its place of under_way[] */
+    struct l1_lease *next;  /* in its place of under_way[]; of a spare one: the next spare one */
+    struct l1_lease **link; /* what leads to it there, while it is open */
     struct l1_waiter *first;
     struct l1_waiter *last;
     uint64_t hash;
@@ -302,7 +304,8 @@ struct l1 {
     uint32_t slot_count;
     bool has_slots;
     size_t max_item_size;
-    size_t fixed; /* bytes charged outside the shards */
+    size_t key_max; /* entry_key_max */
+    size_t fixed;   /* bytes charged outside the shards */
     struct classes classes;
     void *block; /* what the allocator gave for this, unaligned */
     void *shards_block;
@@ -446,8 +449,8 @@ void entry_write(struct entry *e, struct entry_plan *plan, const struct l1_lease
 bool entry_is_value(const struct entry *e, struct slice encoded);
 /* The value as it is sent, in a blob of the caller's; NULL when memory is out. Not for a null. */
 MUST_CHECK struct blob *entry_copy(const struct entry *e);
-/* Whether a key of that length can be in an entry at all. */
-bool entry_fits_key(const struct l1 *l1, size_t key_len);
+/* The longest key that can be in an entry at all. */
+size_t entry_key_max(const struct l1 *l1);
 
 /* ---- slab.c -------------------------------------------------------------------------------- */
 
@@ -481,7 +484,8 @@ bool slab_has_page(const struct shard *s);
 bool slab_has_room(const struct shard *s, uint32_t class);
 /* A slot (contents undefined), or NULL. */
 MUST_CHECK struct entry *slab_alloc(struct shard *s, uint32_t class);
-void slab_free(struct shard *s, struct entry *e);
+/* Returns the slot's bytes. */
+size_t slab_free(struct shard *s, struct entry *e);
 /* Gives the memory of a free page back to the system; false when there is none. */
 bool slab_give_back(struct shard *s);
 /* The next entry to be moved off the page that is drained, if there is one. Chooses a page when none
@@ -537,8 +541,8 @@ MUST_CHECK enum room room_for_slot(struct l1 *l1, struct shard *s, uint32_t clas
 /* Keeps the reserve; after what took room. */
 void room_ahead(struct l1 *l1, struct shard *s, struct work *work);
 
-/* Out of table and queue, and into limbo. */
-void entry_drop(struct shard *s, struct entry *e);
+/* Out of table and queue, and into limbo. Returns what it is charged with. */
+size_t entry_drop(struct shard *s, struct entry *e);
 /* The same for one found dead: counts why. */
 void entry_bury(struct shard *s, struct entry *e, enum fate fate);
 
@@ -650,6 +654,18 @@ static inline struct shard *hold_next(struct shard *s, struct shard *held)
     return s;
 }
 
+static inline uint32_t link_of(const _Atomic uint32_t *link)
+{
+    return atomic_load_explicit(link, memory_order_relaxed);
+}
+
+/* Where an entry of that reference would be, for who only asks for the memory: 0 is the line at the beginning of the
+ * mapping, which nobody writes. */
+static inline const struct entry *seat_of(const struct shard *s, uint32_t ref)
+{
+    return (const struct entry *)(const void *)(s->base + (size_t)ref * REF_UNIT);
+}
+
 void table_init(struct shard *s);
 /* The next entry of that hash, whatever its key and db; start with NULL. */
 struct entry *table_next(const struct shard *s, uint64_t hash, const struct entry *after);
@@ -665,13 +681,16 @@ bool table_sweep(struct l1 *l1, struct shard *s, size_t *budget, int64_t now);
 
 /* ---- evict.c ------------------------------------------------------------------------------- */
 
+#define NOBODY                                                                                     \
+    64 /* bytes at the beginning of the mapping: what a reference that is 0 would lead to */
+
 /* Bytes of the mapping that the ghost wants. */
 size_t evict_ghost_bytes(size_t budget);
 void evict_init(struct shard *s);
 /* A hint: an entry of that hash is going to be queued and put into the table. */
 void evict_expect(const struct shard *s, uint64_t hash);
-/* Queues a new entry. */
-void evict_admit(struct shard *s, struct entry *e);
+/* Queues a new entry; `charge` is entry_charge. */
+void evict_admit(struct shard *s, struct entry *e, size_t charge);
 /* Out of its queue; `charge` is entry_charge. */
 void evict_release(struct shard *s, struct entry *e, size_t charge);
 /* `copy` takes the place of `e` in its queue. */
@@ -694,8 +713,17 @@ MUST_CHECK struct l1_lease *lease_try(const struct l1_query *q);
 MUST_CHECK struct l1_lease *lease_reuse(struct shard *s, const struct l1_query *q);
 /* Keeps the memory of one that is in no table as spare; false: it is for mem_free, without the lock. */
 MUST_CHECK bool lease_keep_spare(struct shard *s, struct l1_lease *lease);
+/* The one of that key among those from `lease` on. */
+struct l1_lease *lease_search(struct l1_lease *lease, uint64_t hash, struct slice key, uint32_t db);
+
 /* The open lease of that key, current or not. */
-struct l1_lease *lease_find(struct shard *s, uint64_t hash, struct slice key, uint32_t db);
+static inline struct l1_lease *lease_find(struct shard *s, uint64_t hash, struct slice key,
+                                          uint32_t db)
+{
+    struct l1_lease *first = under_way(s, hash)->open;
+    return likely(first == NULL) ? NULL : lease_search(first, hash, key, db);
+}
+
 /* Open, and nothing happened that detaches it: may be joined, and its value installed. */
 bool lease_is_current(const struct l1 *l1, const struct shard *s, const struct l1_lease *lease,
                       int64_t now);

@@ -43,7 +43,7 @@ static void lease_init(struct l1_lease *lease, const struct l1_query *q, size_t 
     lease->fetcher = q->fetcher;
     lease->open = lease->carried = lease->unanswered = lease->bare = false;
     lease->key_len = (uint32_t)q->key.n;
-    memcpy(lease->key, q->key.p, q->key.n);
+    copy_key(lease->key, q->key.p, q->key.n);
 }
 
 struct l1_lease *lease_try(const struct l1_query *q)
@@ -104,9 +104,8 @@ uint16_t l1_lease_slot(const struct l1_lease *lease)
     return lease->slot;
 }
 
-struct l1_lease *lease_find(struct shard *s, uint64_t hash, struct slice key, uint32_t db)
+struct l1_lease *lease_search(struct l1_lease *lease, uint64_t hash, struct slice key, uint32_t db)
 {
-    struct l1_lease *lease = under_way(s, hash)->open;
     while (lease != NULL &&
            (lease->hash != hash || lease->db != db || !slice_eq(l1_lease_key(lease), key))) {
         lease = lease->next;
@@ -137,25 +136,28 @@ void lease_open(struct shard *s, struct l1_lease *lease, uint32_t incarnation, i
     lease->generation = s->generation;
     lease->open = true;
     lease->next = at->open;
+    lease->link = &at->open;
+    if (lease->next != NULL) {
+        lease->next->link = &lease->next;
+    }
     at->open = lease;
     s->leases++;
     s->lease_bytes += lease->charge;
     s->used += lease->charge;
 }
 
-static void lease_close(struct shard *s, struct l1_lease *lease)
+static void lease_close(struct l1_lease *lease)
 {
-    struct l1_lease **at = &under_way(s, lease->hash)->open;
-    while (*at != lease) {
-        at = &(*at)->next;
+    *lease->link = lease->next;
+    if (lease->next != NULL) {
+        lease->next->link = lease->link;
     }
-    *at = lease->next;
     lease->open = false;
 }
 
 void lease_detach(struct shard *s, struct l1_lease *lease)
 {
-    lease_close(s, lease);
+    lease_close(lease);
     s->counted.detached++;
 }
 
@@ -298,7 +300,7 @@ static void end_lease(struct shard *s, struct l1_lease *lease, struct ending *en
 {
     version_move(s, lease->hash);
     if (lease->open) {
-        lease_close(s, lease);
+        lease_close(lease);
     }
     for (struct l1_waiter *w = lease->first; w != NULL; w = w->next) {
         w->lease = NULL;
@@ -311,14 +313,22 @@ static void end_lease(struct shard *s, struct l1_lease *lease, struct ending *en
     end->lease = lease_keep_spare(s, lease) ? NULL : lease;
 }
 
-/* Without a lock. A waiter may be gone, or parked anew, as soon as its wake was called. */
-static void finish(struct ending *end)
+/* A waiter may be gone, or parked anew, as soon as its wake was called. */
+static void wake_all(struct ending *end)
 {
     struct l1_waiter *w = end->waiters;
     while (w != NULL) {
         struct l1_waiter *next = w->next;
         w->wake(w, end->how, &end->reply);
         w = next;
+    }
+}
+
+/* Without a lock. */
+static inline void finish(struct ending *end)
+{
+    if (end->waiters != NULL) {
+        wake_all(end);
     }
     if (end->reply.blob != NULL) {
         blob_unref(end->reply.blob);
@@ -420,12 +430,14 @@ static void install(struct l1 *l1, struct shard *s, const struct l1_lease *lease
     struct entry *e = slab_alloc(s, plan->class);
     bug_on(e == NULL);
     debug_assert(table_find(l1, s, lease->hash, plan->key, lease->db) == NULL);
-    if (plan->blob != NULL) {
-        s->used += mem_usable(plan->blob);
+    size_t outside = 0;
+    if (unlikely(plan->blob != NULL)) {
+        outside = mem_usable(plan->blob);
+        s->used += outside;
         end->reply.blob = blob_ref(plan->blob);
     }
     entry_write(e, plan, lease, (uint32_t)deadline);
-    evict_admit(s, e);
+    evict_admit(s, e, l1->classes.size[plan->class] + outside);
     table_insert(s, e);
     s->counted.fills++;
     table_grow(l1, s, end->work);

@@ -67,16 +67,17 @@ void work_free(struct work *work)
 
 static void free_entry(struct shard *s, struct entry *e, struct work *work)
 {
-    s->limbo.bytes -= entry_charge(s, e);
     if (flags_of(e) & FLAG_BLOB) {
         struct blob *b = entry_blob(e);
-        s->used -= mem_usable(b);
+        size_t outside = mem_usable(b);
+        s->used -= outside;
+        s->limbo.bytes -= outside;
         if (work->dead_count == ARRAY_LEN(work->dead)) {
             work_end(work);
         }
         work->dead[work->dead_count++] = b;
     }
-    slab_free(s, e);
+    s->limbo.bytes -= slab_free(s, e);
 }
 
 static uint32_t free_aged(struct shard *s, uint32_t max, struct work *work)

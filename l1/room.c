@@ -27,13 +27,14 @@
 #define RECLAIM     32 /* entries taken back in a step */
 #define AHEAD_STEPS 8  /* of one fill, for the next one */
 
-void entry_drop(struct shard *s, struct entry *e)
+size_t entry_drop(struct shard *s, struct entry *e)
 {
     size_t charge = entry_charge(s, e);
     table_remove(s, e);
     evict_release(s, e, charge);
     flags_set(e, flags_of(e) & ~FLAG_LIVE);
     limbo_add(s, e, charge);
+    return charge;
 }
 
 void entry_bury(struct shard *s, struct entry *e, enum fate fate)
@@ -82,7 +83,7 @@ static void move_entry(struct shard *s, struct entry *e)
     evict_replace(s, e, copy);
     /* The blob is the copy's. */
     flags_set(e, flags_of(e) & ~(FLAG_LIVE | FLAG_BLOB));
-    limbo_add(s, e, entry_charge(s, e));
+    limbo_add(s, e, s->slab.classes->size[class]);
 }
 
 /* ---- Steps --------------------------------------------------------------------------------- */
@@ -151,23 +152,30 @@ static size_t whole(const struct shard *s)
     return s->budget - s->used + s->slab.free_count * page_size(s) + s->limbo.bytes;
 }
 
-void room_ahead(struct l1 *l1, struct shard *s, struct work *work)
+/* What is free lies scattered over pages: moves what is between. */
+static void gather(struct l1 *l1, struct shard *s, int steps, struct work *work)
 {
     bool stuck = false;
-    for (int i = 0; i < AHEAD_STEPS && !stuck; i++) {
-        struct entry *e = NULL;
-        if (slack(s) >= s->reserve) {
-            if (whole(s) >= s->reserve / 2) {
-                break;
-            }
-            /* What is free lies scattered. */
-            e = slab_next_to_move(s);
-        }
+    for (; steps > 0 && whole(s) < s->reserve / 2 && !stuck; steps--) {
+        struct entry *e = slab_next_to_move(s);
         if (e != NULL) {
             move_entry(s, e);
         } else {
             stuck = !evict_step(l1, s, work);
         }
+    }
+}
+
+void room_ahead(struct l1 *l1, struct shard *s, struct work *work)
+{
+    int steps = AHEAD_STEPS;
+    size_t free = slack(s);
+    size_t enough = s->limbo.bytes + (free < s->reserve ? s->reserve - free : 0);
+    while (steps > 0 && s->limbo.bytes < enough && evict_step(l1, s, work)) {
+        steps--;
+    }
+    if (unlikely(whole(s) < s->reserve / 2)) {
+        gather(l1, s, steps, work);
     }
     if (s->limbo.bytes > s->reserve / 4) {
         (void)limbo_reclaim(l1, s, RECLAIM, work);

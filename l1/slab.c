@@ -111,12 +111,12 @@ static size_t to_page(size_t n)
     return round_down(n + PAGE_MAX - 1, PAGE_MAX);
 }
 
-/* The parts of the mapping, each on pages of its own: ghost, heads, what is known of the pages, the
+/* The parts of the mapping, each on pages of its own: nobody's line and the ghost, heads, what is known of the pages, the
  * pages. Only the last two count what they may become; all are touched as they are used. */
 bool slab_init(struct shard *s, const struct classes *c)
 {
     struct slab *b = &s->slab;
-    size_t ghost = to_page(evict_ghost_bytes(s->budget));
+    size_t ghost = to_page(NOBODY + evict_ghost_bytes(s->budget));
     size_t buckets = round_down(s->budget / SLOT_MIN * 4 / 3, BUCKETS_STEP) + BUCKETS_STEP;
     buckets = buckets < UINT32_MAX / 2 ? buckets : UINT32_MAX / 2;
     size_t heads = to_page(buckets * sizeof(*s->heads));
@@ -134,7 +134,7 @@ bool slab_init(struct shard *s, const struct classes *c)
     /* Huge pages would be charged to the process whole, for the first byte in them. */
     (void)madvise(base, s->mapped, MADV_NOHUGEPAGE);
     s->base = base;
-    s->ghost.slots = base;
+    s->ghost.slots = (uint32_t *)(void *)(s->base + NOBODY);
     s->heads = (_Atomic uint32_t *)(void *)(s->base + ghost);
     s->table.buckets_max = (uint32_t)buckets;
     *b = (struct slab){
@@ -279,13 +279,14 @@ uint32_t slab_class_at(const struct shard *s, uint32_t ref)
     return s->slab.pages[page_of(s, entry_at(s, ref))].class;
 }
 
-void slab_free(struct shard *s, struct entry *e)
+size_t slab_free(struct shard *s, struct entry *e)
 {
     struct slab *b = &s->slab;
     uint32_t page = page_of(s, e);
     struct page *p = &b->pages[page];
     uint32_t class = p->class;
     uint32_t per_page = b->classes->per_page[class];
+    size_t size = b->classes->size[class];
     e->newer = p->first_free;
     p->first_free = ref_of(s, e);
     p->used--;
@@ -296,7 +297,7 @@ void slab_free(struct shard *s, struct entry *e)
         }
     }
     if (p->used > 0) {
-        return;
+        return size;
     }
     if (page == b->drain) {
         b->drain = NO_PAGE;
@@ -306,6 +307,7 @@ void slab_free(struct shard *s, struct entry *e)
     }
     list_push(b, &b->free, page);
     b->free_count++;
+    return size;
 }
 
 /* ---- Winning pages back -------------------------------------------------------------------- */

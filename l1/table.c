@@ -31,11 +31,6 @@ static void link_store(_Atomic uint32_t *link, uint32_t ref)
     atomic_store_explicit(link, ref, memory_order_release);
 }
 
-static uint32_t link_of(const _Atomic uint32_t *link)
-{
-    return atomic_load_explicit(link, memory_order_relaxed);
-}
-
 static uint32_t buckets_of(const struct shard *s)
 {
     return (uint32_t)atomic_load_explicit(&s->shape, memory_order_relaxed);
@@ -43,12 +38,18 @@ static uint32_t buckets_of(const struct shard *s)
 
 static bool is_crowded(const struct shard *s)
 {
-    return s->table.items > buckets_of(s) - buckets_of(s) / 4;
+    return s->table.items > s->table.items_enough;
+}
+
+static void set_buckets(struct shard *s, uint32_t buckets)
+{
+    s->table.items_enough = buckets - buckets / 4;
+    atomic_store_explicit(&s->shape, table_shape(buckets), memory_order_release);
 }
 
 void table_init(struct shard *s)
 {
-    atomic_store_explicit(&s->shape, table_shape(BUCKETS_STEP), memory_order_relaxed);
+    set_buckets(s, BUCKETS_STEP);
     s->used += BUCKETS_STEP * sizeof(*s->heads);
 }
 
@@ -110,15 +111,12 @@ static void split_next(struct shard *s)
             from = &e->chain;
         }
     }
-    atomic_store_explicit(&s->shape, grown, memory_order_release);
+    set_buckets(s, fresh + 1);
 }
 
 void table_grow(struct l1 *l1, struct shard *s, struct work *work)
 {
     const size_t bytes = BUCKETS_STEP * sizeof(*s->heads);
-    if (buckets_of(s) == s->table.buckets_max) {
-        return;
-    }
     for (int i = 0; i < GROW_STEP && is_crowded(s) && buckets_of(s) < s->table.buckets_max; i++) {
         if (buckets_of(s) % BUCKETS_STEP == 0) {
             if (room_for_bytes(l1, s, bytes, work) != ROOM_IS_THERE) {

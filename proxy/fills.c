@@ -581,7 +581,7 @@ static enum conn_status submit(struct request *request, struct slice gets)
     for (uint32_t i = 0; i < batch->n; i++) {
         size_t key = at + GET_HEAD;
         memcpy(end, head, head_n);
-        memcpy(end + head_n, gets.p + key, batch->ends[i] - key);
+        copy_key(end + head_n, gets.p + key, batch->ends[i] - key);
         end += head_n + batch->ends[i] - key;
         at = batch->ends[i];
     }

@@ -71,12 +71,12 @@ static inline void pass_by(struct gets *gets, size_t k)
 
 unsigned dispatch_look_ahead(const struct client *c, struct slice in)
 {
-    const struct l1 *l1 = c->worker->server->l1;
+    struct l1 *l1 = c->worker->server->l1;
     struct gets gets;
     gets.in = in;
     gets.n = 0;
     look_on(l1, &gets, FEW_AHEAD);
-    l1_look_ahead(l1, gets.keys, gets.n);
+    l1_look_ahead(l1, c->worker->reader, gets.keys, gets.n);
     return (unsigned)gets.n;
 }
 
@@ -85,7 +85,7 @@ unsigned dispatch_look_ahead(const struct client *c, struct slice in)
 /* The GETs are fetched, as long as they may be and miss. At least the first does. */
 static void fetch(struct client *c, struct gets *gets, struct blob *owner, unsigned *share)
 {
-    const struct l1 *l1 = c->worker->server->l1;
+    struct l1 *l1 = c->worker->server->l1;
     size_t most = least(*share, BATCH_COMMANDS);
     look_on(l1, gets, PAIR);
     struct batch *batch = most < PAIR || gets->n < PAIR ? NULL : fills_begin(c);
@@ -99,7 +99,7 @@ static void fetch(struct client *c, struct gets *gets, struct blob *owner, unsig
         from = n;
         look_on(l1, gets, least(n + FEW_AHEAD, most));
         n = least(gets->n, most);
-        l1_look_ahead(l1, gets->keys + from, n - from);
+        l1_look_ahead(l1, c->worker->reader, gets->keys + from, n - from);
     }
     unsigned sent = fills_send(c, batch, gets->in, owner);
     *share -= sent;

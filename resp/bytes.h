@@ -48,6 +48,42 @@ static inline bool slice_eq_nocase(struct slice a, struct slice b)
     return a.n == b.n && strncasecmp(a.p, b.p, a.n) == 0;
 }
 
+/* memcpy, without the call for the sizes that most values have. */
+static inline void copy_value(char *to, const char *from, size_t n)
+{
+    char first[16];
+    char second[16];
+    char third[16];
+    char last[16];
+    if (n - 33 > 64 - 33) {
+        memcpy(to, from, n);
+        return;
+    }
+    memcpy(first, from, 16); /* they overlap */
+    memcpy(second, from + 16, 16);
+    memcpy(third, from + n - 32, 16);
+    memcpy(last, from + n - 16, 16);
+    memcpy(to, first, 16);
+    memcpy(to + 16, second, 16);
+    memcpy(to + n - 32, third, 16);
+    memcpy(to + n - 16, last, 16);
+}
+
+/* The same for keys. */
+static inline void copy_key(char *to, const char *from, size_t n)
+{
+    char first[16];
+    char last[16];
+    if (n - 16 > 32 - 16) {
+        memcpy(to, from, n);
+        return;
+    }
+    memcpy(first, from, 16);
+    memcpy(last, from + n - 16, 16);
+    memcpy(to, first, 16);
+    memcpy(to + n - 16, last, 16);
+}
+
 /* Redis's string2ll: an optional '-', digits without leading zeros, the whole slice, within
  * int64_t. Returns false and leaves *value alone otherwise. */
 MUST_CHECK bool slice_to_int64(struct slice s, int64_t *value);

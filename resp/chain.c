@@ -178,8 +178,11 @@ bool chain_append(struct chain *c, struct slice s)
 /* Two decimal digits of n, which is below 100. */
 static inline char *put_two(char *p, unsigned int n)
 {
-    p[0] = (char)('0' + n / 10);
-    p[1] = (char)('0' + n % 10);
+    static const char digits[] = "00010203040506070809101112131415161718192021222324"
+                                 "25262728293031323334353637383940414243444546474849"
+                                 "50515253545556575859606162636465666768697071727374"
+                                 "75767778798081828384858687888990919293949596979899";
+    memcpy(p, &digits[2 * (size_t)n], 2);
     return p + 2;
 }
 
@@ -187,7 +190,9 @@ static inline char *put_header(char *p, char type, size_t size)
 {
     unsigned int n = (unsigned int)size;
     *p++ = type;
-    if (n >= 10000) {
+    if (likely(n - 10 < 90)) {
+        p = put_two(p, n);
+    } else if (n >= 10000) {
         *p++ = (char)('0' + n / 10000);
         n %= 10000;
         p = put_two(p, n / 100);
@@ -198,8 +203,6 @@ static inline char *put_header(char *p, char type, size_t size)
     } else if (n >= 100) {
         *p++ = (char)('0' + n / 100);
         p = put_two(p, n % 100);
-    } else if (n >= 10) {
-        p = put_two(p, n);
     } else {
         *p++ = (char)('0' + n);
     }
@@ -212,34 +215,13 @@ size_t chain_header(char *p, char type, size_t n)
     return (size_t)(put_header(p, type, n) - p);
 }
 
-/* memcpy, without the call for the sizes that most values have. */
-static inline void copy_short(char *to, const char *from, size_t n)
-{
-    char first[16];
-    char second[16];
-    char third[16];
-    char last[16];
-    if (n - 33 > 64 - 33) {
-        memcpy(to, from, n);
-        return;
-    }
-    memcpy(first, from, 16); /* they overlap */
-    memcpy(second, from + 16, 16);
-    memcpy(third, from + n - 32, 16);
-    memcpy(last, from + n - 16, 16);
-    memcpy(to, first, 16);
-    memcpy(to + 16, second, 16);
-    memcpy(to + n - 32, third, 16);
-    memcpy(to + n - 16, last, 16);
-}
-
 /* The tail has room for it. */
 static inline void put_bulk(struct chain *c, struct slice s)
 {
     struct chain_seg *tail = c->tail;
     char *begin = tail->own + tail->used;
     char *p = put_header(begin, '$', s.n);
-    copy_short(p, s.p, s.n);
+    copy_value(p, s.p, s.n);
     memcpy(p + s.n, "\r\n", 2);
     size_t n = (size_t)(p - begin) + s.n + 2;
     tail->used += n;
