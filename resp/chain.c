@@ -186,26 +186,32 @@ static inline char *put_two(char *p, unsigned int n)
     return p + 2;
 }
 
+/* Not inlined: so the appending of a bulk is short enough to be. */
+static __attribute__((noinline)) char *put_digits(char *p, unsigned int n)
+{
+    if (n >= 10000) {
+        *p++ = (char)('0' + n / 10000);
+        n %= 10000;
+        p = put_two(p, n / 100);
+        return put_two(p, n % 100);
+    }
+    if (n >= 1000) {
+        p = put_two(p, n / 100);
+        return put_two(p, n % 100);
+    }
+    if (n >= 100) {
+        *p++ = (char)('0' + n / 100);
+        return put_two(p, n % 100);
+    }
+    *p = (char)('0' + n);
+    return p + 1;
+}
+
 static inline char *put_header(char *p, char type, size_t size)
 {
     unsigned int n = (unsigned int)size;
     *p++ = type;
-    if (likely(n - 10 < 90)) {
-        p = put_two(p, n);
-    } else if (n >= 10000) {
-        *p++ = (char)('0' + n / 10000);
-        n %= 10000;
-        p = put_two(p, n / 100);
-        p = put_two(p, n % 100);
-    } else if (n >= 1000) {
-        p = put_two(p, n / 100);
-        p = put_two(p, n % 100);
-    } else if (n >= 100) {
-        *p++ = (char)('0' + n / 100);
-        p = put_two(p, n % 100);
-    } else {
-        *p++ = (char)('0' + n);
-    }
+    p = likely(n - 10 < 90) ? put_two(p, n) : put_digits(p, n);
     memcpy(p, "\r\n", 2);
     return p + 2;
 }
