@@ -214,7 +214,7 @@ struct ghost {
     uint64_t evicted;       /* bytes evicted from S, ever */
 };
 
-#define UNDER_WAY 1024
+#define UNDER_WAY 2048
 /* Bytes for the key that every lease has, so that its memory can be used again; so many are kept for that, some 40 KiB
  * that are charged to nobody, but none where sanitizers look for use after free. */
 #define LEASE_KEY 40
@@ -223,7 +223,7 @@ struct ghost {
 #else
 #define LEASE_SPARES_MAX 256
 #endif
-#define LEASES_MAX ((size_t)16 * UNDER_WAY)
+#define LEASES_MAX ((size_t)8 * UNDER_WAY)
 
 struct l1_lease {
     struct l1_lease *next;  /* in its place of under_way[]; of a spare one: the next spare one */

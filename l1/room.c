@@ -26,6 +26,7 @@
 #define STEPS       64
 #define RECLAIM     32 /* entries taken back in a step */
 #define AHEAD_STEPS 8  /* of one fill, for the next one */
+#define LIMBO_PART  32 /* of the reserve */
 
 size_t entry_drop(struct shard *s, struct entry *e)
 {
@@ -177,7 +178,8 @@ void room_ahead(struct l1 *l1, struct shard *s, struct work *work)
     if (unlikely(whole(s) < s->reserve / 2)) {
         gather(l1, s, steps, work);
     }
-    if (s->limbo.bytes > s->reserve / 4) {
+    /* Soon, so that the next entries come to lie in what the processor's caches still have. */
+    if (s->limbo.bytes > s->reserve / LIMBO_PART) {
         (void)limbo_reclaim(l1, s, RECLAIM, work);
     }
 }

@@ -139,7 +139,7 @@ Test(evict, scan_does_not_push_out_what_was_read_again)
 }
 
 /* A kilobyte each, so that few are evicted and the ghost has places to spare: only their age makes
- * them forgotten. The cache holds about 200. */
+ * them forgotten. The cache holds about 150. */
 static void put_kilobytes(struct cache *c, const char *prefix, unsigned int n, int64_t now)
 {
     char key[32];
@@ -167,7 +167,7 @@ Test(evict, key_that_comes_back_soon_is_kept_longer)
 {
     struct cache c = cache_of(SMALL_CACHE, 4096);
     put_kilobytes(&c, "k", 40, 10);
-    put_kilobytes(&c, "between", 250, 10);
+    put_kilobytes(&c, "between", 200, 10);
     cr_assert(count_held(&c, "k", 40, 11) == 0);
     put_kilobytes(&c, "k", 40, 12);
     put_kilobytes(&c, "after", 250, 12);
