@@ -102,29 +102,51 @@ static inline uint32_t version_of(const struct shard *s, uint64_t hash)
     return atomic_load_explicit(&s->versions[version_at(hash)], memory_order_relaxed);
 }
 
-/* Where each write is counted. What is in no cache is waited for together: that and, with `heads`, the bucket. */
-static inline void find_counts(const struct l1 *l1, const uint64_t *hashes, size_t n, bool heads,
-                               struct shard **shards, struct under_way **at)
+/* What is in no cache is waited for together: where each write is counted, and with `heads` its bucket. */
+static inline void find_counts(const struct l1 *l1, const uint64_t *hashes, size_t n,
+                               struct shard **shards, struct under_way **at,
+                               const _Atomic uint32_t **heads)
 {
     for (size_t i = 0; i < n; i++) {
         shards[i] = shard_of(l1, hashes[i]);
         at[i] = under_way(shards[i], hashes[i]);
         __builtin_prefetch(at[i], 1);
-        if (heads) {
-            __builtin_prefetch(table_head(shards[i], hashes[i]));
+        if (heads != NULL) {
+            heads[i] = table_head(shards[i], hashes[i]);
+            __builtin_prefetch(heads[i]);
         }
     }
 }
 
-uint64_t l1_write_begin_run(struct l1 *l1, const uint64_t *hashes, size_t n, uint64_t *versions)
+/* The first entries behind the buckets, and what those lead to. */
+static inline void look_behind(size_t n, struct shard *const *shards,
+                               const _Atomic uint32_t *const *heads)
+{
+    const struct entry *first[L1_WRITE_RUN];
+    for (size_t i = 0; i < n; i++) {
+        first[i] = seat_of(shards[i], link_of(heads[i]));
+        __builtin_prefetch(first[i]);
+    }
+    for (size_t i = 0; i < n; i++) {
+        __builtin_prefetch(seat_of(shards[i], link_of(&first[i]->chain)));
+    }
+}
+
+uint64_t l1_write_begin_run(struct l1 *l1, struct l1_reader *reader, const uint64_t *hashes,
+                            size_t n, uint64_t *versions)
 {
     uint64_t version = atomic_load_explicit(&l1->version, memory_order_acquire);
     uint64_t hits = 0;
     struct shard *s = NULL;
     struct shard *shards[L1_WRITE_RUN];
     struct under_way *at[L1_WRITE_RUN];
+    const _Atomic uint32_t *heads[L1_WRITE_RUN];
     bug_on(n == 0 || n > L1_WRITE_RUN);
-    find_counts(l1, hashes, n, true, shards, at);
+    find_counts(l1, hashes, n, shards, at, heads);
+    if (reader != NULL) {
+        reader_begin(l1, reader);
+        look_behind(n, shards, heads);
+    }
     for (size_t i = 0; i < n; i++) {
         s = hold_next(shards[i], s);
         if (begin_one(s, at[i], hashes[i])) {
@@ -146,7 +168,7 @@ struct l1_begun l1_write_begin(struct l1 *l1, const uint64_t *hashes, size_t n)
     bug_on(n == 0 || n > L1_WRITE_KEYS);
     for (size_t at = 0; at < n; at += run) {
         run = n - at < L1_WRITE_RUN ? n - at : L1_WRITE_RUN;
-        hits |= l1_write_begin_run(l1, hashes + at, run, versions);
+        hits |= l1_write_begin_run(l1, NULL, hashes + at, run, versions);
     }
     if (n > 1) {
         atomic_fetch_add_explicit(&l1->torn, 1, memory_order_acq_rel);
@@ -162,7 +184,7 @@ static void end_some(struct l1 *l1, const uint64_t *hashes, size_t n)
     struct shard *shards[L1_WRITE_RUN];
     struct under_way *at[L1_WRITE_RUN];
     bug_on(n == 0 || n > L1_WRITE_RUN);
-    find_counts(l1, hashes, n, false, shards, at);
+    find_counts(l1, hashes, n, shards, at, NULL);
     for (size_t i = 0; i < n; i++) {
         uint64_t hash = hashes[i];
         s = hold_next(shards[i], s);

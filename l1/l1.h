@@ -265,9 +265,11 @@ struct l1_begun {
     bool was_hit;     /* an entry was dropped that somebody had read from here */
 };
 struct l1_begun l1_write_begin(struct l1 *l1, const uint64_t *hashes, size_t n);
-/* As many writes of a single key each. Sets versions[i] (NULL: not wanted); returns bit i: was_hit. n >= 1 and <= L1_WRITE_RUN. */
+/* As many writes of a single key each. Sets versions[i] (NULL: not wanted); returns bit i: was_hit. n >= 1 and <= L1_WRITE_RUN.
+ * The reader is the calling thread's, or NULL; with one they wait for memory together. */
 #define L1_WRITE_RUN 64
-uint64_t l1_write_begin_run(struct l1 *l1, const uint64_t *hashes, size_t n, uint64_t *versions);
+uint64_t l1_write_begin_run(struct l1 *l1, struct l1_reader *reader, const uint64_t *hashes,
+                            size_t n, uint64_t *versions);
 void l1_write_end(struct l1 *l1, const uint64_t *hashes, size_t n);
 /* For commands with more keys than that: nothing at all is installed from begin to end, in bounded
  * memory. The caller calls l1_invalidate for each written key after the begin. */

@@ -160,7 +160,8 @@ static void begin(struct request *request)
     }
     /* who cannot see what was SET has no use for versions (echo.c) */
     uint64_t *versions = request->raw.n > 0 ? batch->versions : NULL;
-    batch->was_hit = l1_write_begin_run(l1, batch->hashes, batch->n, versions);
+    batch->was_hit =
+        l1_write_begin_run(l1, request->worker->reader, batch->hashes, batch->n, versions);
 }
 
 /* The n commands from the i-th on have been executed; or, unread, no read of them has told anything. */

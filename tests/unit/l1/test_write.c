@@ -270,7 +270,7 @@ Test(write, run_of_writes_tells_of_each_what_it_would_tell_alone)
             l1_observe_value(c.l1, hashes[k], 1, SLICE("another db's"));
         }
     }
-    uint64_t hits = l1_write_begin_run(c.l1, hashes, KEYS, versions);
+    uint64_t hits = l1_write_begin_run(c.l1, c.reader, hashes, KEYS, versions);
     cr_expect(stats_of(&c).writes == KEYS);
     cr_expect(stats_of(&c).write_drops == KEYS);
     for (uint32_t k = 0; k < KEYS; k++) {
