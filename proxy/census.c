@@ -123,7 +123,7 @@ static bool is_meant(const struct census *census, const struct client *c)
     char text[PROFILE_ADDRESS_MAX];
     if (!has_id(filter, c->id) || !has_type(c, filter->type) || !has_user(filter, c) ||
         (filter->skips_self && c->id == census->asker) ||
-        (c->worker->now - c->since) / 1000 < filter->max_age) {
+        c->worker->now / 1000 - c->since < filter->max_age) {
         return false;
     }
     if (filter->addr[0] != '\0') {

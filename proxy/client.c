@@ -81,7 +81,7 @@ static void watch(struct client *c)
     int events = (c->reads ? EV_READ : 0) | (c->wants_write ? EV_WRITE : 0);
     ev_io_stop(c->worker->loop, &c->io);
     if (events != 0) {
-        ev_io_set(&c->io, c->fd, events);
+        ev_io_set(&c->io, c->io.fd, events);
         ev_io_start(c->worker->loop, &c->io);
     }
 }
@@ -103,8 +103,8 @@ static struct client *create(struct worker *worker, int fd, struct client_queue 
         return NULL;
     }
     c->worker = worker;
-    c->fd = fd;
-    c->heard = c->drained = c->since = worker->now;
+    c->heard = c->drained = worker->now;
+    c->since = (uint32_t)(worker->now / 1000);
     chain_init(&c->out);
     ev_io_init(&c->io, on_ready, fd, EV_READ);
     c->next = queue->head;
@@ -140,7 +140,8 @@ struct client *client_create_part(const struct client *of, struct fanout *fanout
     if (c == NULL) {
         return NULL;
     }
-    c->part_of = fanout;
+    c->is_part = true;
+    c->io.data = fanout;
     c->only_node = node;
     c->db = of->db;
     c->resp3 = of->resp3;
@@ -160,7 +161,7 @@ struct client *client_create_part(const struct client *of, struct fanout *fanout
 static void unlink_client(struct client *c)
 {
     struct worker *worker = c->worker;
-    struct client_queue *queue = c->part_of != NULL ? &worker->parts : &worker->clients;
+    struct client_queue *queue = c->is_part ? &worker->parts : &worker->clients;
     if (worker->sweep_at == c) {
         worker->sweep_at = c->next;
     }
@@ -179,8 +180,8 @@ static void disconnect(struct client *c)
 {
     struct worker *worker = c->worker;
     ev_io_stop(worker->loop, &c->io);
-    close(c->fd);
-    c->fd = -1;
+    close(c->io.fd);
+    c->io.fd = -1;
     atomic_fetch_sub_explicit(&worker->nclients, 1, memory_order_relaxed);
     atomic_fetch_sub_explicit(&worker->server->clients, 1, memory_order_relaxed);
 }
@@ -192,7 +193,7 @@ void client_close(struct client *c)
     }
     struct worker *worker = c->worker;
     c->state = CLIENT_CLOSED;
-    if (c->part_of != NULL) {
+    if (c->is_part) {
         fanout_part_closed(c);
     } else {
         disconnect(c);
@@ -209,7 +210,7 @@ void client_close(struct client *c)
         request = next;
     }
     unlink_client(c);
-    c->next_dead = worker->dead.head;
+    c->prev = worker->dead.head;
     worker->dead.head = c;
 }
 
@@ -314,11 +315,11 @@ static ssize_t write_some(const struct client *c, size_t most, size_t *offered)
     struct slice piece = chain_piece(&c->out);
     if (likely(piece.p != NULL)) { /* the rule, and sendmsg costs the kernel more */
         *offered = piece.n < most ? piece.n : most;
-        return send(c->fd, piece.p, *offered, MSG_NOSIGNAL);
+        return send(c->io.fd, piece.p, *offered, MSG_NOSIGNAL);
     }
     struct iovec iov[MAX_IOV];
     struct msghdr message = {.msg_iov = iov, .msg_iovlen = (size_t)offer(c, iov, most, offered)};
-    return sendmsg(c->fd, &message, MSG_NOSIGNAL);
+    return sendmsg(c->io.fd, &message, MSG_NOSIGNAL);
 }
 
 /* Writes as much as the socket takes, at most `most`. False: the client is closed. */
@@ -353,7 +354,7 @@ static __attribute__((noinline)) bool output_is_really_over(struct client *c, si
     size_t limit = c->worker->server->conf->proxy_max_output;
     size_t queued = c->out.bytes + c->held;
     size_t spared = own < (size_t)FRAME_BULK_MAX ? own : (size_t)FRAME_BULK_MAX;
-    if (queued > limit && queued - limit > spared && c->part_of == NULL) {
+    if (queued > limit && queued - limit > spared && !c->is_part) {
         (void)write_out(c, SIZE_MAX); /* what was gathered in this turn is not the client's fault */
         client_mark_dirty(c);
         queued = c->out.bytes + c->held;
@@ -465,7 +466,7 @@ void client_flush(struct client *c)
     if (c->state == CLIENT_CLOSED) {
         return;
     }
-    if (c->part_of != NULL) {
+    if (c->is_part) {
         keep_output(c);
         return;
     }

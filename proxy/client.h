@@ -32,24 +32,46 @@ struct client_profile {
     bool redirects;        /* it can be redirected (CLIENT CAPA) */
 };
 
+/* There are many: flags are bits, and nothing is kept twice. */
 struct client {
     struct worker *worker;
+    struct ev_io io; /* io.fd: its socket, or -1; io.data: the fanout of a part */
     uint64_t id;
-    enum client_state state;
-    int fd;
-    bool stalled;       /* input waits for an answer to an earlier request, or for room */
-    bool stalled_large; /* and it is a large request: not looked at before everything is answered */
-    bool switching;     /* a request that `holds` is unanswered: what follows waits */
-    bool resp3;         /* HELLO 3 */
-    bool authenticated; /* or nothing is asked for */
-    bool replies_off, skips_next, skips_this; /* CLIENT REPLY; this: the request being served */
-    bool no_evict, no_touch;                  /* said by it, shown to it, without effect */
-    bool stalled_output; /* or it has produced much output, and is to take some of it first */
-    bool shared;         /* or it has had its share of this turn */
-    bool reads;          /* the watcher waits for input, */
-    bool wants_write;    /* for room to write */
-    bool is_dirty, is_runnable; /* in the worker's queue of that name */
-    struct ev_io io;
+
+    enum client_state state : 2;
+    bool is_part : 1;        /* it has no socket and serves a part of a command (client_fanout) */
+    bool stalled : 1;        /* input waits for an answer to an earlier request, or for room */
+    bool stalled_large : 1;  /* and it is large: not looked at before everything is answered */
+    bool stalled_output : 1; /* or it has produced much output, and is to take some of it first */
+    bool shared : 1;         /* or it has had its share of this turn */
+    bool switching : 1;      /* a request that `holds` is unanswered: what follows waits */
+    bool resp3 : 1;          /* HELLO 3 */
+    bool authenticated : 1;  /* or nothing is asked for */
+    bool anonymous : 1; /* Redis asked for a login when it came, and it has not had one (login.h) */
+    bool replies_off : 1, skips_next : 1, skips_this : 1; /* CLIENT REPLY; this: being served */
+    bool no_evict : 1, no_touch : 1;    /* said by it, shown to it, without effect */
+    bool reads : 1;                     /* the watcher waits for input, */
+    bool wants_write : 1;               /* for room to write */
+    bool is_dirty : 1, is_runnable : 1; /* in the worker's queue of that name */
+    bool scattered : 1;   /* what is unanswered may be on several nodes; otherwise on `node` */
+    bool has_barrier : 1; /* or had one when that was last looked at */
+    bool missed : 1;      /* L1 had not what its last GET asked for */
+    bool ordered : 1;     /* what it has unanswered is in worker->order (order.h) */
+    bool reads_back : 1;  /* a key behind its own write, unanswered: SETs are kept (echo.h) */
+    bool replicates : 1;  /* what it gets is a stream without end, and no replies (replication.h) */
+    bool any_db : 1;      /* nobody knows in which db its own connection is (pinned_chose_db) */
+    /* the session as the requests so far will leave it (session.c) */
+    bool expects_multi : 1, expects_watch : 1, multi_flushes : 1;
+    bool multi_refused : 1;   /* an error was the answer to MULTI, and EXEC has not come yet */
+    bool multi_held : 1;      /* MULTI was answered here, and is sent when it is known where to */
+    bool had_multi : 1;       /* it has said MULTI or WATCH (CLIENT LIST of Valkey) */
+    bool anchored : 1;        /* a key has decided on which node c->pinned is */
+    bool multi_logs_in : 1;   /* AUTH is queued in its MULTI */
+    bool multi_streams : 1;   /* or SUBSCRIBE and the like */
+    bool multi_asks : 1;      /* or CLIENT LIST and the like, which ask all workers */
+    bool multi_stands_in : 1; /* or anything that EXEC's reply is looked at for (standin.h) */
+    uint8_t nlog;             /* commands in `log` */
+    uint16_t node;            /* of what is unanswered, if not `scattered` */
 
     struct parser *parser; /* of a request that has begun; NULL, the usual: the worker's is used */
     struct blob *in; /* input not served yet; NULL when there is none. in->n is its capacity */
@@ -66,59 +88,37 @@ struct client {
     uint32_t unknown_on[ROADS]; /* of these, of unknown effect */
     uint32_t keyless;           /* of these, on ROAD_LANE, batches whose keys are not kept */
     uint32_t nblocked;          /* of these, those that may wait for ever */
+    uint32_t batches;           /* requests from head to tail that are batches */
 
+    uint32_t db;     /* selected */
     size_t held;     /* bytes in replies that wait for their turn */
     size_t charged;  /* what worker->client_memory has for it */
     int64_t heard;   /* ms: last bytes from it */
     int64_t drained; /* ms: last bytes it took, or when output began to wait */
-    int unacked;     /* bytes the peer's kernel had not taken when that was last looked at */
-    uint32_t db;     /* selected */
-    int64_t since;   /* ms: accepted */
-
-    struct pinned *pinned; /* its own connection, or NULL (pinned.h) */
-    /* the session as the requests so far will leave it (session.c) */
-    bool expects_multi, expects_watch, multi_flushes;
-    bool multi_refused;        /* an error was the answer to MULTI, and EXEC has not come yet */
-    bool multi_held : 1;       /* MULTI was answered here, and is sent when it is known where to */
-    bool had_multi : 1;        /* it has said MULTI or WATCH (CLIENT LIST of Valkey) */
-    bool anchored;             /* a key has decided on which node c->pinned is */
-    bool scattered;            /* what is unanswered may be on several nodes; otherwise on `node` */
-    uint8_t nlog;              /* commands in: */
-    struct blob *log;          /* what is queued in its MULTI, as long as none of it names a key */
-    bool multi_logs_in;        /* AUTH is queued in its MULTI */
-    bool multi_streams;        /* or SUBSCRIBE and the like */
-    bool multi_asks;           /* or CLIENT LIST and the like, which ask all workers */
-    bool multi_stands_in;      /* or anything that EXEC's reply is looked at for (standin.h): */
-    uint32_t nconfirmed;       /* commands in its MULTI, as the replies say */
-    uint32_t standin_bytes;    /* of what was sent of those */
-    uint32_t nqueued;          /* commands in its MULTI */
-    struct standins *standins; /* and of what was queued; or NULL */
-    bool
-        reads_back : 1; /* it has read a key behind its own write, unanswered: SETs are kept (echo.h) */
-    bool missed : 1;  /* L1 had not what its last GET asked for */
-    bool ordered : 1; /* what it has unanswered is in worker->order (order.h) */
-    bool replicates;  /* what it gets is a stream without end, and no replies (replication.h) */
-    bool anonymous;   /* Redis asked for a login when it came, and it has not had one (login.h) */
-    bool any_db;      /* nobody knows in which db its own connection is (pinned_chose_db) */
+    uint32_t since;  /* s: accepted */
+    union {
+        int unacked;        /* bytes the peer's kernel had not taken when that was last looked at */
+        uint16_t only_node; /* of a part: where a command without keys goes */
+    };
 
     struct place place; /* of the request being served; node 0 unless in a cluster */
-    uint64_t barrier;   /* what comes waits for the requests before this seq (redirect.h) */
-    uint64_t topology;  /* topology_version when the newest was served */
-    uint32_t batches;   /* requests from head to tail that are batches */
-    uint16_t node;      /* of what is unanswered, if not `scattered` */
+    uint32_t barrier;   /* what comes waits for the requests before this seq (redirect.h) */
+    uint32_t topology;  /* topology_version when the newest was served */
 
-    uint16_t only_node; /* where a command without keys goes, for: */
-    struct fanout
-        *part_of; /* it has no socket and serves a part of a command (fanout.h); or NULL */
-
+    uint32_t nconfirmed;        /* commands in its MULTI, as the replies say */
+    uint32_t standin_bytes;     /* of what was sent of those */
+    uint32_t nqueued;           /* commands in its MULTI */
+    struct blob *log;           /* what is queued in its MULTI, as long as none of it names a key */
+    struct standins *standins;  /* and what is to be in EXEC's reply of those; or NULL */
+    struct pinned *pinned;      /* its own connection, or NULL (pinned.h) */
     const struct cmd *last_cmd; /* for CLIENT LIST; NULL before the first */
     struct client_profile *profile;
-    struct client *next, *prev; /* worker->clients */
-    struct client *next_dirty, *next_runnable, *next_dead;
+    struct client *next, *prev; /* worker->clients; prev of a dead one: the next in worker->dead */
+    struct client *next_dirty, *next_runnable;
 };
 
 /* There are many, and the allocator's next size is an eighth more. */
-_Static_assert(sizeof(struct client) <= 448, "idle clients are to stay small");
+_Static_assert(sizeof(struct client) <= 384, "idle clients are to stay small");
 
 /* Takes the socket; returns the client, which the worker owns. NULL when memory is out: closed. */
 struct client *client_create(struct worker *worker, int fd);
@@ -126,6 +126,12 @@ struct client *client_create(struct worker *worker, int fd);
  * turn. NULL when memory is out. */
 struct client *client_create_part(const struct client *of, struct fanout *fanout, uint16_t node,
                                   struct blob *in);
+
+/* What it serves a part of; NULL unless `is_part`. */
+static inline struct fanout *client_fanout(const struct client *c)
+{
+    return c->io.data;
+}
 
 /* Is what the request being served answers not to be seen (CLIENT REPLY)? */
 static inline bool client_is_silent(const struct client *c)

@@ -15,7 +15,7 @@
 static void look_for_progress(struct client *c, int64_t now)
 {
     int unacked = 0;
-    if (c->out.bytes > 0 && ioctl(c->fd, SIOCOUTQ, &unacked) == 0 && unacked != c->unacked) {
+    if (c->out.bytes > 0 && ioctl(c->io.fd, SIOCOUTQ, &unacked) == 0 && unacked != c->unacked) {
         c->unacked = unacked;
         c->drained = now;
     }
@@ -25,7 +25,7 @@ static void look_for_progress(struct client *c, int64_t now)
  * what it then took would be lost. */
 static bool has_hung_up(const struct client *c)
 {
-    struct pollfd fd = {.fd = c->fd, .events = POLLRDHUP};
+    struct pollfd fd = {.fd = c->io.fd, .events = POLLRDHUP};
     return poll(&fd, 1, 0) == 1 && (fd.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
 }
 

@@ -181,7 +181,7 @@ static size_t serve_requests(struct client *c, struct parser *parser, struct sli
                 return used;
             }
             blob_unref(view.inline_blob);
-            COUNT(c->worker, commands_processed, c->part_of == NULL);
+            COUNT(c->worker, commands_processed, !c->is_part);
             used += view.size;
             break;
         case PARSE_NOTHING:
@@ -334,7 +334,7 @@ static void settle_reading(struct client *c)
     if (c->state == CLIENT_CLOSED) {
         return;
     }
-    if (c->part_of != NULL) {
+    if (c->is_part) {
         client_charge(c);
         return;
     }
@@ -348,14 +348,14 @@ static void settle_reading(struct client *c)
 static ssize_t read_some(struct client *c)
 {
     if (c->in == NULL) {
-        return recv(c->fd, c->worker->read_buffer, WORKER_READ_SIZE, 0);
+        return recv(c->io.fd, c->worker->read_buffer, WORKER_READ_SIZE, 0);
     }
     char *rest = c->in->p + c->in_at;
     if (c->in_n > SHORT_REST) {
-        return recv(c->fd, rest + c->in_n, c->in->n - c->in_at - c->in_n, 0);
+        return recv(c->io.fd, rest + c->in_n, c->in->n - c->in_at - c->in_n, 0);
     }
     memcpy(c->worker->read_buffer, rest, c->in_n);
-    return recv(c->fd, c->worker->read_buffer + c->in_n, WORKER_READ_SIZE - c->in_n, 0);
+    return recv(c->io.fd, c->worker->read_buffer + c->in_n, WORKER_READ_SIZE - c->in_n, 0);
 }
 
 static void serve_input(struct client *c, size_t n)
@@ -382,7 +382,7 @@ static void read_ahead(struct client *c)
     if (!make_room(c)) {
         return;
     }
-    ssize_t n = recv(c->fd, c->in->p + c->in_at + c->in_n, c->in->n - c->in_at - c->in_n, 0);
+    ssize_t n = recv(c->io.fd, c->in->p + c->in_at + c->in_n, c->in->n - c->in_at - c->in_n, 0);
     if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
         return;
     }

@@ -570,7 +570,7 @@ static bool find_place(struct client *c, const struct cmd *cmd, const struct req
         return false;
     }
     c->place = route_command(worker->server, cmd, view, (uint32_t)c->id);
-    if (c->part_of != NULL && c->place.slot == SLOT_NONE) {
+    if (c->is_part && c->place.slot == SLOT_NONE) {
         c->place.node = c->only_node;
     }
     return c->place.route != ROUTE_NOWHERE || !asks_a_server(cmd) || !route_waits(worker);

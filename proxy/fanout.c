@@ -163,7 +163,7 @@ static void finish(struct worker *worker, struct post *post)
 
 static void end_part(struct client *client, bool done)
 {
-    struct fanout *fanout = client->part_of;
+    struct fanout *fanout = client_fanout(client);
     for (size_t i = 0; i < fanout->nparts; i++) {
         struct fanout_part *part = &fanout->parts[i];
         if (part->client != client) {
@@ -387,7 +387,7 @@ bool fanout_takes(struct client *c, const struct cmd *cmd, enum cmd_class class,
     const struct server *server = c->worker->server;
     enum cmd_spread how = cmd_spread(cmd);
     struct spread_scan scan;
-    if (how == SPREAD_NO || c->part_of != NULL) {
+    if (how == SPREAD_NO || c->is_part) {
         return false;
     }
     *result = DISPATCH_DONE;

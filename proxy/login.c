@@ -52,7 +52,7 @@ bool login_is_ours(const struct server *server, struct slice user)
 
 bool login_is_own(const struct client *c)
 {
-    return pinned_is_own(c) || unlikely(c->part_of != NULL && c->profile != NULL);
+    return pinned_is_own(c) || unlikely(c->is_part && c->profile != NULL);
 }
 
 bool login_is_password(const char *password, struct slice said)
@@ -309,7 +309,7 @@ bool login_entered(struct request *request, const struct reply_piece *piece)
     if (piece->first && piece->type == '-') {
         request->enters = false;
         COUNT(request->worker, logins_failed, 1);
-        if (c != NULL && c->part_of == NULL && pinned_node(c) == request->node) {
+        if (c != NULL && !c->is_part && pinned_node(c) == request->node) {
             client_end(c); /* what it says next would be said as Nearside */
         }
         return false;

@@ -83,7 +83,7 @@ bool pause_concerns(const struct client *c, const struct cmd *cmd, enum cmd_clas
         c->worker->now < atomic_load_explicit(&server->reads_paused_until, memory_order_relaxed);
     bool held = class == CMD_WRITE || class == CMD_UNKNOWN || class == CMD_FLUSH ||
                 may_be_replicated(cmd) || (all && class != CMD_LOCAL);
-    return held && !server->is_cluster && c->part_of == NULL &&
+    return held && !server->is_cluster && !c->is_part &&
            (c->pinned != NULL || atomic_load_explicit(&server->pinned, memory_order_relaxed) <
                                      server->conf->upstream_max_pinned / 2);
 }

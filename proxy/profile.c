@@ -156,7 +156,7 @@ static void tcp_address(const struct client *c, bool local, char out[PROFILE_ADD
     socklen_t n = sizeof(addr);
     char host[INET6_ADDRSTRLEN] = "?";
     memset(&addr, 0, sizeof(addr));
-    if ((local ? getsockname(c->fd, any, &n) : getpeername(c->fd, any, &n)) != 0) {
+    if ((local ? getsockname(c->io.fd, any, &n) : getpeername(c->io.fd, any, &n)) != 0) {
         snprintf(out, PROFILE_ADDRESS_MAX, "?:0");
     } else if (addr.ss_family == AF_INET6) {
         const struct sockaddr_in6 *in6 = (const struct sockaddr_in6 *)(const void *)&addr;
@@ -174,7 +174,7 @@ static bool is_unix(const struct client *c, struct sockaddr_un *addr)
 {
     socklen_t n = sizeof(*addr);
     memset(addr, 0, sizeof(*addr));
-    return getsockname(c->fd, (struct sockaddr *)addr, &n) == 0 && addr->sun_family == AF_UNIX;
+    return getsockname(c->io.fd, (struct sockaddr *)addr, &n) == 0 && addr->sun_family == AF_UNIX;
 }
 
 void profile_address(const struct client *c, bool local, char out[PROFILE_ADDRESS_MAX])
@@ -281,13 +281,13 @@ bool profile_line(const struct client *c, const char *cmd, size_t asking, struct
     profile_address(c, true, laddr);
     flags_text(c, &counts, flags);
     int n = snprintf(text, sizeof(text), "id=%" PRIu64 " addr=%s laddr=%s fd=%d", c->id, addr,
-                     laddr, c->fd);
+                     laddr, c->io.fd);
     if (!chain_append(out, slice_of(text, (size_t)n)) ||
         !add_field(out, SLICE(" name="), profile_name(c))) {
         return false;
     }
     n = snprintf(text, sizeof(text), " age=%" PRId64 " idle=%" PRId64 " flags=%s%s",
-                 (c->worker->now - c->since) / 1000, (c->worker->now - c->heard) / 1000, flags,
+                 c->worker->now / 1000 - c->since, (c->worker->now - c->heard) / 1000, flags,
                  !nodes_are_valkey(c->worker->server, 8, 1)    ? ""
                  : c->profile != NULL && c->profile->redirects ? " capa=r"
                                                                : " capa=");

@@ -139,6 +139,12 @@ static void leave_replica(struct request *request)
     }
 }
 
+static void raise_barrier(struct client *c)
+{
+    c->has_barrier = true;
+    c->barrier = (uint32_t)c->next_seq;
+}
+
 static void take(struct request *request, uint16_t node, int64_t delay_ms)
 {
     struct client *c = request->client;
@@ -147,7 +153,7 @@ static void take(struct request *request, uint16_t node, int64_t delay_ms)
     request->node = node;
     request->due = request->worker->now + delay_ms;
     if (c != NULL) {
-        c->barrier = c->next_seq;
+        raise_barrier(c);
         c->scattered = true;
     }
     append(request->worker, request);
@@ -382,10 +388,13 @@ void redirect_fini(struct worker *worker)
 
 bool redirect_waits(struct client *c)
 {
-    uint64_t version = topology_version(c->worker->server->topology);
+    uint32_t version = (uint32_t)topology_version(c->worker->server->topology);
     if (version != c->topology) {
         c->topology = version; /* before the owner of the next request's slot is looked up */
-        c->barrier = c->next_seq;
+        raise_barrier(c);
     }
-    return c->head != NULL && c->head->seq < c->barrier;
+    /* Of what is unanswered the numbers differ by less than 2^31: proxy.window. */
+    c->has_barrier =
+        c->has_barrier && c->head != NULL && (int32_t)((uint32_t)c->head->seq - c->barrier) < 0;
+    return c->has_barrier;
 }

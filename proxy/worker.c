@@ -252,9 +252,9 @@ static void free_dead(struct worker *worker)
     struct client *c = worker->dead.head;
     worker->dead.head = NULL;
     while (c != NULL) {
-        struct client *next = c->next_dead;
+        struct client *next = c->prev;
         if (c->is_runnable) { /* in `later`: not yet */
-            c->next_dead = worker->dead.head;
+            c->prev = worker->dead.head;
             worker->dead.head = c;
         } else {
             client_free(c);
