@@ -124,7 +124,7 @@ static inline void look_behind(size_t n, struct shard *const *shards,
 {
     const struct entry *first[L1_WRITE_RUN];
     for (size_t i = 0; i < n; i++) {
-        first[i] = seat_of(shards[i], link_of(heads[i]));
+        first[i] = seat_of(shards[i], atomic_load_explicit(heads[i], memory_order_acquire));
         __builtin_prefetch(first[i]);
     }
     for (size_t i = 0; i < n; i++) {

@@ -364,7 +364,8 @@ static inline void look_ahead(struct l1 *l1, struct l1_reader *reader, const str
     }
     reader_begin(l1, reader);
     for (size_t i = 0; i < n; i++) {
-        looks[i].first = seat_of(looks[i].shard, link_of(looks[i].head));
+        looks[i].first =
+            seat_of(looks[i].shard, atomic_load_explicit(looks[i].head, memory_order_acquire));
         __builtin_prefetch(looks[i].first);
         __builtin_prefetch((const char *)looks[i].first + LINE);
     }

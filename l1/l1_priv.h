@@ -758,7 +758,7 @@ static inline void version_move(struct shard *s, uint64_t hash)
 
 static inline uint32_t *write_count(struct under_way *at, uint64_t hash)
 {
-    return &at->writes[hash >> 42 & 1];
+    return &at->writes[(hash >> 32) / UNDER_WAY & 1];
 }
 
 /* Whether nothing may be installed for that hash. */
