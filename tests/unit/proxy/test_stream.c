@@ -12,7 +12,7 @@
 static struct conf conf = {.proxy_max_output = SHOWN_MAX};
 static struct server server = {.conf = &conf};
 static struct worker worker = {.server = &server};
-static struct client client = {.worker = &worker, .fd = -1};
+static struct client client = {.worker = &worker, .io.fd = -1};
 static struct stream stream;
 static struct request request;
 static struct cmd command;
