@@ -28,7 +28,7 @@ COSTS = [
     ("hit", 400, 400, 100, KEYS, KEYS, ["l1.max_memory=4mb"]),
     ("forwarded GET", 450, 450, 100, KEYS, KEYS, ["l1.max_memory=4mb", "invalidation.mode=off"]),
     ("forwarded SET", 450, 450, 0, KEYS, KEYS, ["l1.max_memory=4mb"]),
-    ("fill", 1000, 2100, 100, 10 * KEYS, 4 * KEYS, ["l1.max_memory=4mb"]),
+    ("fill", 1000, 1800, 100, 10 * KEYS, 4 * KEYS, ["l1.max_memory=4mb"]),
 ]
 
 
