@@ -9,6 +9,7 @@
  * it costs a fetch, no more.
  */
 #include "l1_priv.h"
+#include "look.h"
 
 size_t shard_drop_some(struct shard *s, uint64_t hash, bool *hit)
 {
@@ -103,32 +104,17 @@ static inline uint32_t version_of(const struct shard *s, uint64_t hash)
 }
 
 /* What is in no cache is waited for together: where each write is counted, and with `heads` its bucket. */
-static inline void find_counts(const struct l1 *l1, const uint64_t *hashes, size_t n,
-                               struct shard **shards, struct under_way **at,
-                               const _Atomic uint32_t **heads)
+static inline void find_counts(const struct l1 *l1, const uint64_t *hashes, size_t n, bool heads,
+                               struct look *looks, struct under_way **at)
 {
     for (size_t i = 0; i < n; i++) {
-        shards[i] = shard_of(l1, hashes[i]);
-        at[i] = under_way(shards[i], hashes[i]);
-        __builtin_prefetch(at[i], 1);
-        if (heads != NULL) {
-            heads[i] = table_head(shards[i], hashes[i]);
-            __builtin_prefetch(heads[i]);
+        if (heads) {
+            look_for(l1, hashes[i], &looks[i]);
+        } else {
+            looks[i].shard = shard_of(l1, hashes[i]);
         }
-    }
-}
-
-/* The first entries behind the buckets, and what those lead to. */
-static inline void look_behind(size_t n, struct shard *const *shards,
-                               const _Atomic uint32_t *const *heads)
-{
-    const struct entry *first[L1_WRITE_RUN];
-    for (size_t i = 0; i < n; i++) {
-        first[i] = seat_of(shards[i], atomic_load_explicit(heads[i], memory_order_acquire));
-        __builtin_prefetch(first[i]);
-    }
-    for (size_t i = 0; i < n; i++) {
-        __builtin_prefetch(seat_of(shards[i], link_of(&first[i]->chain)));
+        at[i] = under_way(looks[i].shard, hashes[i]);
+        __builtin_prefetch(at[i], 1);
     }
 }
 
@@ -138,17 +124,13 @@ uint64_t l1_write_begin_run(struct l1 *l1, struct l1_reader *reader, const uint6
     uint64_t version = atomic_load_explicit(&l1->version, memory_order_acquire);
     uint64_t hits = 0;
     struct shard *s = NULL;
-    struct shard *shards[L1_WRITE_RUN];
+    struct look looks[L1_WRITE_RUN];
     struct under_way *at[L1_WRITE_RUN];
-    const _Atomic uint32_t *heads[L1_WRITE_RUN];
     bug_on(n == 0 || n > L1_WRITE_RUN);
-    find_counts(l1, hashes, n, shards, at, heads);
-    if (reader != NULL) {
-        reader_begin(l1, reader);
-        look_behind(n, shards, heads);
-    }
+    find_counts(l1, hashes, n, true, looks, at);
+    look_behind(l1, reader, looks, n, 0);
     for (size_t i = 0; i < n; i++) {
-        s = hold_next(shards[i], s);
+        s = hold_next(looks[i].shard, s);
         if (begin_one(s, at[i], hashes[i])) {
             hits |= UINT64_C(1) << i;
         }
@@ -181,13 +163,13 @@ struct l1_begun l1_write_begin(struct l1 *l1, const uint64_t *hashes, size_t n)
 static void end_some(struct l1 *l1, const uint64_t *hashes, size_t n)
 {
     struct shard *s = NULL;
-    struct shard *shards[L1_WRITE_RUN];
+    struct look looks[L1_WRITE_RUN];
     struct under_way *at[L1_WRITE_RUN];
     bug_on(n == 0 || n > L1_WRITE_RUN);
-    find_counts(l1, hashes, n, shards, at, NULL);
+    find_counts(l1, hashes, n, false, looks, at);
     for (size_t i = 0; i < n; i++) {
         uint64_t hash = hashes[i];
-        s = hold_next(shards[i], s);
+        s = hold_next(looks[i].shard, s);
         uint32_t *count = write_count(at[i], hash);
         bool none = __builtin_sub_overflow(*count, 1, count);
         bug_on(none);

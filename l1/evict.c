@@ -196,8 +196,8 @@ static void expect_next(const struct shard *s, const struct entry *e)
     const struct entry *second = next == NULL ? NULL : entry_at(s, next->newer);
     const struct entry *third = second == NULL ? NULL : entry_at(s, second->newer);
     if (third != NULL) {
-        const struct entry *first = link_load(s, table_head(s, next->hash));
-        __builtin_prefetch(seat_of(s, first == NULL ? 0 : link_of(&first->chain)));
+        const struct entry *first = seat_of(s, link_of(table_head(s, next->hash)));
+        __builtin_prefetch(seat_of(s, link_of(&first->chain)));
         __builtin_prefetch(seat_of(s, link_of(table_head(s, second->hash))));
         evict_expect(s, third->hash);
         __builtin_prefetch(seat_of(s, third->newer));

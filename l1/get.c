@@ -17,6 +17,7 @@
  * hence `torn` moved between its two loads.
  */
 #include "l1_priv.h"
+#include "look.h"
 
 #include "../conf/mem.h"
 
@@ -342,36 +343,13 @@ static __attribute__((noinline)) enum l1_result hit_locked(struct l1 *l1, struct
     return result;
 }
 
-/* Where a key is looked for. A bucket that is split meanwhile has lost it, perhaps: it is overlooked. */
-struct look {
-    struct shard *shard;
-    const _Atomic uint32_t *head;
-    const struct entry *first;
-};
-
-/* Each lookup waits for a bucket, for the first entry behind it, often for a second. All of them begin to
- * wait for one before the first of them goes on to the next. */
 static inline void look_ahead(struct l1 *l1, struct l1_reader *reader, const struct l1_key *keys,
                               size_t n, struct look *looks)
 {
     for (size_t i = 0; i < n; i++) {
-        looks[i].shard = shard_of(l1, keys[i].hash);
-        looks[i].head = table_head(looks[i].shard, keys[i].hash);
-        __builtin_prefetch(looks[i].head);
+        look_for(l1, keys[i].hash, &looks[i]);
     }
-    if (unlikely(reader == NULL)) {
-        return;
-    }
-    reader_begin(l1, reader);
-    for (size_t i = 0; i < n; i++) {
-        looks[i].first =
-            seat_of(looks[i].shard, atomic_load_explicit(looks[i].head, memory_order_acquire));
-        __builtin_prefetch(looks[i].first);
-        __builtin_prefetch((const char *)looks[i].first + LINE);
-    }
-    for (size_t i = 0; i < n; i++) {
-        __builtin_prefetch(seat_of(looks[i].shard, link_of(&looks[i].first->chain)));
-    }
+    look_behind(l1, reader, looks, n, LINE);
 }
 
 void l1_look_ahead(struct l1 *l1, struct l1_reader *reader, const struct l1_key *keys, size_t n)

@@ -187,7 +187,6 @@ struct slab {
 struct table {
     uint32_t buckets_max;
     size_t items;
-    size_t items_enough;   /* more of them, and the table grows */
     uint32_t sweep_bucket; /* where the sweep goes on, and how many live entries of that bucket */
     uint32_t sweep_passed; /* it has seen */
 };

@@ -170,7 +170,7 @@ static void gather(struct l1 *l1, struct shard *s, int steps, struct work *work)
 void room_ahead(struct l1 *l1, struct shard *s, struct work *work)
 {
     int steps = AHEAD_STEPS;
-    size_t free = slack(s);
+    size_t free = slack(s); /* an eviction moves bytes into limbo, and nothing else of it */
     size_t enough = s->limbo.bytes + (free < s->reserve ? s->reserve - free : 0);
     while (steps > 0 && s->limbo.bytes < enough && evict_step(l1, s, work)) {
         steps--;

@@ -38,18 +38,12 @@ static uint32_t buckets_of(const struct shard *s)
 
 static bool is_crowded(const struct shard *s)
 {
-    return s->table.items > s->table.items_enough;
-}
-
-static void set_buckets(struct shard *s, uint32_t buckets)
-{
-    s->table.items_enough = buckets - buckets / 4;
-    atomic_store_explicit(&s->shape, table_shape(buckets), memory_order_release);
+    return s->table.items > buckets_of(s) - buckets_of(s) / 4;
 }
 
 void table_init(struct shard *s)
 {
-    set_buckets(s, BUCKETS_STEP);
+    atomic_store_explicit(&s->shape, table_shape(BUCKETS_STEP), memory_order_relaxed);
     s->used += BUCKETS_STEP * sizeof(*s->heads);
 }
 
@@ -111,7 +105,7 @@ static void split_next(struct shard *s)
             from = &e->chain;
         }
     }
-    set_buckets(s, fresh + 1);
+    atomic_store_explicit(&s->shape, grown, memory_order_release);
 }
 
 void table_grow(struct l1 *l1, struct shard *s, struct work *work)

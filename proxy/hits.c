@@ -178,7 +178,7 @@ size_t dispatch_hits(struct client *c, struct slice in, struct blob *owner, unsi
         *share -= (unsigned)hits;
         COUNT(worker, l1_hits, hits - nulls);
         COUNT(worker, l1_negative_hits, nulls);
-        COUNT(worker, commands_processed, !c->is_part ? hits : 0);
+        COUNT(worker, commands_processed, c->is_part ? 0 : hits);
         c->last_cmd = worker->server->get;
         c->missed = false;
     }

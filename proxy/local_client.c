@@ -149,8 +149,11 @@ static void no_effect(const struct asked *a)
     if (!on && !local_arg_is(a->view, 2, "OFF")) {
         syntax_error(a);
     } else {
-        a->c->no_evict = evict ? on : a->c->no_evict;
-        a->c->no_touch = evict ? a->c->no_touch : on;
+        if (evict) {
+            a->c->no_evict = on;
+        } else {
+            a->c->no_touch = on;
+        }
         reply_ok(a->c);
     }
 }

@@ -69,7 +69,7 @@ static inline void copy_value(char *to, const char *from, size_t n)
     memcpy(to + n - 16, last, 16);
 }
 
-/* The same for keys. */
+/* The same for keys. Apart, because for both ranges at once it is too long to be inlined. */
 static inline void copy_key(char *to, const char *from, size_t n)
 {
     char first[16];

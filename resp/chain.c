@@ -186,7 +186,7 @@ static inline char *put_two(char *p, unsigned int n)
     return p + 2;
 }
 
-/* Not inlined: so the appending of a bulk is short enough to be. */
+/* Not inlined: what most values need stays short. */
 static __attribute__((noinline)) char *put_digits(char *p, unsigned int n)
 {
     if (n >= 10000) {

@@ -159,6 +159,24 @@ Test(bytes, a_reference_keeps_a_blob_alive)
     blob_unref(b);
 }
 
+Test(bytes, copies_of_every_length_are_whole_and_no_longer)
+{
+    char from[100];
+    for (size_t i = 0; i < sizeof(from); i++) {
+        from[i] = (char)('!' + i % 90);
+    }
+    for (size_t n = 0; n <= sizeof(from); n++) {
+        char key[sizeof(from) + 1];
+        char value[sizeof(from) + 1];
+        memset(key, '-', sizeof(key));
+        memset(value, '-', sizeof(value));
+        copy_key(key, from, n);
+        copy_value(value, from, n);
+        cr_expect(memcmp(key, from, n) == 0 && key[n] == '-', "%zu", n);
+        cr_expect(memcmp(value, from, n) == 0 && value[n] == '-', "%zu", n);
+    }
+}
+
 Test(bytes, no_blob_can_be_dropped)
 {
     blob_unref(NULL);
