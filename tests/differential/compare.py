@@ -59,6 +59,8 @@ def check(program, servers, flip=False):
     except NoReply as error:
         proxied = error.run
         differences.append(Difference(error.step, None, str(error)))
+    for connection in direct.connections + proxied.connections:
+        in_order_of_patterns(connection.entries)
     if flip:
         flip_byte(direct, proxied)
     proxied.close()
@@ -86,8 +88,6 @@ def compare_runs(direct, proxied):
     """All differences, in the order of steps; of one connection only up to its first loss of step."""
     found = []
     for number, (ours, theirs) in enumerate(zip(proxied.connections, direct.connections)):
-        in_order_of_patterns(ours.entries)
-        in_order_of_patterns(theirs.entries)
         for at in range(max(len(ours.entries), len(theirs.entries))):
             if at >= len(theirs.entries):
                 entry = ours.entries[at]

@@ -189,7 +189,7 @@ def in_order_of_patterns(entries):
         _, (_, _, channel, content) = decode(entry.frame)
         return entry.step, channel, content
 
-    for of_patterns, run in groupby(list(entries), message):
+    for of_patterns, run in groupby(entries, message):
         if of_patterns is not None:
             run = list(run)
             for entry, frame in zip(run, sorted(entry.frame for entry in run)):
