@@ -9,6 +9,7 @@ delays the light client, and not the scheduler that keeps it from asking.
 import subprocess
 import time
 
+from compare import counters
 from report import figure, spread, table
 from scale import Rig
 from servers import Failure, Servers
@@ -49,17 +50,31 @@ class Heavy:
              str(LARGE), "-t", "3600", proxy.tcp],
             ["redis-cli", "-h", proxy.tcp.split(":")[0], "-p", proxy.tcp.split(":")[1], "-r",
              "1000000", "EVAL", script, "0"]]
+        self.proxy = proxy
         self.cpu = rig.other_cpu
         self.running = []
 
     def __enter__(self):
+        before = counters(self.proxy)
         for command in self.commands:
             self.running.append(subprocess.Popen(
                 ["setpriv", "--pdeathsig", "KILL", "nice", "-n", "19", "taskset", "-c",
                  str(self.cpu), *command], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE))
-        time.sleep(0.5)  # both are at it
+        self.await_both(before)
         return self
+
+    def await_both(self, before):
+        """A script was sent, and values have been asked for."""
+        deadline = time.monotonic() + 10
+        def rose(*names):
+            return any(now[name] > before[name] for name in names)
+        while time.monotonic() < deadline:
+            now = counters(self.proxy)
+            if rose("forwarded_unknown") and rose("l1_hits", "l1_misses"):
+                return
+            time.sleep(0.01)
+        raise Failure("the heavy clients have not begun within 10 s")
 
     def __exit__(self, *_):
         for process in self.running:
