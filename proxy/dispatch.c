@@ -556,10 +556,10 @@ static enum dispatch route(struct client *c, const struct cmd *cmd, enum cmd_cla
 
 /* ---- In a cluster ---------------------------------------------------------------------------- */
 
-static bool asks_a_server(const struct cmd *cmd)
+static bool asks_a_server(const struct cmd *cmd, const struct request_view *view)
 {
     return cmd->class != CMD_LOCAL || cmd->local == LOCAL_SELECT || cmd->local == LOCAL_HELLO ||
-           cmd->local == LOCAL_AUTH;
+           cmd->local == LOCAL_AUTH || (cmd->local == LOCAL_INFO && !local_info_is_ours(view));
 }
 
 /* Where the request goes. False: it has to wait, for earlier ones or for the first map. */
@@ -569,11 +569,13 @@ static bool find_place(struct client *c, const struct cmd *cmd, const struct req
     if (redirect_waits(c)) {
         return false;
     }
+    bool mapped = route_has_map(worker);
     c->place = route_command(worker->server, cmd, view, (uint32_t)c->id);
     if (c->is_part && c->place.slot == SLOT_NONE) {
         c->place.node = c->only_node;
     }
-    return c->place.route != ROUTE_NOWHERE || !asks_a_server(cmd) || !route_waits(worker);
+    return mapped || c->place.route == ROUTE_OK || !asks_a_server(cmd, view) ||
+           !route_may_wait(worker);
 }
 
 /* The client has a connection of its own to one node, but this one's key may be another's, and needs

@@ -43,9 +43,13 @@ struct place route_command(const struct server *server, const struct cmd *cmd,
     return place;
 }
 
-bool route_waits(const struct worker *worker)
+bool route_has_map(const struct worker *worker)
+{
+    return topology_version(worker->server->topology) != 0;
+}
+
+bool route_may_wait(const struct worker *worker)
 {
     const struct server *server = worker->server;
-    return topology_version(server->topology) == 0 &&
-           worker->now - server->started_ms < server->conf->upstream_connect_timeout;
+    return worker->now - server->started_ms < server->conf->upstream_connect_timeout;
 }

@@ -34,5 +34,8 @@ struct place route_key(const struct server *server, struct slice key);
 struct place route_command(const struct server *server, const struct cmd *cmd,
                            const struct request_view *view, uint32_t hint);
 
-/* Is this request to wait for the first map? */
-bool route_waits(const struct worker *worker);
+/* Has a map come? To be asked before a place is looked up: a request that then finds none waits, and a
+ * map that came in between has yet to wake it (nodes.c). Asked afterwards, nobody would. */
+bool route_has_map(const struct worker *worker);
+/* May a request still wait for the first map? Until connect_timeout after the start. */
+bool route_may_wait(const struct worker *worker);

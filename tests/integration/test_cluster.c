@@ -47,6 +47,39 @@ SCENARIO(cluster, select_is_answered_by_the_cluster)
     expect(s.c, "nil", "GET %s", key_of(&s, 1, "k"));
 }
 
+SCENARIO(cluster, what_comes_before_the_first_map_waits_for_it)
+{
+    static const struct {
+        const char *request, *want;
+    } early[] = {
+        {"INFO", "$..."},
+        {"SET k v", "+OK"},
+        {"MGET j j", "[nil nil]"},
+        {"SELECT 0", "+OK"},
+        {"HELLO 2", "[$server ..."},
+        {"EVAL 'return 1' 0", ":1"},
+        {"CLUSTER KEYSLOT k", ":7629"},
+        {"CLUSTER COUNTKEYSINSLOT 1", ":0"},
+    };
+    enum { N = sizeof(early) / sizeof(early[0]) };
+    struct client *clients[N];
+    struct cluster *cluster = cluster_start(3, 0, NULL);
+
+    redis_freeze(cluster->node[0]);
+    struct nearside *proxy =
+        nearside_start(cluster->node[0]->port, "upstream.mode=cluster",
+                       "upstream.connect_timeout=30s", "proxy.cluster_facade=yes", NULL);
+    for (size_t i = 0; i < N; i++) {
+        clients[i] = nearside_connect(proxy);
+        cr_assert(client_send_text(clients[i], cleanup_printf("PING\r\n%s\r\n", early[i].request)));
+        expect_next(clients[i], "+PONG"); /* both were read: had one been refused, it is by now */
+    }
+    redis_thaw(cluster->node[0]);
+    for (size_t i = 0; i < N; i++) {
+        expect_next(clients[i], early[i].want);
+    }
+}
+
 /* ---- L1 ------------------------------------------------------------------------------------- */
 
 SCENARIO(cluster, l1_keeps_values_of_all_nodes_and_hears_of_their_changes)
