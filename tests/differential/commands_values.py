@@ -194,7 +194,7 @@ STREAMS = table("streams", {
     "xpending": "stream group | stream group - + count | stream group IDLE 0 - + 10 consumer",
     "xrange": "stream from to | stream from to COUNT count | stream - +",
     "xread": fixed("STREAMS stream after | COUNT count STREAMS stream stream after after | STREAMS stream"
-                   " | COUNT junk STREAMS stream 0 | STREAMS stream junk | BLOCK timeout STREAMS stream 0"
+                   " | COUNT junk STREAMS stream 0 | STREAMS stream junk | BLOCK timeoutms STREAMS stream 0"
                    " | BLOCK junk STREAMS stream $ | STREAMS list 0"),
     "xreadgroup": fixed("GROUP group consumer STREAMS stream > | GROUP group consumer COUNT count STREAMS stream after"
                         " | GROUP group consumer NOACK STREAMS stream > | GROUP group consumer STREAMS stream"

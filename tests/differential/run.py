@@ -186,7 +186,8 @@ class Runner:
 
     def report(self, program, outcome):
         print("\n[FAIL] seed %s: %d differences" % (program.seed, len(outcome.differences)))
-        for difference in outcome.differences[:3]:
+        differences = outcome.differences
+        for difference in differences[:3]:
             print("    %s" % difference)
         if self.options.shrink:
             program = shrink(program, self.servers, self.options.repeat)
@@ -198,7 +199,8 @@ class Runner:
             for difference in differences[:3]:
                 print("    %s" % difference)
         print("  the program, for --replay:")
-        print(program.dump(), flush=True)
+        print(program.dump())
+        print("seed %s, in short: %s" % (program.seed, (differences or outcome.differences)[0]), flush=True)
 
     def verdict(self):
         """The lines at the end; is all well?"""

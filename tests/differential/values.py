@@ -103,10 +103,6 @@ class Values:
     def kind_key(self):
         return self.pick(ALL_KEYS) if self.chance(0.95) else self.pick(MISSING)
 
-    def kind_blocking(self):
-        """A list nobody fills but the step that is to wake its waiters."""
-        return self.pick([b"waiting:1", b"waiting:2"])
-
     # ---- Contents
 
     def kind_val(self):
@@ -179,6 +175,9 @@ class Values:
 
     def kind_timeout(self):
         return self.pick([b"0", b"0", b"100", b"60.5"])
+
+    def kind_timeoutms(self):
+        return self.pick([b"0", b"100000", b"60500"])
 
     # Times to live end long after a case, or before they begin.
 
