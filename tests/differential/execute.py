@@ -116,12 +116,14 @@ class Connection:
 
 class Run:
     """What one execution left: per connection its entries, and after each step how many there were
-    and how many clients Redis had blocked (None: not asked)."""
+    and how many clients Redis had blocked (None: not asked); and did what came of it depend on who
+    was faster?"""
 
     def __init__(self, connections):
         self.connections = connections
         self.counts = []
         self.blocked = []
+        self.is_race = False
 
     def close(self):
         for connection in self.connections:
@@ -170,6 +172,7 @@ def run_directly(program, port, control):
     blocked = size = asked = 0
     before = [0] * program.connections
     for number, step in enumerate(program.steps):
+        races = len(step.requests) > 1 and any(len(c.pending) > 1 for c in run.connections)
         size += send_step(run, step)
         asked += sum(map(replies_to, step.requests))
         run.connections[step.connection].pending += [
@@ -188,6 +191,8 @@ def run_directly(program, port, control):
             while blocked > had and time.monotonic() < deadline:
                 blocked = blocked_clients(control)
             collect_directly(run, number, control, 0)
+        # What is behind the command that a pipeline wakes runs beside the rest of that pipeline.
+        run.is_race = run.is_race or (races and blocked < had)
         run.blocked.append(blocked if ask_blocked else None)
         run.counts.append([len(c.entries) for c in run.connections])
         for connection, count in zip(run.connections, before):

@@ -66,8 +66,11 @@ class Vocabulary:
 
     @staticmethod
     def _of(groups, alone=False, queued=False):
-        names = [name for name, row in ROWS.items() if row.group in groups
-                 and (alone or not row.alone) and not (queued and NOT_QUEUED.match(name))]
+        def names_of(groups):
+            return [name for name, row in ROWS.items() if row.group in groups
+                    and (alone or not row.alone) and not (queued and NOT_QUEUED.match(name))]
+
+        names = names_of(groups) or names_of(KEYED)  # a feature has no rows of its own
         return names, list(itertools.accumulate(ROWS[name].weight for name in names))
 
 

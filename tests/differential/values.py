@@ -188,6 +188,10 @@ class Values:
         return self.pick([b"1000", b"5000", b"100000", b"0", b"-1", b"-5000", b"abc",
                           b"9223372036854775807", b"-9223372036854775808"])
 
+    def kind_newttl(self):
+        """Not one that the key has already: which of the two ends later is a matter of milliseconds."""
+        return self.number(200000, 90000000)
+
     def kind_pttl(self):
         return self.kind_ttl() + b"000"
 
