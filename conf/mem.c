@@ -238,6 +238,23 @@ void mem_fail_after(long n)
     calls_left = n;
 }
 
+/* ---- libev ------------------------------------------------------------------------------------- */
+
+/* mimalloc has blocks of 8 to 128 KiB in pages of 512 KiB, all of which stays with it for one that is kept.
+ * A larger block has pages of its own, and takes no memory where nobody has written. */
+#define SHARES_ABOVE (8L << 10)
+#define OWN_PAGES    ((128L << 10) + 1)
+
+void *mem_for_libev(void *p, long n)
+{
+    if (n <= 0) {
+        mem_free(p);
+        return NULL;
+    }
+    size_t wanted = (size_t)(n > SHARES_ABOVE && n < OWN_PAGES ? OWN_PAGES : n);
+    return p != NULL && mem_usable(p) >= wanted ? p : mem_try_resize(p, wanted);
+}
+
 /* ---- hiredis: what it allocates is sized by a peer, so all of it is mem_try ------------------- */
 
 static void *hiredis_calloc(size_t count, size_t size)

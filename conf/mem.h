@@ -39,6 +39,11 @@ void mem_trim(void);
  * thread returns NULL until it is called again with a negative n. */
 void mem_fail_after(long n);
 
+/* For ev_set_allocator: n bytes instead of p, which may be NULL; with n 0 frees it. NULL when memory is out.
+ * Arrays of libev grow in a burst of events and are kept for good, so those of some KiB get pages of their
+ * own (mem.c): what else the burst took can be given back beside them. */
+void *mem_for_libev(void *p, long n);
+
 /* Makes hiredis allocate here, growing large blocks by half (mimalloc copies on realloc, and
  * hiredis grows replies 1 MiB at a time: 256 MiB took 16 s without this). Call once, before the
  * first connection. */

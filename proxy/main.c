@@ -9,6 +9,7 @@
 #include "../conf/mem.h"
 #include "../resp/cmd.h"
 
+#include <ev.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -105,6 +106,7 @@ static int act(const struct arguments *args)
     case RUN:
         log_set_level((enum log_level)conf->proxy_log_level);
         mem_install_hiredis();
+        ev_set_allocator(mem_for_libev);
         cmd_init();
         status = server_run(conf);
         break;

@@ -239,6 +239,27 @@ Test(mem, failures_belong_to_their_thread_and_blocks_do_not)
     mem_free(made);
 }
 
+/* ---- libev ------------------------------------------------------------------------------------ */
+
+Test(mem, an_array_of_libev_grows_in_pages_of_its_own)
+{
+    char *p = mem_for_libev(NULL, 100);
+    cr_assert_lt(mem_usable(p), 200);
+    memcpy(p, "events", 7);
+    p = mem_for_libev(p, 20000);
+    cr_assert_str_eq(p, "events");
+    cr_assert_gt(mem_usable(p), 128 << 10);
+    char *before = p;
+    for (long n = 20000; n <= 128 << 10; n *= 2) {
+        p = mem_for_libev(p, n);
+        cr_assert_eq(p, before);
+    }
+    p = mem_for_libev(p, 1 << 20);
+    cr_assert_geq(mem_usable(p), 1 << 20);
+    cr_assert_str_eq(p, "events");
+    cr_assert_null(mem_for_libev(p, 0));
+}
+
 /* ---- hiredis ---------------------------------------------------------------------------------- */
 
 Test(mem, hiredis_allocates_here, .init = mem_install_hiredis)
