@@ -29,7 +29,8 @@ def encode(args):
 
 
 class Framer:
-    """Cuts a stream into frames. Resumes where it stopped, so a large reply costs one pass."""
+    """Cuts a stream into frames. Resumes where it stopped, so a large reply costs one pass. A push within an
+    array (Redis 7.0 sends what a transaction publishes to its own connection so) is none of its elements."""
 
     def __init__(self):
         self.buffer = bytearray()
@@ -76,12 +77,13 @@ class Framer:
             self.position = after
             self.missing -= 1
             return True
+        stands_before = kind == b"|"[0] or (kind == PUSH and self.position > 0)
         inner = {b"*"[0]: 1, b"~"[0]: 1, PUSH: 1, b"%"[0]: 2, b"|"[0]: 2}.get(kind)
         if inner is None:
             raise FramingError("type %r" % bytes(self.buffer[self.position:end][:80]))
         self.position = end + 2
         self.missing += max(count, 0) * inner
-        if kind != b"|"[0]:  # an attribute stands before the reply and does not replace it
+        if not stands_before:  # an attribute stands before the reply and does not replace it
             self.missing -= 1
         return True
 
@@ -110,9 +112,11 @@ def _decode_at(frame, position):
     if count < 0:
         return (b"_", None), position
     elements = []
-    for _ in range(count * 2 if kind in b"%|" else count):
+    missing = count * 2 if kind in b"%|" else count
+    while missing > 0:
         element, position = _decode_at(frame, position)
         elements.append(element)
+        missing -= element[0] != b">"
     if kind == b"|":
         reply, position = _decode_at(frame, position)
         return (kind, elements + [reply]), position
@@ -120,13 +124,17 @@ def _decode_at(frame, position):
 
 
 def elements_of(frame):
-    """The frames of an array's elements, as bytes; None when it is no array."""
+    """The frames of an array's elements, as bytes, and the pushes among them; None when it is no array."""
     if frame[:1] != b"*" or frame.startswith(b"*-1"):
         return None
     end = frame.index(b"\r\n")
     framer = Framer()
     framer.feed(frame[end + 2:])
-    return [framer.next_frame() for _ in range(int(frame[1:end]))]
+    elements, pushes = [], []
+    while len(elements) < int(frame[1:end]):
+        element = framer.next_frame()
+        (pushes if is_push(element) else elements).append(element)
+    return elements, pushes
 
 
 def is_push(frame):

@@ -198,6 +198,8 @@ def in_order_of_patterns(entries):
 
 def _exec_agrees(queued, direct, proxied):
     ours, theirs = elements_of(proxied), elements_of(direct)
-    if ours is None or theirs is None or not len(ours) == len(theirs) == len(queued):
+    if ours is None or theirs is None or ours[1] != theirs[1]:
         return False
-    return all(agree(args, None, a, b) for args, a, b in zip(queued, theirs, ours))
+    if not len(ours[0]) == len(theirs[0]) == len(queued):
+        return False
+    return all(agree(args, None, a, b) for args, a, b in zip(queued, theirs[0], ours[0]))
