@@ -18,7 +18,7 @@ class Row:
     group   what --groups and --without name
     fixed   only what the row says: arguments made up at random could end the server, the test's own
             connections, or its determinism
-    alone   never beside others in a pipeline: its reply depends on how they were cut into packets
+    alone   never beside others in a pipeline: its reply depends on how they were cut into packets, or on them
     weight  how often it comes compared with others
     """
 
