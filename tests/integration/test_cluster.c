@@ -80,6 +80,21 @@ SCENARIO(cluster, what_comes_before_the_first_map_waits_for_it)
     }
 }
 
+SCENARIO(cluster, without_a_map_it_says_so_after_connect_timeout)
+{
+    struct redis *r = redis_start((const char *const[]){"--cluster-enabled", "yes", NULL});
+
+    redis_freeze(r);
+    struct nearside *n =
+        nearside_start(r->port, "upstream.mode=cluster", "upstream.connect_timeout=100ms", NULL);
+    struct client *c = nearside_connect(n);
+    expect(c, "-UPSTREAM no node of the cluster is known", "GET k");
+    expect(c, "-UPSTREAM no node of the cluster is known", "INFO");
+    expect(c, "+PONG", "PING");
+    cr_assert_eq(nearside_info(n, "topology_version"), 0);
+    redis_thaw(r);
+}
+
 /* ---- L1 ------------------------------------------------------------------------------------- */
 
 SCENARIO(cluster, l1_keeps_values_of_all_nodes_and_hears_of_their_changes)
