@@ -308,6 +308,9 @@ static void read_run(struct thread *t)
         floors[i] = atomic_load(&w->floor[keys[i]]);
         q[i] = key_of(t, &keys[i]);
     }
+    if (t->reader != NULL && pick(t, 2) == 0) {
+        l1_look_ahead(w->l1, t->reader, q, ARRAY_LEN(q));
+    }
     struct l1_run run = run_of(t, q, ARRAY_LEN(q));
     size_t n = l1_get_run(w->l1, &run, atomic_load(&w->clock));
     take_out(t, keys, n, versions);
@@ -405,6 +408,25 @@ static void write_local(struct thread *t)
     l1_write_end(w->l1, &w->hash[key], 1);
     raise_floor(w, key, version);
     count(t, WRITES);
+}
+
+/* A run of SETs. A key may occur twice. */
+static void write_run(struct thread *t)
+{
+    struct world *w = t->world;
+    uint32_t keys[5];
+    uint64_t hashes[5];
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+        keys[i] = pick(t, PLAIN);
+        hashes[i] = w->hash[keys[i]];
+    }
+    (void)l1_write_begin_run(w->l1, t->reader, hashes, ARRAY_LEN(hashes), NULL);
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+        uint32_t version = atomic_fetch_add(&w->truth[keys[i]], 1) + 1;
+        l1_write_end(w->l1, &hashes[i], 1);
+        raise_floor(w, keys[i], version);
+        count(t, WRITES);
+    }
 }
 
 static void write_pair(struct thread *t)
@@ -554,8 +576,10 @@ static void step(struct thread *t)
         lease_for_mget(t);
     } else if (dice < 880) {
         advance_fetch(t);
-    } else if (dice < 910) {
+    } else if (dice < 900) {
         write_local(t);
+    } else if (dice < 910) {
+        write_run(t);
     } else if (dice < 930) {
         write_pair(t);
     } else if (dice < 960) {
