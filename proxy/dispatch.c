@@ -460,6 +460,13 @@ static enum dispatch misplaced(struct client *c)
 
 /* ---- All of them ----------------------------------------------------------------------------- */
 
+/* Of those that are answered here: does it take a node's word? */
+static bool needs_node(const struct cmd *cmd, const struct request_view *view)
+{
+    return cmd->local == LOCAL_SELECT || cmd->local == LOCAL_HELLO ||
+           (cmd->local == LOCAL_INFO && !local_info_is_ours(view));
+}
+
 static enum dispatch local(struct client *c, const struct cmd *cmd, const struct request_view *view,
                            struct blob *owner)
 {
@@ -477,12 +484,12 @@ static enum dispatch local(struct client *c, const struct cmd *cmd, const struct
         client_reply_error(c, "ERR wrong number of arguments for '%s' command", cmd->name);
         return DISPATCH_DONE;
     }
+    if (unlikely(c->place.route != ROUTE_OK) && needs_node(cmd, view)) {
+        return misplaced(c);
+    }
     switch (cmd->local) {
     case LOCAL_INFO:
         if (!local_info_is_ours(view)) {
-            if (c->place.route != ROUTE_OK) {
-                return misplaced(c);
-            }
             return dispatch_forward(c, cmd, CMD_NONE, view, owner);
         }
         break;
@@ -495,14 +502,8 @@ static enum dispatch local(struct client *c, const struct cmd *cmd, const struct
     case LOCAL_RESET:
         return switch_reset(c, cmd, view);
     case LOCAL_SELECT:
-        if (c->place.route != ROUTE_OK) {
-            return misplaced(c);
-        }
         return switch_db(c, cmd, view);
     case LOCAL_HELLO:
-        if (c->place.route != ROUTE_OK) {
-            return misplaced(c);
-        }
         return switch_protocol(c, cmd, view);
     default:
         break;
@@ -558,8 +559,7 @@ static enum dispatch route(struct client *c, const struct cmd *cmd, enum cmd_cla
 
 static bool asks_a_server(const struct cmd *cmd, const struct request_view *view)
 {
-    return cmd->class != CMD_LOCAL || cmd->local == LOCAL_SELECT || cmd->local == LOCAL_HELLO ||
-           cmd->local == LOCAL_AUTH || (cmd->local == LOCAL_INFO && !local_info_is_ours(view));
+    return cmd->class != CMD_LOCAL || cmd->local == LOCAL_AUTH || needs_node(cmd, view);
 }
 
 /* Where the request goes. False: it has to wait, for earlier ones or for the first map. */
