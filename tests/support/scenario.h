@@ -8,15 +8,18 @@
 #pragma once
 
 #include "cleanup.h"
+#include "watchdog.h"
 
 #include <criterion/criterion.h>
 
 #define SCENARIO_SECONDS 60
+#define SCENARIO_TELLS   55 /* where it is, when so many of them have passed */
 
 #define SCENARIO(suite, name, ...)                                                                 \
     static void suite##_##name(void);                                                              \
     Test(suite, name, .timeout = SCENARIO_SECONDS, .fini = cleanup_run, ##__VA_ARGS__)             \
     {                                                                                              \
+        watchdog_start(SCENARIO_TELLS);                                                            \
         suite##_##name();                                                                          \
         cleanup_run();                                                                             \
     }                                                                                              \
