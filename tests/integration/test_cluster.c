@@ -82,7 +82,7 @@ SCENARIO(cluster, what_comes_before_the_first_map_waits_for_it)
 
 SCENARIO(cluster, without_a_map_it_says_so_after_connect_timeout)
 {
-    struct redis *r = redis_start((const char *const[]){"--cluster-enabled", "yes", NULL});
+    struct redis *r = cluster_start(3, 0, NULL)->node[0];
 
     redis_freeze(r);
     struct nearside *n =
