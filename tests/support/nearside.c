@@ -230,6 +230,6 @@ void nearside_await_log(struct nearside *n, const char *word)
 {
     struct awaited_line line = {n, word};
 
-    cr_assert(await(was_logged, &line, 15000 * slowdown()), "not in the log: %s\n%s", word,
+    cr_assert(await(was_logged, &line, 10000 * slowdown()), "not in the log: %s\n%s", word,
               log_tail(n));
 }

@@ -82,15 +82,24 @@ static void become(const struct process_options *options, pid_t parent, int out,
     _exit(127);
 }
 
+/* Appended to: the writes of two threads to a memfd are not ordered by its position, which Linux locks
+ * for opened files alone, so that one line could take the place of another. */
+static int output_file(const char *name)
+{
+    int fd = memfd_create(name, MFD_CLOEXEC);
+
+    cr_assert(fd >= 0 && fcntl(fd, F_SETFL, O_APPEND) == 0, "memfd_create: %s", strerror(errno));
+    return fd;
+}
+
 struct process *process_start(const struct process_options *options)
 {
     struct process *p = calloc(1, sizeof(*p));
     pid_t parent = getpid();
 
     cr_assert(p != NULL);
-    p->out = memfd_create("stdout", MFD_CLOEXEC);
-    p->err = memfd_create("stderr", MFD_CLOEXEC);
-    cr_assert(p->out >= 0 && p->err >= 0, "memfd_create: %s", strerror(errno));
+    p->out = output_file("stdout");
+    p->err = output_file("stderr");
     p->pid = fork();
     if (p->pid == 0) {
         become(options, parent, p->out, p->err);
