@@ -28,7 +28,7 @@
 #define REPLY_MAX     ((size_t)8 * 1024 * 1024)
 #define ANSWER_MS     1000 /* beyond connecting, for an answer */
 #define GAP_MIN_MS    100  /* between two questions */
-#define GAP_MAX_MS    1000 /* the same when the map stays as it is, and when nobody answers */
+#define GAP_MAX_MS    1000 /* the same as long as nothing is news, and when nobody answers */
 #define LOG_EVERY_MS  10000
 #define ROOM_EVERY_MS 3600000 /* an hour */
 #define ROOM_WARN_AT  (TOPOLOGY_NODES_MAX / 4 * 3)
@@ -53,6 +53,7 @@ struct cluster {
     int64_t asked_at, done_at, next_at;
     int64_t gap_ms;
     uint64_t version; /* of the topology, when it was last said in the log */
+    uint64_t known;   /* the same, when the last question was sent or its answer taken over */
     bool said;
     struct ev_async wakeup;
     _Atomic bool wanted;
@@ -145,7 +146,7 @@ static void take_map(struct cluster *cluster)
         bool changed = topology_version(t) != cluster->version;
         cluster->gap_ms = changed ? GAP_MIN_MS : cluster->gap_ms * 2;
         cluster->gap_ms = cluster->gap_ms > GAP_MAX_MS ? GAP_MAX_MS : cluster->gap_ms;
-        cluster->version = topology_version(t);
+        cluster->version = cluster->known = topology_version(t);
         atomic_fetch_add_explicit(&cluster->refreshes, 1, memory_order_relaxed);
         atomic_store_explicit(&cluster->last_ms, now, memory_order_relaxed);
         atomic_store_explicit(&cluster->slots_served, map.covered, memory_order_relaxed);
@@ -278,6 +279,7 @@ static void ask(struct cluster *cluster, int64_t now)
     cluster->answers = 0;
     cluster->failed = false;
     cluster->asked_at = now;
+    cluster->known = topology_version(cluster->options.topology);
     cluster->state = CLUSTER_ASKING;
     struct slice question = cluster->kind == SLOTS_SHARDS ? shards : slots;
     if (conn_submit(cluster->conn, &cluster->call, question, NULL) != CONN_OK) {
@@ -316,6 +318,15 @@ static void on_wakeup(struct ev_loop *loop, struct ev_async *async, int events)
     cluster_tick(container_of(async, struct cluster, wakeup));
 }
 
+/* How long to wait after the last answer. A MOVED that changed an owner since is news, however little
+ * came of the questions before: it may be the first sign of a failover, and what the old owner vouches
+ * for of its other slots counts until the map comes. */
+static int64_t gap(const struct cluster *cluster)
+{
+    bool news = topology_version(cluster->options.topology) != cluster->known;
+    return news ? GAP_MIN_MS : cluster->gap_ms;
+}
+
 void cluster_tick(struct cluster *cluster)
 {
     int64_t now = cluster->options.now();
@@ -331,7 +342,7 @@ void cluster_tick(struct cluster *cluster)
         }
     }
     bool wanted = atomic_load_explicit(&cluster->wanted, memory_order_relaxed);
-    bool may = now - cluster->done_at >= cluster->gap_ms || cluster->tried > 0;
+    bool may = now - cluster->done_at >= gap(cluster) || cluster->tried > 0;
     if (cluster->state == CLUSTER_IDLE && (now >= cluster->next_at || (wanted && may))) {
         atomic_store_explicit(&cluster->wanted, false, memory_order_relaxed);
         ask(cluster, now);

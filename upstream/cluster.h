@@ -3,7 +3,8 @@
  * cluster.h: the one who asks who owns which slot: one per process, on the main thread's loop. It asks a
  * node that is known to be of the cluster, or else one of the seeds, at least every refresh_ms, and
  * sooner when somebody has found the map to be wrong, but not more often than every 100 ms, and less
- * often as long as nothing changes. One question is open at a time.
+ * often (down to once a second) as long as nothing changes, by a map or by a MOVED. One question is open
+ * at a time.
  */
 #pragma once
 
