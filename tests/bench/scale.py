@@ -40,7 +40,11 @@ class Rig:
                            16 if size < 65536 else 2, "-k", keys, "-d", size)
 
     def warm(self, server, keys, size=VALUE):
-        """Until a pass over the keys is all hits: what one pass found lost is in L1 after the next."""
+        """Until a pass over the keys is all hits: what one pass found lost is in L1 after the next.
+        Nothing is kept before the link for invalidations is up."""
+        deadline = time.monotonic() + 10
+        while not counters(server)["invalidation_link_up"] and time.monotonic() < deadline:
+            time.sleep(0.01)
         for _ in range(5):
             before = counters(server)
             self.generator.run(server.tcp, "--order", "cycle", "-k", keys, "-n", keys, "-d", size,
