@@ -31,13 +31,20 @@ static void require(bool promise, const char *what)
     }
 }
 
+/* Readers of this slot get their turn in the middle of a change. */
+static void let_read(uint16_t slot)
+{
+    if (slot % 1480 == 0) {
+        (void)sched_yield();
+    }
+}
+
 static void on_slot_changed(uint16_t slot, void *ctx)
 {
     (void)ctx;
+    let_read(slot);
     (void)atomic_fetch_add_explicit(&generations[slot], 1, memory_order_release);
-    if (slot % 1480 == 0) {
-        (void)sched_yield(); /* readers of this slot get their turn in the middle of a change */
-    }
+    let_read(slot);
 }
 
 static uint16_t node_at(unsigned i)
