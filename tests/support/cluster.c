@@ -242,8 +242,33 @@ const char *cluster_key(struct cluster *c, int node, const char *stem)
 
 /* ---- Changing it --------------------------------------------------------------------------- */
 
+static bool epochs_agree(void *ctx)
+{
+    struct cluster *c = ctx;
+    const char *first = NULL;
+
+    for (int i = 0; i < c->n; i++) {
+        if (c->gone[i]) {
+            continue;
+        }
+        const char *epoch = strstr(text_of(c, i, "CLUSTER INFO"), "cluster_current_epoch:");
+        if (epoch == NULL) {
+            return false;
+        }
+        epoch = cleanup_printf("%.*s", (int)strcspn(epoch, "\r"), epoch);
+        if (first != NULL && strcmp(first, epoch) != 0) {
+            return false;
+        }
+        first = epoch;
+    }
+    return true;
+}
+
+/* Redis gives the target a new epoch at the end. One that has not heard of the source's would take the
+ * same; the source then takes a higher one, and may claim the slot with it for good. */
 void cluster_move_begin(struct cluster *c, int slot, int from, int to)
 {
+    cr_assert(await(epochs_agree, c, AWAIT_MS), "the nodes do not agree about the epoch");
     expect(talk_to(c, to), "+OK", "CLUSTER SETSLOT %d IMPORTING %s", slot, c->id[from]);
     expect(talk_to(c, from), "+OK", "CLUSTER SETSLOT %d MIGRATING %s", slot, c->id[to]);
 }
