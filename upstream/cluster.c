@@ -52,8 +52,8 @@ struct cluster {
     uint16_t tried; /* nodes without an answer, in this round */
     int64_t asked_at, done_at, next_at;
     int64_t gap_ms;
-    uint64_t version; /* of the topology, when it was last said in the log */
-    uint64_t known;   /* the same, when the last question was sent or its answer taken over */
+    uint64_t version; /* of the topology, behind the last map */
+    uint64_t known;   /* and when a question was sent since, if one was */
     bool said;
     struct ev_async wakeup;
     _Atomic bool wanted;

@@ -33,7 +33,7 @@ int cluster_owner(struct cluster *c, int slot);
 const char *cluster_key(struct cluster *c, int node, const char *stem);
 
 /* A slot on its way: between begin and end its keys are in both places, and those that have moved are
- * answered with ASK. `keys` moves what the source has. */
+ * answered with ASK. `begin` waits until all nodes agree about the epoch; `keys` moves what the source has. */
 void cluster_move_begin(struct cluster *c, int slot, int from, int to);
 void cluster_move_keys(struct cluster *c, int slot, int from, int to);
 void cluster_move_end(struct cluster *c, int slot, int from, int to);

@@ -58,5 +58,6 @@ void nearside_await_info(struct nearside *n, const char *field, long long low, l
 const char *nearside_log(struct nearside *n);
 /* How many lines of its log contain the word, in any case. */
 int nearside_log_lines(struct nearside *n, const char *word);
-/* Waits until there is one: a reply may be faster than the line. Fails the test after 15 s. */
+/* Waits until there is one: a reply may be faster than the line. Fails the test after 10 s,
+ * times slowdown(): before a scenario is out of time, so that it is told what it waited for. */
 void nearside_await_log(struct nearside *n, const char *word);
