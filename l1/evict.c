@@ -187,20 +187,33 @@ static void second_chance(struct shard *s, struct entry *e)
     queue_push(s, &s->main, e, charge);
 }
 
-/* What the next evictions read is on its way when it is wanted: of the one after e what is behind the first entry in its
- * bucket, of the one after that the first, of the third its bucket and its place in the ghost, and then the fourth itself.
- * Each was the step before for the one behind. */
+/* The n-th behind e in its queue, if there are so many. */
+static const struct entry *queued_behind(const struct shard *s, const struct entry *e, int n)
+{
+    for (; n > 0 && e != NULL; n--) {
+        e = entry_at(s, e->newer);
+    }
+    return e;
+}
+
+/* What the next evictions read is on its way when it is wanted: of an entry that is still AHEAD steps off, what is behind
+ * the first one in its bucket; of one twice as far, that first one; at three times, its bucket and its place in the
+ * ghost; and two steps farther, the entry itself. Each was asked for when the entry was as far off as the stage in front
+ * of it. */
+#define AHEAD 2
+
 static void expect_next(const struct shard *s, const struct entry *e)
 {
-    const struct entry *next = entry_at(s, e->newer);
-    const struct entry *second = next == NULL ? NULL : entry_at(s, next->newer);
-    const struct entry *third = second == NULL ? NULL : entry_at(s, second->newer);
-    if (third != NULL) {
+    const struct entry *next = queued_behind(s, e, AHEAD);
+    const struct entry *second = next == NULL ? NULL : queued_behind(s, next, AHEAD);
+    const struct entry *third = second == NULL ? NULL : queued_behind(s, second, AHEAD);
+    const struct entry *last = third == NULL ? NULL : queued_behind(s, third, 1);
+    if (last != NULL) {
         const struct entry *first = seat_of(s, link_of(table_head(s, next->hash)));
         __builtin_prefetch(seat_of(s, link_of(&first->chain)));
         __builtin_prefetch(seat_of(s, link_of(table_head(s, second->hash))));
         evict_expect(s, third->hash);
-        __builtin_prefetch(seat_of(s, third->newer));
+        __builtin_prefetch(seat_of(s, last->newer));
     }
 }
 
