@@ -328,8 +328,6 @@ struct l1_lease *l1_lease_again(struct l1 *l1, const struct l1_query *q, int64_t
 
 /* So many lookups are under way at a time. */
 #define RUN_AHEAD 32
-/* Of a processor's cache. Short values end in the entry's second. */
-#define LINE 64
 
 static __attribute__((noinline)) enum l1_result hit_locked(struct l1 *l1, struct shard *s,
                                                            const struct l1_run *run,
@@ -349,7 +347,7 @@ static inline void look_ahead(struct l1 *l1, struct l1_reader *reader, const str
     for (size_t i = 0; i < n; i++) {
         look_for(l1, keys[i].hash, &looks[i]);
     }
-    look_behind(l1, reader, looks, n, LINE);
+    look_behind(l1, reader, looks, n, CACHE_LINE);
 }
 
 void l1_look_ahead(struct l1 *l1, struct l1_reader *reader, const struct l1_key *keys, size_t n)

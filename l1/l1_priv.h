@@ -99,6 +99,9 @@ static inline bool is_up(uint32_t incarnation)
 #define FLAG_BLOB   16u /* instead of a value there is a pointer to a blob that has it */
 #define FLAG_PLACE  32u /* 4 bytes go before the key: the slot, or without slots the db */
 
+/* Bytes of a processor's cache that come at once. An entry with a short value ends in its second such line. */
+#define CACHE_LINE 64
+
 /* 32 bytes, then the place if it is not 0, the key, the value. Links are references, 0 is none. */
 struct entry {
     _Atomic uint32_t chain; /* next in the bucket */
