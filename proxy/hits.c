@@ -11,9 +11,11 @@
 
 /* Memory for replies that is asked for at once. */
 #define PIPELINE_ROOM ((size_t)8 * 1024)
-/* GETs that are looked up together: at first few, as what comes behind a miss was looked at in vain. */
-#define AHEAD     32
-#define FEW_AHEAD 8
+/* GETs that are looked up together: what comes behind a miss was looked at in vain, so fewer at first than behind hits,
+ * and few behind a miss. */
+#define AHEAD       32
+#define FIRST_AHEAD 16
+#define FEW_AHEAD   8
 /* Misses that are worth a batch. */
 #define PAIR 2
 /* Replies from L1 in one go, before the client's limits are looked at again. */
@@ -97,7 +99,7 @@ static void fetch(struct client *c, struct gets *gets, struct blob *owner, unsig
     while (from < n &&
            fills_add(c, batch, gets->keys + from, gets->ends + from, n - from) == n - from) {
         from = n;
-        look_on(l1, gets, least(n + FEW_AHEAD, most));
+        look_on(l1, gets, least(n + AHEAD, most));
         n = least(gets->n, most);
         l1_look_ahead(l1, c->worker->reader, gets->keys + from, n - from);
     }
@@ -151,7 +153,7 @@ size_t dispatch_hits(struct client *c, struct slice in, struct blob *owner, unsi
     if (!dispatch_is_plain(c)) {
         return 0;
     }
-    look_on(worker->server->l1, &gets, least(*share, FEW_AHEAD));
+    look_on(worker->server->l1, &gets, least(*share, c->missed ? FEW_AHEAD : FIRST_AHEAD));
     if (gets.n == 0) {
         return 0;
     }
