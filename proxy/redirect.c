@@ -12,8 +12,12 @@
  * other. One that names a key of an earlier request which is still out on another road waits in the
  * list until that is answered; newer ones of its client wait at the barrier (redirect_waits).
  *
- * A script can make any error it likes. What may have been said by one is followed to nodes that are
- * known, and never makes us connect, and log in, to others.
+ * A script can make any error it likes, and may have written before. What may have been said by one is followed to
+ * nodes that are known, other than the one that said it, for this request only, and never makes us connect, and log in,
+ * to others.
+ *
+ * Whose client is gone, or does not wait any longer, is not sent again: it was refused, so it is known not to have been
+ * executed, and what that client did since may not be overtaken.
  */
 #include "redirect.h"
 
@@ -23,6 +27,8 @@
 #define REDIRECTS_MAX 7
 #define RETRY_MS      50   /* between two attempts */
 #define TRYAGAIN_MS   1000 /* all of them */
+
+#define TRYAGAIN_OF_REDIS SLICE("-TRYAGAIN Multiple keys request during rehashing of slot\r\n")
 
 /* ---- What was said -------------------------------------------------------------------------- */
 
@@ -83,15 +89,19 @@ static bool is_doubtful(struct slice text)
            slice_starts(text, SLICE("-MASTERDOWN"));
 }
 
+static struct slice host_said(const struct worker *worker, uint16_t from, const struct said *said)
+{
+    const struct topology *topology = worker->server->topology;
+    return said->host.n > 0 ? said->host
+                            : slice_str(node_options(topology_node(topology, from))->host);
+}
+
 /* Where ASK leads. */
 static uint16_t target_of_ask(struct worker *worker, uint16_t from, struct said said)
 {
     struct server *server = worker->server;
-    struct slice host = said.host.n > 0
-                            ? said.host
-                            : slice_str(node_options(topology_node(server->topology, from))->host);
     l1_drop_slot(server->l1, said.slot); /* what is created there is announced there */
-    return topology_find(server->topology, host, said.port);
+    return topology_find(server->topology, host_said(worker, from, &said), said.port);
 }
 
 bool redirect_notes(struct worker *worker, uint16_t node, struct slice text)
@@ -216,6 +226,20 @@ static bool follow_moved(struct request *request, struct said said)
     return true;
 }
 
+/* It is not known who said it: the map is doubtful, and stays as it is until it is asked for. */
+static bool follow_doubtful(struct request *request, struct said said)
+{
+    struct worker *worker = request->worker;
+    struct topology *topology = worker->server->topology;
+    struct slice host = host_said(worker, request->node, &said);
+    COUNT(worker, redirects_moved, 1);
+    topology_suspect(topology);
+    l1_drop_slot(worker->server->l1, said.slot);
+    request->asking = false;
+    take(request, topology_find(topology, host, said.port), pause_before(request));
+    return true;
+}
+
 static bool follow_ask(struct request *request, struct said said)
 {
     struct worker *worker = request->worker;
@@ -248,6 +272,39 @@ static bool is_passed_over(const struct request *request, const struct reply_pie
            node_text_is_occupied(slice_of(piece->bytes.p + 1, piece->bytes.n - 1));
 }
 
+/* May the error be the words of a script, which may be whoever's? */
+static bool may_be_a_scripts(const struct request *request)
+{
+    if (request->cmd == NULL) {
+        return false; /* a GET or an MGET that began on F */
+    }
+    struct slice name = slice_str(request->cmd->name);
+    return slice_starts(name, SLICE("eval")) || slice_starts(name, SLICE("fcall")) ||
+           !cmd_is_built_in(name);
+}
+
+/* A refusal that may be a script's. */
+static bool take_doubtful(struct request *request, struct said said)
+{
+    struct worker *worker = request->worker;
+    struct topology *topology = worker->server->topology;
+    struct slice host = host_said(worker, request->node, &said);
+    if (request->slot == SLOT_NONE) {
+        return false;
+    }
+    if (!topology_knows(topology, host, said.port)) {
+        request->redirects++;
+        topology_suspect(topology);
+        return try_later(request);
+    }
+    if (topology_find(topology, host, said.port) == request->node) {
+        return false;
+    }
+    request->redirects++;
+    return said.refusal == REFUSAL_MOVED ? follow_doubtful(request, said)
+                                         : follow_ask(request, said);
+}
+
 bool redirect_takes(struct request *request, const struct reply_piece *piece)
 {
     struct worker *worker = request->worker;
@@ -266,25 +323,25 @@ bool redirect_takes(struct request *request, const struct reply_piece *piece)
         }
         return false;
     }
-    bool other_slot = request->slot != SLOT_NONE && said.slot != request->slot;
-    bool by_script = request->class == CMD_UNKNOWN && said.host.n > 0 &&
-                     !topology_knows(topology, said.host, said.port);
     if (!may_follow(request)) {
         topology_suspect(topology);
         return false;
     }
+    bool doubtful = may_be_a_scripts(request);
     if (said.refusal == REFUSAL_TRYAGAIN) {
+        if (doubtful && !slice_eq(piece->bytes, TRYAGAIN_OF_REDIS)) {
+            return false;
+        }
         COUNT(worker, redirects_tryagain, 1);
         return try_later(request);
     }
-    if (other_slot) {
+    if (request->slot != SLOT_NONE && said.slot != request->slot) {
         return false;
     }
-    request->redirects++;
-    if (by_script) {
-        topology_suspect(topology);
-        return try_later(request);
+    if (doubtful) {
+        return take_doubtful(request, said);
     }
+    request->redirects++;
     return said.refusal == REFUSAL_MOVED ? follow_moved(request, said) : follow_ask(request, said);
 }
 
@@ -297,7 +354,7 @@ static bool has_to_wait(const struct request *request)
     if (request->due > worker->now) {
         return true;
     }
-    for (uint32_t i = 0; request->client != NULL && i < request->nkeys; i++) {
+    for (uint32_t i = 0; i < request->nkeys; i++) {
         const struct request *earlier =
             order_find(&worker->order, request->client, request->hashes[i], request->seq);
         if (earlier != NULL && (earlier->redirecting || earlier->node != request->node ||
@@ -356,7 +413,10 @@ void redirect_flush(struct worker *worker)
     worker->redirected_tail = &worker->redirected;
     while (request != NULL) {
         struct request *next = request->next_redirected;
-        if (has_to_wait(request)) {
+        if (request->client == NULL) {
+            request->redirecting = false;
+            give_up(request, "");
+        } else if (has_to_wait(request)) {
             append(worker, request);
         } else {
             request->redirecting = false;

@@ -3,7 +3,7 @@
  * redirect.h: a node of a cluster did not execute a command, and says who would (MOVED, ASK) or that the
  * keys are on their way (TRYAGAIN). The request goes there, transparently, in the order in which it and
  * its like were refused; what its client sends next waits until everything before is answered (D14). Its
- * write-begin stays open meanwhile. After five redirects, or a second of TRYAGAIN, the client gets the node's
+ * write-begin stays open meanwhile. After seven redirects, or a second of TRYAGAIN, the client gets the node's
  * words. A read whose replica is occupied goes to the primary in the same way, if that will do. Worker's
  * thread only.
  */

@@ -350,6 +350,88 @@ static bool has_no_clients(void *ctx)
     return redis_info(ctx, "connected_clients") == 1; /* the test's own */
 }
 
+/* Nobody but Redis may send a connection of Nearside, and the password that it says, to where it likes. */
+SCENARIO(cluster, a_script_cannot_make_nearside_connect_elsewhere)
+{
+    static const struct fake_rule rules[] = {{.prefix = NULL}};
+    static const char *const commands[] = {"EVAL_RO \"", "EVAL \"",
+                                           "EVAL \"#!lua flags=no-writes\\n"};
+    static const char *const hosts[] = {"127.0.0.1", ""};
+    static const char *const words[] = {"MOVED", "ASK"};
+    struct scene s = scene_start();
+    struct fake *fake = fake_start(rules);
+    struct client *other = nearside_connect(s.proxy);
+    const char *key = key_of(&s, 1, "k");
+
+    expect(other, "+OK", "SET %s mine", key);
+    for (size_t i = 0; i < 3 * 2 * 2; i++) {
+        const char *script =
+            cleanup_printf("return redis.error_reply('%s %d %s:%d')", words[i % 2],
+                           cluster_slot(s.cluster, key), hosts[i / 2 % 2], fake_port(fake));
+        struct client *c = nearside_connect(s.proxy);
+        const char *got = ask(c, "%s%s\" 1 %s", commands[i / 4], script, key);
+        cr_assert(strncmp(got + 1, words[i % 2], strlen(words[i % 2])) == 0, "%s", got);
+        expect(other, "$mine", "GET %s", key);
+        expect(other, ":4", "STRLEN %s", key);
+    }
+    cr_assert_eq(fake_seen(fake, ""), 0);
+}
+
+SCENARIO(cluster, a_script_that_wrote_is_not_executed_again_whatever_it_says)
+{
+    struct scene s = scene_start();
+    const char *key = key_of(&s, 1, "k");
+    const char *const said[] = {
+        "TRYAGAIN lock is busy",
+        cleanup_printf("MOVED %d 127.0.0.1:%d", cluster_slot(s.cluster, key),
+                       s.cluster->node[1]->port),
+        cleanup_printf("MOVED %d :%d", cluster_slot(s.cluster, key), s.cluster->node[1]->port),
+        cleanup_printf("ASK %d 127.0.0.1:%d", cluster_slot(s.cluster, key),
+                       s.cluster->node[1]->port),
+    };
+
+    for (size_t i = 0; i < sizeof(said) / sizeof(said[0]); i++) {
+        expect(s.c, cleanup_printf("-%s", said[i]),
+               "EVAL \"redis.call('INCR',KEYS[1]) return redis.error_reply('%s')\" 1 %s", said[i],
+               key);
+        expect(s.c, cleanup_printf("$%zu", i + 1), "GET %s", key);
+    }
+}
+
+/* It was refused, and another one was answered since. */
+SCENARIO(cluster, what_nobody_waits_for_any_longer_is_not_sent_again)
+{
+    struct scene s = scene_start_with(0, "upstream.command_timeout=100ms");
+    const char *a = key_of(&s, 0, "a");
+    const char *b = key_of(&s, 0, "b");
+    int slot = cluster_slot(s.cluster, a);
+    int from = 0;
+    int to = 1;
+
+    for (int i = 0; i < 2; i++, from = to, to = (to + 1) % 3) {
+        struct client *c = nearside_connect(s.proxy);
+        expect(c, "+OK", "SET %s 0", b);
+        (void)ask(c, "DEL %s", a);
+        cluster_move_begin(s.cluster, slot, from, to);
+        long long tries = nearside_info(s.proxy, "redirects_tryagain");
+        cr_assert(client_send_text(c, cleanup_printf("MSET %s old %s old\r\n", a, b)));
+        nearside_await_info(s.proxy, "redirects_tryagain", tries + 1, 1000000, 5000);
+        if (i == 0) {
+            cr_assert(strstr(client_read(c), "no reply within 100 ms") != NULL);
+        } else {
+            long long connected = nearside_info(s.proxy, "clients_connected");
+            client_close(c);
+            nearside_await_info(s.proxy, "clients_connected", 1, connected - 1, 5000);
+        }
+        expect(s.c, "+OK", "SET %s new", b);
+        cluster_move_keys(s.cluster, slot, from, to);
+        cluster_move_end(s.cluster, slot, from, to);
+        (void)ask(s.c, "EXISTS %s %s", a, b);
+        expect(s.c, "$new", "GET %s", b);
+        expect(s.c, "nil", "GET %s", a);
+    }
+}
+
 SCENARIO(cluster, who_serves_nothing_any_more_has_no_connections_soon)
 {
     struct scene s = scene_start();
