@@ -114,6 +114,7 @@ static void foresee(struct client *c, const struct cmd *cmd, enum cmd_class clas
     if (is_named(cmd, "multi")) {
         c->expects_multi = c->had_multi = true;
         c->nqueued = 0;
+        session_forget_log(c);
     } else if (ends_multi(cmd, view)) {
         session_expect_end(c);
     } else if (is_named(cmd, "watch")) {
@@ -229,6 +230,14 @@ static bool reach(struct client *c, enum cmd_class class, enum dispatch *result)
     return true;
 }
 
+/* In a cluster what begins a session, or goes on with one, waits for what its client has under way elsewhere, which it
+ * would overtake; and what begins the next one waits for the last to be over by the replies, too, so that it may go to
+ * another node and finds nothing of the last in c->log. */
+static bool is_settled_first(const struct client *c, enum cmd_class class)
+{
+    return has_other_roads(c) || (class == CMD_PINNED && !c->expects_multi && !c->expects_watch);
+}
+
 /* Has the client a connection for it? False: *result says what to do instead. */
 static bool get_ready(struct client *c, const struct cmd *cmd, enum cmd_class class,
                       enum dispatch *result)
@@ -241,6 +250,9 @@ static bool get_ready(struct client *c, const struct cmd *cmd, enum cmd_class cl
     if (is_shard_elsewhere(c, cmd) && !pinned_reach(c, c->place.node)) {
         client_reply_error(c, PINNED_TOO_MANY);
         *result = DISPATCH_DONE;
+        return false;
+    }
+    if (c->worker->server->is_cluster && c->pending > 0 && is_settled_first(c, class)) {
         return false;
     }
     if (c->pinned != NULL) {
@@ -276,15 +288,23 @@ static bool is_ignored_monitor(const struct client *c, const struct request_view
            pinned_counts(c).monitoring;
 }
 
-/* MULTI could not be had, but what it was to hold is on its way: none of it may be executed. */
+/* MULTI could not be had, but what it was to hold is on its way: none of it may be executed. Who is silent for REFUSAL_MS
+ * has read the refusal, and goes on without EXEC: for him the connection is over, as that to Redis would be. */
+#define REFUSAL_MS 1000
+
 static void answer_after_refusal(struct client *c, const struct cmd *cmd)
 {
+    bool goes_on = c->out.bytes == 0 && c->worker->now - c->drained > REFUSAL_MS &&
+                   !is_named(cmd, "exec") && !is_named(cmd, "discard");
     if (is_named(cmd, "exec")) {
         client_reply_error(c, "EXECABORT Transaction discarded because of previous errors.");
         c->multi_refused = false;
     } else {
         client_reply_error(c, "ERR MULTI was refused: '%s' is not executed", cmd->name);
         c->multi_refused = !is_named(cmd, "discard");
+    }
+    if (goes_on) {
+        client_end(c);
     }
 }
 
@@ -553,7 +573,7 @@ enum dispatch session_request(struct client *c, const struct cmd *cmd, enum cmd_
     if (cluster && c->pinned == NULL && answer_held(c, cmd, view)) {
         return DISPATCH_DONE;
     }
-    if (c->pinned == NULL &&
+    if (c->pinned == NULL && !c->expects_multi &&
         (is_named(cmd, "exec") || is_named(cmd, "discard") || is_named(cmd, "unwatch"))) {
         return dispatch_forward(c, cmd, CMD_NONE, view, owner); /* an error, or nothing to do */
     }

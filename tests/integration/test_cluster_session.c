@@ -52,6 +52,110 @@ SCENARIO(cluster_session, a_pipelined_transaction_is_whole)
     }
 }
 
+/* In one piece; the replies in one line. */
+static const char *pipeline(struct client *c, const char *const *commands)
+{
+    const char *all = "";
+    size_t n = 0;
+
+    for (; commands[n] != NULL; n++) {
+        all = cleanup_printf("%s%s\r\n", all, commands[n]);
+    }
+    cr_assert(client_send_text(c, all));
+    all = "";
+    for (size_t i = 0; i < n; i++) {
+        all = cleanup_printf("%s%s%s", all, i == 0 ? "" : " ", client_read(c));
+    }
+    return all;
+}
+
+SCENARIO(cluster_session, pipelined_transactions_have_nothing_of_each_other)
+{
+    struct scene s = scene_start();
+    struct client *subscriber = client_connect(s.cluster->node[0]->port);
+    struct client *c[] = {nearside_connect(s.proxy), nearside_connect(s.proxy)};
+
+    expect(subscriber, "[$subscribe $ch :1]", "SUBSCRIBE ch");
+    for (int i = 0; i < 6; i++) {
+        const char *key = key_of(&s, i % 3, "k");
+        const char *end = i < 3 ? "EXEC" : "DISCARD";
+        const char *publish = cleanup_printf("PUBLISH ch %d", i);
+        const char *set = cleanup_printf("SET %s %d", key, i);
+        const char *const commands[] = {"MULTI", publish, end, "MULTI", set, "EXEC", NULL};
+        const char *got = pipeline(c[i / 3], commands);
+        cr_assert_str_eq(strstr(got, i < 3 ? "] +OK" : "+OK +OK"),
+                         i < 3 ? "] +OK +QUEUED [+OK]" : "+OK +OK +QUEUED [+OK]", "%s", got);
+        if (i < 3) {
+            expect_next(subscriber, cleanup_printf("[$message $ch $%d]", i));
+        }
+    }
+    expect(s.c, ":...", "PUBLISH ch last");
+    expect_next(subscriber, "[$message $ch $last]"); /* none of those that were discarded */
+}
+
+SCENARIO(cluster_session, pipelined_transactions_go_to_the_nodes_of_their_keys)
+{
+    struct scene s = scene_start();
+    const char *sets[3];
+
+    for (int i = 0; i < 3; i++) {
+        sets[i] = cleanup_printf("INCR %s", key_of(&s, i, "n"));
+    }
+    const char *const commands[] = {"MULTI", sets[0], "EXEC",  "MULTI", sets[1],
+                                    "EXEC",  "MULTI", sets[2], "EXEC",  NULL};
+    for (int i = 1; i <= 5; i++) {
+        const char *each = cleanup_printf("+OK +QUEUED [:%d]", i);
+        cr_assert_str_eq(pipeline(s.c, commands), cleanup_printf("%s %s %s", each, each, each));
+    }
+}
+
+SCENARIO(cluster_session, a_transaction_does_not_overtake_what_its_client_sent_before)
+{
+    struct scene s = scene_start();
+
+    for (int i = 0; i < 9; i++) {
+        const char *key = key_of(&s, i % 3, "k");
+        const char *watch = cleanup_printf("WATCH %s", key);
+        const char *get = cleanup_printf("GET %s", key);
+        const char *set = cleanup_printf("SET %s x%d", key, i);
+        const char *const own[] = {set, "MULTI", get, "EXEC", NULL};
+        const char *const ahead[] = {get, "MULTI", set, "EXEC", NULL};
+        struct client *c = nearside_connect(s.proxy);
+
+        (void)ask(c, "DEL %s", key);
+        expect(c, "+OK", "%s", watch);
+        cr_assert_str_eq(pipeline(c, own), "+OK +OK +QUEUED nil array");
+        expect(c, ":1", "DEL %s", key);
+        expect(c, "+OK", "%s", watch);
+        cr_assert_str_eq(pipeline(c, ahead), "nil +OK +QUEUED [+OK]");
+        expect(c, "%[$server...", "HELLO 3");
+        expect(c, ">[$subscribe $ch :1]", "SUBSCRIBE ch");
+        const char *got = pipeline(c, own);
+        if (strstr(got, "CROSSSLOT") == NULL) { /* where the subscription is */
+            cr_assert_str_eq(got, cleanup_printf("+OK +OK +QUEUED [$x%d]", i));
+        }
+    }
+}
+
+SCENARIO(cluster_session, what_follows_multi_at_once_is_in_the_transaction)
+{
+    struct scene s = scene_start();
+    const char *set = cleanup_printf("SET %s v", key_of(&s, 1, "k"));
+    const char *const unwatch[] = {"MULTI", "UNWATCH", set, "EXEC", NULL};
+    const char *const exec[] = {"MULTI", "EXEC x", "EXEC", NULL};
+    const char *const discard[] = {"MULTI", "DISCARD x", set, "EXEC", NULL};
+
+    cr_assert_str_eq(pipeline(s.c, unwatch), "+OK +QUEUED +QUEUED [+OK +OK]");
+    const char *got = pipeline(s.c, exec);
+    cr_assert(strstr(got, "+OK -EXECABORT") == got &&
+                  strstr(got, " -ERR EXEC without MULTI") != NULL,
+              "%s", got);
+    got = pipeline(s.c, discard);
+    cr_assert(strstr(got, "+OK -ERR wrong number") == got &&
+                  strstr(got, " +QUEUED -EXECABORT") != NULL,
+              "%s", got);
+}
+
 SCENARIO(cluster_session, a_transaction_without_commands_is_answered)
 {
     struct scene s = scene_start();

@@ -264,6 +264,29 @@ SCENARIO(session, nothing_of_a_transaction_is_executed_outside_it)
     expect(c, "$2", "GET k");
 }
 
+static bool is_past(void *moment)
+{
+    return now_ms() > *(const int64_t *)moment;
+}
+
+/* Who goes on without EXEC, long after, has taken the refusal for an answer: what he asks for next is not executed, but what
+ * he asks for on a new connection is. */
+SCENARIO(session, a_refused_transaction_that_is_given_up_ends_the_connection)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, "upstream.max_pinned=1", NULL);
+    struct client *holder = nearside_connect(n);
+    struct client *c = nearside_connect(n);
+
+    expect(holder, "+OK", "MULTI");
+    expect(c, "-ERR too many...", "MULTI");
+    int64_t later = now_ms() + 1500;
+    cr_assert(await(is_past, &later, 5000));
+    expect(c, "-ERR MULTI was refused...", "SET k 1");
+    cr_assert_str_eq(client_read(c), "closed");
+    expect(nearside_connect(n), "nil", "GET k");
+}
+
 SCENARIO(session, a_transaction_without_a_server_gets_errors)
 {
     struct nearside *n = nearside_start(free_port(), NULL);
