@@ -186,7 +186,7 @@ void local_reset(struct client *c)
     c->resp3 = false;
     c->authenticated = !server->asks_password;
     c->anonymous = login_is_asked(server);
-    c->replies_off = c->skips_this = c->skips_next = false;
+    c->replies_off = c->skips_next = false;
     if (nodes_are_at_least(server, 7, 2)) {
         c->no_evict = c->no_touch = false;
     }

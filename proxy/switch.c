@@ -114,9 +114,12 @@ enum dispatch switch_reset(struct client *c, const struct cmd *cmd, const struct
 void switch_after_reset(struct request *request)
 {
     struct client *c = request->client;
+    bool silent = request->silent;
     request->kind = REQUEST_HELD;
     client_answered(c, request);
     if (c->state != CLIENT_CLOSED) {
+        c->skips_this = silent && !c->replies_off;
         start_again(c);
+        c->skips_this = false;
     }
 }

@@ -356,6 +356,8 @@ SCENARIO(client_command, reply_acts_on_what_the_client_sees_as_with_redis)
         "CLIENT REPLY SKIP\r\nPING\r\nPING\r\nQUIT\r\n",
         "CLIENT REPLY OFF\r\nCLIENT REPLY SKIP\r\nCLIENT REPLY ON\r\nPING\r\nQUIT\r\n",
         "CLIENT REPLY OFF\r\nCLIENT REPLY x\r\nRESET\r\nPING\r\nQUIT\r\n",
+        "CLIENT REPLY SKIP\r\nRESET\r\nGET k\r\nQUIT\r\n",
+        "WATCH k\r\nCLIENT REPLY SKIP\r\nRESET\r\nGET k\r\nQUIT\r\n",
         "CLIENT REPLY OFF\r\nMULTI\r\nSET k 3\r\nEXEC\r\nCLIENT REPLY ON\r\nGET k\r\nQUIT\r\n",
         "CLIENT REPLY SKIP\r\nMULTI\r\nSET k 4\r\nEXEC\r\nGET k\r\nQUIT\r\n",
         "CLIENT REPLY OFF\r\nSELECT 1\r\nSET k 5\r\nCLIENT REPLY ON\r\nGET k\r\nQUIT\r\n",
