@@ -406,6 +406,15 @@ static struct mget *mget_create(uint32_t n)
     return mget;
 }
 
+/* The request goes on without what was collected for it. */
+static void forget_collected(struct request *request)
+{
+    fetch_mget_destroy(request->mget);
+    request->mget = NULL;
+    request->extra = 0;
+    client_charge_request(request->client, request);
+}
+
 static void abandon_leases(struct request *request)
 {
     for (uint32_t i = 0; i < request->mget->n; i++) {
@@ -592,8 +601,7 @@ static void finish_mget(struct request *request)
         return;
     }
     if (request->mget->trip.refused || is_elsewhere(request)) {
-        fetch_mget_destroy(request->mget);
-        request->mget = NULL;
+        forget_collected(request);
         dispatch_mget_again(request, false);
         return;
     }
@@ -652,8 +660,7 @@ static void on_mget_lost(struct call *call, enum call_loss loss)
         request_destroy(request);
         return;
     }
-    fetch_mget_destroy(request->mget);
-    request->mget = NULL;
+    forget_collected(request);
     dispatch_mget_again(request, true);
 }
 

@@ -252,6 +252,32 @@ SCENARIO(limits, a_client_that_never_reads_replies_of_redis_is_closed_too)
     nearside_await_info(n, "client_memory", 0, (long long)MB, 5000);
 }
 
+/* It is collected again on another road. */
+SCENARIO(limits, what_an_mget_had_of_its_reply_when_its_link_was_lost_is_not_charged_any_longer)
+{
+    struct redis *r = redis_start(NULL);
+    struct relay *relay = relay_start(r->port, NULL);
+    struct nearside *n =
+        nearside_start(relay_port(relay), "proxy.workers=1", "invalidation.link_lease=500ms", NULL);
+    struct client *c = nearside_connect(n);
+
+    for (int i = 0; i < 8; i++) {
+        store_value(r->direct, cleanup_printf("k%d", i), MB / 4);
+    }
+    for (int i = 0; i < 3; i++) {
+        nearside_await_fills(n);
+        expect(c, "nil", "GET none%d", i);
+        int fill = relay_find(relay, "PTTL");
+        relay_hold_link(relay, fill, RELAY_DOWN);
+        cr_assert(client_command(c, "MGET k0 k1 k2 k3 k4 k5 k6 k7"));
+        relay_pass(relay, fill, RELAY_DOWN, MB + MB / 2);
+        /* it is silent for too long then */
+        expect_next(c, "[$(262144 bytes) $(262144 bytes)...");
+        nearside_await_info(n, "client_memory", 0, 64 * 1024, 5000);
+        relay_release(relay);
+    }
+}
+
 SCENARIO(limits, a_client_that_stops_reading_is_closed_after_stalled_output)
 {
     struct redis *r = redis_start(NULL);
