@@ -241,7 +241,8 @@ bool login_again(struct request *request)
     request->attempts++;
     pinned_drop(c);
     if (!take_connection(c)) {
-        return false;
+        forward_refuse(request, PINNED_TOO_MANY);
+        return true;
     }
     send_login(c, request, &view);
     return true;

@@ -41,9 +41,11 @@ static struct pause pause_of(const struct request_view *view)
 {
     struct pause pause = {0};
     int64_t ms;
-    if (view->nargv > 2 && slice_to_int64(view->argv[2], &ms) && ms > 0) {
+    bool all = view->argc == 3 || (view->argc == 4 && slice_eq_nocase(view->argv[3], SLICE("ALL")));
+    bool writes = view->argc == 4 && slice_eq_nocase(view->argv[3], SLICE("WRITE"));
+    if ((all || writes) && slice_to_int64(view->argv[2], &ms) && ms > 0) {
         pause.ms = ms < PAUSE_MAX_MS ? ms : PAUSE_MAX_MS;
-        pause.all = view->argc == 3 || slice_eq_nocase(view->argv[3], SLICE("ALL"));
+        pause.all = all;
     }
     return pause;
 }

@@ -151,6 +151,22 @@ SCENARIO(pause, that_is_refused_is_none)
     }
 }
 
+SCENARIO(pause, one_that_is_refused_does_not_end_another)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, "proxy.workers=1", NULL);
+    struct client *c = nearside_connect(n);
+    struct client *writer = nearside_connect(n);
+
+    expect(c, "+OK", "CLIENT PAUSE 100000 WRITE");
+    expect(c, "-ERR CLIENT PAUSE mode...", "CLIENT PAUSE 5 NOPE");
+    cr_assert(client_command(writer, "SET k 1"));
+    await_blocked(r, 1);
+    cr_assert_eq(nearside_info(n, "pinned_connections"), 1); /* where it holds nobody up */
+    expect(c, "+OK", "CLIENT UNPAUSE");
+    expect_next(writer, "+OK");
+}
+
 SCENARIO(pause, of_all_commands_ends_by_itself)
 {
     struct redis *r = redis_start(NULL);
