@@ -22,6 +22,7 @@
 #include <mimalloc.h>
 #endif
 
+#include <poll.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -127,15 +128,22 @@ static size_t raw_size(size_t n)
     return n == 0 ? 1 : n;
 }
 
-/* One write and no allocation: memory may be out. */
+/* One write and no allocation: memory may be out. Nor does it wait for a reader of stderr: who sees
+ * us hang does not start us anew. Should another writer take the room that poll sees, the alarm ends
+ * us. */
 static void NORETURN die(const char *line, int len, size_t size)
 {
     size_t n = len < 0 ? 0 : (size_t)len;
     if (n >= size) {
         n = size - 1;
     }
-    ssize_t written = write(STDERR_FILENO, line, n);
-    (void)written; /* nobody is left to tell */
+    struct pollfd room = {.fd = STDERR_FILENO, .events = POLLOUT};
+    if (poll(&room, 1, 0) == 1) {
+        alarm(1);
+        ssize_t written = write(STDERR_FILENO, line, n);
+        (void)written; /* nobody is left to tell */
+        alarm(0);
+    }
     abort();
 }
 

@@ -11,6 +11,7 @@
 #include "../resp/write.h"
 #include "../upstream/sentinel.h"
 
+#include "../conf/log.h"
 #include "../conf/mem.h"
 
 #include <stdarg.h>
@@ -267,6 +268,7 @@ char *info_section(struct worker *worker, size_t *length)
     add_number(&text, "pinned_connections",
                atomic_load_explicit(&server->pinned, memory_order_relaxed));
     add_number(&text, "commands_learnt", learnt_count());
+    add_number(&text, "log_lines_lost", log_count_lost());
 #define COUNTER(name, prose) add_number(&text, #name, sums.name);
 #include "counters.def"
 #undef COUNTER

@@ -13,9 +13,12 @@
 #include "../support/relay.h"
 #include "../support/scenario.h"
 
+#include <errno.h>
+#include <fcntl.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 TestSuite(failure);
 
@@ -485,4 +488,68 @@ SCENARIO(failure, the_end_does_not_wait_longer_than_it_was_told)
     nearside_stop(n, 2000 * slowdown());
     const char *got = client_read(c);
     cr_assert(strcmp(got, "closed") == 0 || got[0] == '-', "got '%s'", got);
+}
+
+/* ---- What reads the log ----------------------------------------------------------------------- */
+
+/* Fills a pipe through an open file of its own: O_NONBLOCK is not for those who share this one. */
+static void fill_pipe(int write_end)
+{
+    char zeros[4096] = {0};
+    int fd = open(cleanup_printf("/proc/self/fd/%d", write_end), O_WRONLY | O_NONBLOCK | O_CLOEXEC);
+
+    cr_assert_geq(fd, 0);
+    while (write(fd, zeros, sizeof(zeros)) > 0) {
+        /* more */
+    }
+    cr_assert_eq(errno, EAGAIN);
+    close(fd);
+}
+
+SCENARIO(failure, the_proxy_serves_and_ends_while_nobody_reads_its_log)
+{
+    struct redis *r = redis_start(NULL);
+    int ends[2];
+
+    cr_assert_eq(pipe2(ends, O_CLOEXEC), 0);
+    fill_pipe(ends[1]);
+    struct nearside *n =
+        nearside_start_with(&(struct nearside_options){.upstream_port = r->port, .err = ends[1]});
+    struct client *c = nearside_connect(n);
+    expect(c, "+OK", "SET k v");
+    redis_stop(r);
+    cr_assert(matches(ask(c, "SET k w"), "-UPSTREAM..."));
+    expect(c, "+PONG", "PING");
+    cr_assert_gt(nearside_info(n, "log_lines_lost"), 0);
+    nearside_stop(n, 5000 * slowdown());
+    close(ends[0]);
+    close(ends[1]);
+}
+
+SCENARIO(failure, who_reads_the_log_again_is_told_how_many_lines_were_lost)
+{
+    static char text[1 << 18];
+    struct redis *r = redis_start(NULL);
+    int ends[2];
+    size_t got = 0;
+
+    cr_assert_eq(pipe2(ends, O_CLOEXEC), 0);
+    cr_assert_eq(fcntl(ends[0], F_SETFL, O_NONBLOCK), 0);
+    fill_pipe(ends[1]);
+    struct nearside *n =
+        nearside_start_with(&(struct nearside_options){.upstream_port = r->port, .err = ends[1]});
+    for (int round = 0; round < 2; round++) {
+        for (ssize_t m; (m = read(ends[0], text + got, sizeof(text) - got)) > 0;) {
+            got += (size_t)m;
+        }
+        if (round == 0) {
+            nearside_stop(n, 5000 * slowdown());
+        }
+    }
+    close(ends[0]);
+    close(ends[1]);
+    const char *told = "log lines were lost: stderr was not read";
+    const char *stopped = "Z info stopped\n";
+    cr_assert_not_null(memmem(text, got, told, strlen(told)));
+    cr_assert_not_null(memmem(text, got, stopped, strlen(stopped)));
 }

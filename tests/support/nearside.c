@@ -117,7 +117,8 @@ struct nearside *nearside_start_with(const struct nearside_options *options)
             argv[argc++] = lists[l][i];
         }
     }
-    n->process = process_start(&(struct process_options){.argv = argv, .files = options->files});
+    n->process = process_start(
+        &(struct process_options){.argv = argv, .files = options->files, .err = options->err});
     bool up = await(try_ping, n, START_MS) && !process_ended(n->process);
     cr_assert(up, "%s did not start: %s", argv[0], log_tail(n));
     cleanup_add(end_nearside, n);

@@ -24,6 +24,7 @@ struct nearside_options {
     const char *upstream;    /* instead: an item of upstream.servers */
     const char *const *sets; /* "section.key=value" up to a NULL, after our own; may be NULL */
     unsigned files;          /* limit on descriptors; 0: the test's */
+    int err;                 /* its stderr, borrowed: there is no log then; 0: kept in memory */
 };
 
 const char *nearside_binary(void);

@@ -102,7 +102,7 @@ struct process *process_start(const struct process_options *options)
     p->err = output_file("stderr");
     p->pid = fork();
     if (p->pid == 0) {
-        become(options, parent, p->out, p->err);
+        become(options, parent, p->out, options->err != 0 ? options->err : p->err);
     }
     cr_assert(p->pid > 0, "fork: %s", strerror(errno));
     cleanup_add(end_process, p);

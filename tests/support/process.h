@@ -16,9 +16,10 @@ struct process_options {
     const char *const *argv; /* ends with NULL; argv[0] is looked up in PATH */
     const char *dir;         /* working directory; NULL: the test's */
     unsigned files;          /* limit on descriptors, soft and hard; 0: the test's */
+    int err;                 /* its stderr, borrowed; 0: kept in memory */
 };
 
-/* Starts a program; its stdout and stderr are kept in memory. Owned by the test's cleanup, which
+/* Starts a program; its stdout and stderr are kept in memory unless told otherwise. Owned by the test's cleanup, which
  * kills it if it still runs. */
 struct process *process_start(const struct process_options *options);
 

@@ -1,17 +1,23 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * The log's contract. stderr is a datagram socket here, so that what one write(2) wrote is what one
- * recv gives.
+ * recv gives. Behind that, what becomes of lines when nobody reads stderr, whatever it is.
  */
 #include "../../../conf/log.h"
 
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
 #include <pthread.h>
 #include <regex.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <termios.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -186,7 +192,6 @@ Test(log, lines_of_several_threads_do_not_mix)
     for (int i = 0; i < THREADS; i++) {
         cr_assert_eq(pthread_create(&threads[i], NULL, write_lines, names[i]), 0);
     }
-    /* A datagram socket queues few lines; the writers wait for us. */
     for (int i = 0; i < THREADS * LINES_PER_THREAD; i++) {
         char line[512];
         ssize_t n = recv(listener, line, sizeof(line) - 1, 0);
@@ -241,4 +246,188 @@ Test(log, a_limit_survives_the_end_of_time)
     uint64_t suppressed;
     cr_assert(log_allow(&limit, INT64_MAX - 10, 1000, &suppressed));
     cr_assert_not(log_allow(&limit, INT64_MAX - 5, 1000, &suppressed));
+}
+
+/* ---- Nobody reads stderr ---------------------------------------------------------------------- */
+
+/* A write that waits does so for ever here: then a test runs out of time. */
+TestSuite(log_unread, .timeout = 30);
+
+#define UNREAD_LINES 4000 /* more bytes than any of these takes */
+#define SILENCE_MS   1000
+
+static int reader;          /* the other end of stderr */
+static char heard[1 << 20]; /* what came out there */
+static size_t heard_bytes;
+
+/* Takes both. */
+static void become_stderr(int fd, int other_end)
+{
+    cr_assert_eq(dup2(fd, STDERR_FILENO), STDERR_FILENO);
+    close(fd);
+    reader = other_end;
+    cr_assert_eq(fcntl(reader, F_SETFL, fcntl(reader, F_GETFL) | O_NONBLOCK), 0);
+}
+
+static void stderr_is_pipe(void)
+{
+    int ends[2];
+    cr_assert_eq(pipe(ends), 0);
+    become_stderr(ends[1], ends[0]);
+}
+
+static void stderr_is_terminal(void)
+{
+    int master = posix_openpt(O_RDWR | O_NOCTTY);
+    cr_assert(master >= 0 && grantpt(master) == 0 && unlockpt(master) == 0);
+    int slave = open(ptsname(master), O_RDWR | O_NOCTTY);
+    cr_assert_geq(slave, 0);
+    become_stderr(slave, master);
+}
+
+static void *log_unread_lines(void *count)
+{
+    for (int i = 0; i < *(int *)count; i++) {
+        log_event(LOG_INFO, "line %d of many, in which there is more than its number: end", i);
+    }
+    return NULL;
+}
+
+/* Reads until there is `word`, or silence. */
+static bool hears(const char *word)
+{
+    struct pollfd room = {.fd = reader, .events = POLLIN};
+    for (;;) {
+        ssize_t n = read(reader, heard + heard_bytes, sizeof(heard) - 1 - heard_bytes);
+        if (n > 0) {
+            heard_bytes += (size_t)n;
+        } else if (strstr(heard, word) != NULL) {
+            return true;
+        } else if (poll(&room, 1, SILENCE_MS) == 0) {
+            return false;
+        }
+    }
+}
+
+/* Every line so far, and those it takes until one goes through again, was heard whole or told to be
+ * lost. */
+static void check_lost_lines_are_told(unsigned logged)
+{
+    const char *const told = " log lines were lost: stderr was not read, or full";
+    cr_assert_gt(log_count_lost(), 0);
+    hears("\n\n"); /* what there is: until silence */
+    do {
+        log_event(LOG_INFO, "at last: end");
+        logged++;
+    } while (!hears(" at last: end"));
+
+    uint64_t lost = 0;
+    unsigned whole = 0;
+    char *save = NULL;
+    for (char *line = strtok_r(heard, "\r\n", &save); line; line = strtok_r(NULL, "\r\n", &save)) {
+        const char *at = strstr(line, told);
+        if (at != NULL) {
+            cr_assert(matches(line, "^[0-9TZ:.-]+ warn [0-9]+ log lines were lost"), "%s", line);
+            lost += strtoull(strstr(line, " warn ") + 6, NULL, 10);
+        } else if (matches(line, "^[0-9TZ:.-]+ info .*: end$")) {
+            whole++;
+        }
+    }
+    cr_assert_gt(lost, 0);
+    cr_assert_eq(lost, log_count_lost());
+    cr_assert_eq(whole + lost, logged, "%u heard, %llu lost, %u logged", whole,
+                 (unsigned long long)lost, logged);
+}
+
+static void check_unread(void)
+{
+    int count = UNREAD_LINES;
+    log_unread_lines(&count);
+    check_lost_lines_are_told(UNREAD_LINES);
+}
+
+Test(log_unread, a_full_pipe_loses_lines_and_then_says_how_many)
+{
+    stderr_is_pipe();
+    check_unread();
+    cr_assert_eq(fcntl(STDERR_FILENO, F_GETFL) & O_NONBLOCK, 0, "set for others, too");
+}
+
+/* As when privileges were dropped: mode 0, and nobody who may pass over it. */
+Test(log_unread, so_does_a_pipe_that_may_not_be_opened_again_also_with_several_threads)
+{
+    pthread_t threads[THREADS];
+    int count = UNREAD_LINES / THREADS;
+    stderr_is_pipe();
+    cr_assert_eq(fchmod(STDERR_FILENO, 0), 0);
+    cr_assert(geteuid() != 0 || seteuid(65534) == 0);
+    cr_assert_lt(open("/proc/self/fd/2", O_WRONLY), 0);
+    for (int i = 0; i < THREADS; i++) {
+        cr_assert_eq(pthread_create(&threads[i], NULL, log_unread_lines, &count), 0);
+    }
+    for (int i = 0; i < THREADS; i++) {
+        pthread_join(threads[i], NULL);
+    }
+    check_lost_lines_are_told(UNREAD_LINES);
+}
+
+Test(log_unread, so_does_a_stream_socket)
+{
+    int ends[2];
+    cr_assert_eq(socketpair(AF_UNIX, SOCK_STREAM, 0, ends), 0);
+    become_stderr(ends[1], ends[0]);
+    check_unread();
+}
+
+Test(log_unread, so_does_a_terminal)
+{
+    stderr_is_terminal();
+    check_unread();
+}
+
+Test(log_unread, so_does_a_terminal_that_was_stopped)
+{
+    stderr_is_terminal();
+    cr_assert_eq(tcflow(STDERR_FILENO, TCOOFF), 0); /* Ctrl-S */
+    log_event(LOG_INFO, "nobody sees it: end");
+    cr_assert_eq(tcflow(STDERR_FILENO, TCOON), 0);
+    check_lost_lines_are_told(1);
+}
+
+Test(log_unread, so_does_a_full_disk)
+{
+    int full = open("/dev/full", O_WRONLY);
+    cr_assert_eq(dup2(full, STDERR_FILENO), STDERR_FILENO);
+    log_event(LOG_INFO, "there is no room: end");
+    stderr_is_pipe();
+    check_lost_lines_are_told(1);
+}
+
+Test(log_unread, a_file_needs_no_reader)
+{
+    int count = UNREAD_LINES;
+    int fd = memfd_create("stderr", MFD_CLOEXEC);
+    cr_assert_eq(dup2(fd, STDERR_FILENO), STDERR_FILENO);
+    log_unread_lines(&count);
+    cr_assert_eq(log_count_lost(), 0);
+    ssize_t n = pread(fd, heard, sizeof(heard) - 1, 0);
+    cr_assert_gt(n, 0);
+    int lines = 0;
+    for (ssize_t i = 0; i < n; i++) {
+        lines += heard[i] == '\n' ? 1 : 0;
+    }
+    cr_assert_eq(lines, UNREAD_LINES);
+}
+
+Test(log_unread, another_stderr_is_followed)
+{
+    stderr_is_pipe();
+    int first = reader;
+    log_event(LOG_INFO, "first: end");
+    stderr_is_pipe();
+    log_event(LOG_INFO, "second: end");
+    cr_assert(hears("second: end"));
+    cr_assert_null(strstr(heard, "first"));
+    cr_assert_gt(read(first, heard, sizeof(heard)), 0);
+    cr_assert_eq(read(first, heard, sizeof(heard)), 0, "nothing holds the first one open");
 }

@@ -6,6 +6,7 @@
 #include "../../../conf/mem.h"
 
 #include <criterion/criterion.h>
+#include <fcntl.h>
 #include <hiredis/alloc.h>
 #include <hiredis/hiredis.h>
 #include <pthread.h>
@@ -361,4 +362,24 @@ Test(mem, hiredis_reads_a_reply_of_64_mib, .init = mem_install_hiredis)
     cr_assert_eq(((redisReply *)reply)->len, size);
     freeReplyObject(reply);
     redisReaderFree(reader);
+}
+
+static void die_unread(void)
+{
+    int ends[2];
+    alarm(20); /* ends it if it hangs */
+    if (pipe(ends) == 0 && fcntl(ends[1], F_SETFL, O_NONBLOCK) == 0) {
+        while (write(ends[1], ends, sizeof(ends)) > 0) {
+            /* more */
+        }
+        fcntl(ends[1], F_SETFL, 0);
+        dup2(ends[1], STDERR_FILENO);
+        mem_alloc(SIZE_MAX);
+    }
+}
+
+Test(mem, it_dies_also_while_nobody_reads_what_it_says)
+{
+    char text[200];
+    cr_assert_eq(last_words(die_unread, text, sizeof(text)), SIGABRT);
 }
