@@ -10,9 +10,11 @@
 #include "../resp/cmd.h"
 
 #include <ev.h>
+#include <fcntl.h>
 #include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 static const char usage[] =
     "usage: nearside [-c FILE] [--set SECTION.KEY=VALUE]... [--check] [--print-config]\n"
@@ -115,8 +117,20 @@ static int act(const struct arguments *args)
     return status;
 }
 
+/* A standard descriptor that is closed would be the next file's or client's number, and what is
+ * printed and logged would go there. */
+static void hold_standard_descriptors(void)
+{
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++) {
+        if (fcntl(fd, F_GETFD) < 0) {
+            (void)open("/dev/null", O_RDWR); /* takes the lowest number, which is this one */
+        }
+    }
+}
+
 int main(int argc, char **argv)
 {
+    hold_standard_descriptors();
     struct arguments args = {.sets = mem_alloc((size_t)argc * sizeof(char *)), .action = RUN};
     int status = read_arguments(argc, argv, &args);
     if (status < 0) {

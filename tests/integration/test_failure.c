@@ -553,3 +553,38 @@ SCENARIO(failure, who_reads_the_log_again_is_told_how_many_lines_were_lost)
     cr_assert_not_null(memmem(text, got, told, strlen(told)));
     cr_assert_not_null(memmem(text, got, stopped, strlen(stopped)));
 }
+
+/* The next client would be descriptor 2 otherwise, and have the log in what it reads. */
+SCENARIO(failure, a_closed_stderr_is_no_clients)
+{
+    struct redis *r = redis_start(NULL);
+    char target[64] = "";
+    int port = free_port();
+    const char *const argv[] = {"sh",
+                                "-c",
+                                "exec \"$0\" \"$@\" <&- >&- 2>&-",
+                                nearside_binary(),
+                                "--set",
+                                cleanup_printf("proxy.listen=127.0.0.1:%d", port),
+                                "--set",
+                                cleanup_printf("upstream.servers=127.0.0.1:%d", r->port),
+                                NULL};
+    struct process *p = process_start(&(struct process_options){.argv = argv});
+    struct client *c = NULL;
+
+    for (int64_t end = now_ms() + 10000 * slowdown(); c == NULL && now_ms() < end;) {
+        pass_time(5);
+        c = client_try(port);
+    }
+    cr_assert(c != NULL && !process_ended(p));
+    expect(c, "+PONG", "PING");
+    for (int fd = 0; fd <= 2; fd++) {
+        const char *name = cleanup_printf("/proc/%d/fd/%d", (int)process_pid(p), fd);
+        ssize_t len = readlink(name, target, sizeof(target) - 1);
+        target[len > 0 ? len : 0] = '\0';
+        cr_assert_str_eq(target, "/dev/null");
+    }
+    process_signal(p, SIGTERM);
+    cr_assert(process_wait(p, 10000 * slowdown()));
+    cr_assert_eq(process_status(p), 0);
+}
