@@ -29,7 +29,7 @@ struct running {
     struct server server;
     struct ev_loop *loop;
     struct listeners *listeners;
-    struct ev_signal sigterm, sigint;
+    struct ev_signal sigterm, sigint, sighup;
 };
 
 /* The first line of a small file of the kernel's; false when there is none. */
@@ -189,13 +189,25 @@ static void on_signal(struct ev_loop *loop, struct ev_signal *signal, int events
     ev_break(loop, EVBREAK_ALL);
 }
 
+/* Redis ignores it, too. By default it would end the process without a drain, and leave the file of a
+ * Unix socket behind. */
+static void on_hangup(struct ev_loop *loop, struct ev_signal *signal, int events)
+{
+    (void)loop;
+    (void)signal;
+    (void)events;
+    log_event(LOG_INFO, "SIGHUP ignored: nothing is reloaded, settings change by a restart");
+}
+
 static void serve(struct running *running)
 {
     struct server *server = &running->server;
     ev_signal_init(&running->sigterm, on_signal, SIGTERM);
     ev_signal_init(&running->sigint, on_signal, SIGINT);
+    ev_signal_init(&running->sighup, on_hangup, SIGHUP);
     ev_signal_start(running->loop, &running->sigterm);
     ev_signal_start(running->loop, &running->sigint);
+    ev_signal_start(running->loop, &running->sighup);
     for (unsigned i = 0; i < server->nworkers; i++) {
         worker_start(server->workers[i]);
     }
@@ -239,6 +251,7 @@ int server_run(const struct conf *conf)
     struct running *running = mem_zalloc(sizeof(*running));
     int status = 1;
     signal(SIGPIPE, SIG_IGN);
+    signal(SIGHUP, SIG_IGN); /* until there is a loop to say so */
     running->loop = ev_default_loop(EVFLAG_AUTO);
     if (running->loop != NULL && create_shared(&running->server, conf)) {
         fit_descriptors(&running->server);

@@ -475,6 +475,27 @@ SCENARIO(failure, sigint_lets_requests_under_way_finish)
     drain(SIGINT);
 }
 
+SCENARIO(failure, sighup_is_ignored_and_the_log_says_that_nothing_is_reloaded)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+
+    expect(c, "+OK", "SET k v");
+    for (int i = 1; i <= 2; i++) { /* the second finds the handler still there */
+        int64_t deadline = now_ms() + 5000 * slowdown();
+        process_signal(n->process, SIGHUP);
+        while (nearside_log_lines(n, "SIGHUP ignored: nothing is reloaded") < i) {
+            cr_assert(!process_ended(n->process) && now_ms() < deadline, "log:\n%s",
+                      nearside_log(n));
+            pass_time(1);
+        }
+    }
+    expect(c, "+PONG", "PING");
+    expect(c, "$v", "GET k");
+    nearside_check_alive(n);
+}
+
 SCENARIO(failure, the_end_does_not_wait_longer_than_it_was_told)
 {
     struct redis *r = redis_start(NULL);
