@@ -178,7 +178,7 @@ void learn_tick(struct worker *worker)
     l->call.replies = 1;
     l->unfit = NULL;
     l->epoch = learnt_epoch();
-    if (conn_submit(bulk, &l->call, SLICE("*1\r\n$7\r\nCOMMAND\r\n"), NULL) == CONN_OK) {
+    if (conn_submit(bulk, &l->call, SLICE("*1\r\n$7\r\n" LEARN_WORD "\r\n"), NULL) == CONN_OK) {
         l->state = LEARN_ASKING;
         l->link = link;
     }

@@ -13,6 +13,9 @@
 
 struct worker;
 
+/* The question, in letters that no client uses: MONITOR shows what clients ask on the same connection. */
+#define LEARN_WORD "Command"
+
 /* One question at a time. What it is about was read before it was sent. */
 struct learner {
     struct call call;

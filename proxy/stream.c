@@ -17,6 +17,8 @@
  */
 #include "stream.h"
 
+#include "learn.h"
+
 #include "../resp/push.h"
 
 #include <inttypes.h>
@@ -333,8 +335,9 @@ static uint16_t port_of(struct slice line, struct slice *said)
 static bool is_upkeep(struct slice line)
 {
     static const char *const greetings[] = {
-        "PING\"\r\n",     "SELECT\" ", "HELLO\" ",
-        "READONLY\"\r\n", "CLIENT\" ", "INFO\" \"server\"\r\n",
+        "PING\"\r\n",        "SELECT\" ", "HELLO\" ",
+        "READONLY\"\r\n",    "CLIENT\" ", "INFO\" \"server\"\r\n",
+        LEARN_WORD "\"\r\n",
     };
     struct slice said = SLICE("");
     enum port_use use = own_ports_use(port_of(line, &said));

@@ -59,9 +59,10 @@ SCENARIO(monitor, monitor_does_not_show_what_nearside_asks_for_itself)
     nearside_await_fills(n);
     expect(c, "+OK", "MONITOR");
     expect(direct, "+OK", "MONITOR");
+    expect(other, "-ERR...", "MODULE UNLOAD none"); /* whereupon it asks for the commands again */
     expect(other, "+OK", "SELECT 9");
     for (int i = 0; i < 5; i++) {
-        (void)monitored(direct, "] \"PING\""); /* of a fill connection */
+        (void)monitored(direct, i == 0 ? "] \"Command\"" : "] \"PING\""); /* of a fill connection */
         expect(other, "+OK", "SET k%d v", i);
         expect(other, "$v", "GET k%d", i);
         expect(other, "+OK", "MULTI"); /* on a connection that is opened for it */
