@@ -36,6 +36,7 @@
 #define ANSWER_DEPTH_MAX 8
 #define BACKOFF_MIN_MS   50
 #define BACKOFF_MAX_MS   1000
+#define RESOLVING_MS     10 /* between looks whether the host name is resolved */
 #define USER_MAX         512
 #define PASSWORD_MAX     1024
 #define WORDS_MAX        8
@@ -67,15 +68,17 @@ struct root {
 struct control {
     struct control_options options;
     enum state state;
-    redisAsyncContext *ac; /* NULL in BACKOFF */
+    redisAsyncContext *ac; /* NULL in BACKOFF, and in CONNECTING while the name is looked up */
     const redisContextFuncs *original;
     redisContextFuncs funcs; /* the same, but reading is bounded */
-    ev_timer timer;          /* deadlines; in BACKOFF the next attempt; what `feeding` put off */
+    ev_timer timer; /* deadlines; in BACKOFF the next attempt; without a name's address the next
+                                look for it; what `feeding` put off */
     bool feeding;
     bool failing;
     bool doomed;
     struct question *head, *tail;
     unsigned attempt; /* which of the node's addresses */
+    int64_t began;    /* this attempt */
     int64_t backoff_ms;
     uint64_t random;
     uint16_t port; /* own_ports.h */
@@ -613,17 +616,20 @@ static bool begin(struct control *c, redisAsyncContext *ac)
            redisAsyncSetConnectCallback(ac, on_connect) == REDIS_OK;
 }
 
-static void start(struct control *c)
+/* Whoever asks about a server that was just named (sentinel.c) takes a lost attempt for its answer, and forgets
+ * the name and its lookup: the first lookup is part of the attempt. */
+static void connect_resolved(struct control *c)
 {
     struct sockaddr_storage addr;
     socklen_t len = 0;
-    c->state = STATE_CONNECTING;
-    c->why[0] = '\0';
+    char why[ERR_MAX];
+    bool resolving = node_is_resolving(c->options.node, why); /* first: it may end in between */
     if (!node_address(c->options.node, c->attempt, &addr, &len)) {
-        char why[ERR_MAX];
-        node_resolve(c->options.node, c->options.now());
-        (void)node_is_resolving(c->options.node, why);
-        lose(c, why);
+        if (resolving && c->options.now() - c->began < c->options.deadline_ms) {
+            arm(c, RESOLVING_MS);
+        } else {
+            lose(c, resolving ? "the host name is not resolved yet" : why);
+        }
         return;
     }
     redisAsyncContext *ac = connect_to(&addr, len);
@@ -644,6 +650,17 @@ static void start(struct control *c)
     arm(c, c->options.deadline_ms);
 }
 
+static void start(struct control *c)
+{
+    c->state = STATE_CONNECTING;
+    c->why[0] = '\0';
+    c->began = c->options.now();
+    if (node_address_count(c->options.node) == 0) {
+        node_resolve(c->options.node, c->began);
+    }
+    connect_resolved(c);
+}
+
 static void on_timer(struct ev_loop *loop, ev_timer *timer, int events)
 {
     (void)loop;
@@ -654,6 +671,8 @@ static void on_timer(struct ev_loop *loop, ev_timer *timer, int events)
         free_doomed(c);
     } else if (c->state == STATE_BACKOFF) {
         start(c);
+    } else if (c->ac == NULL) {
+        connect_resolved(c);
     } else if (c->failing) {
         lose(c, c->why);
     } else {

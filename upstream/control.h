@@ -46,9 +46,10 @@ MUST_CHECK bool answer_number(const struct answer *a, int64_t *number);
 
 struct control_options {
     struct ev_loop *loop;
-    struct node *node;   /* its address and credentials; must outlive the connection */
-    bool resp3;          /* logs in with HELLO 3, so that questions can be asked beside SUBSCRIBE */
-    int64_t deadline_ms; /* of connecting, of logging in, and of each question */
+    struct node *node; /* its address and credentials; must outlive the connection */
+    bool resp3;        /* logs in with HELLO 3, so that questions can be asked beside SUBSCRIBE */
+    int64_t
+        deadline_ms; /* of the first lookup of a name, of connecting, of logging in, of each question */
     int64_t (*now)(void);
     /* Logged in. */
     void (*up)(struct control *c, void *ctx);

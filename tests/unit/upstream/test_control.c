@@ -6,6 +6,9 @@
 #include "../live.h"
 
 #include "../../../upstream/control.h"
+#include "../../../upstream/resolver.h"
+
+#include <stdatomic.h>
 
 static struct fake fake;
 static struct node *node;
@@ -84,16 +87,12 @@ static void on_answer(struct control *c, const struct answer *answer, void *ctx)
     }
 }
 
-static void begin(bool resp3, int64_t deadline_ms, const char *password)
+static void begin_at(const struct node_options *at, bool resp3, int64_t deadline_ms)
 {
-    char port[8];
     live_start();
     ups = downs = lost = 0;
     destroys = false;
-    fake_open(&fake);
-    (void)snprintf(port, sizeof(port), "%d", fake.port);
-    node = node_create(
-        &(struct node_options){.host = "127.0.0.1", .port = port, .password = password});
+    node = node_create(at);
     control = control_create(&(struct control_options){.loop = live_loop,
                                                        .node = node,
                                                        .resp3 = resp3,
@@ -102,6 +101,15 @@ static void begin(bool resp3, int64_t deadline_ms, const char *password)
                                                        .up = on_up,
                                                        .down = on_down,
                                                        .message = on_message});
+}
+
+static void begin(bool resp3, int64_t deadline_ms, const char *password)
+{
+    char port[8];
+    fake_open(&fake);
+    (void)snprintf(port, sizeof(port), "%d", fake.port);
+    begin_at(&(struct node_options){.host = "127.0.0.1", .port = port, .password = password}, resp3,
+             deadline_ms);
     fake_accept(&fake);
 }
 
@@ -286,4 +294,82 @@ Test(control, server_that_is_away_is_tried_again)
     fake_say(&fake, "+PONG\r\n");
     WAIT_FOR(ups == 2);
     end();
+}
+
+/* ---- Names ---------------------------------------------------------------------------------- */
+
+/* A name service of our own: answers with a loopback port, as soon as it may. */
+static struct resolver *names;
+static atomic_int named_port;
+static atomic_bool silent;
+
+static void look_up(const char *host, const char *port, struct addresses *found)
+{
+    char text[16];
+    (void)host;
+    (void)port;
+    while (atomic_load(&silent)) {
+        (void)poll(NULL, 0, 1);
+    }
+    (void)snprintf(text, sizeof(text), "%d", atomic_load(&named_port));
+    cr_assert(resolver_is_address("127.0.0.1", text, found));
+}
+
+static void begin_name(int64_t deadline_ms)
+{
+    fake_open(&fake);
+    atomic_store(&named_port, fake.port);
+    names = resolver_create(look_up);
+    begin_at(&(struct node_options){.host = "redis.example", .port = "1", .resolver = names}, false,
+             deadline_ms);
+}
+
+static void end_name(void)
+{
+    end();
+    resolver_destroy(names);
+}
+
+static void greet(struct fake *f)
+{
+    fake_accept(f);
+    fake_expect(f, "PING\r\n");
+    fake_say(f, "+PONG\r\n");
+}
+
+Test(control, first_lookup_of_a_name_is_part_of_the_attempt)
+{
+    atomic_store(&silent, true);
+    begin_name(5000);
+    live_run_for(100);
+    cr_assert_eq(downs, 0);
+    atomic_store(&silent, false);
+    greet(&fake);
+    WAIT_FOR(ups == 1);
+    cr_assert_eq(downs, 0);
+    end_name();
+}
+
+Test(control, first_lookup_of_a_name_has_a_deadline)
+{
+    atomic_store(&silent, true);
+    begin_name(100);
+    WAIT_FOR(downs == 1);
+    cr_assert_str_eq(why_down, "the host name is not resolved yet");
+    atomic_store(&silent, false);
+    greet(&fake);
+    WAIT_FOR(ups == 1);
+    end_name();
+}
+
+Test(control, may_be_destroyed_while_the_name_is_looked_up)
+{
+    atomic_store(&silent, true);
+    begin_name(5000);
+    live_run_for(30);
+    control_destroy(control);
+    control = NULL;
+    live_run_for(30);
+    atomic_store(&silent, false);
+    end_name();
 }
