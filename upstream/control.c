@@ -352,10 +352,12 @@ static void free_doomed(struct control *c)
     mem_free(c);
 }
 
-/* Everybody is told; any of them may destroy it. The link is closed already. */
+/* Everybody is told; any of them may destroy it. The link is closed already. It may be that the server has been
+ * set up again elsewhere, under the same name. */
 static void tell_lost(struct control *c)
 {
     struct question *lost = c->head;
+    node_resolve(c->options.node, c->options.now());
     c->head = NULL;
     c->tail = NULL;
     back_off(c);

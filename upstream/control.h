@@ -9,9 +9,10 @@
  *      ▲                     │ fails       │ refused       │ lost, or a question not answered in time
  *      └─────────────────────┴─────────────┴───────────────┘     (50 ms .. 1 s, with jitter)
  *
- * It connects again by itself until it is destroyed. Single-threaded: the loop's. All callbacks come
- * from the loop, never from inside a call of this header; they may ask and may destroy. What a peer
- * sends is bounded and checked here; what it means is for who asked to judge.
+ * It connects again by itself until it is destroyed, and each time it is lost or could not be made, a name is looked
+ * up again (node_resolve). Single-threaded: the loop's. All callbacks come from the loop, never from inside a call
+ * of this header; they may ask and may destroy. What a peer sends is bounded and checked here; what it means is for
+ * who asked to judge.
  */
 #pragma once
 

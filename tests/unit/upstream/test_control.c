@@ -373,3 +373,19 @@ Test(control, may_be_destroyed_while_the_name_is_looked_up)
     atomic_store(&silent, false);
     end_name();
 }
+
+Test(control, name_is_looked_up_again_when_the_server_is_lost)
+{
+    struct fake other;
+    begin_name(5000);
+    greet(&fake);
+    WAIT_FOR(ups == 1);
+    fake_open(&other);
+    atomic_store(&named_port, other.port);
+    fake_close(&fake);
+    fake.fd = fake.listener = -1;
+    greet(&other);
+    WAIT_FOR(ups == 2);
+    fake_close(&other);
+    end_name();
+}
