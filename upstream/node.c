@@ -52,8 +52,7 @@ struct node {
     struct address addresses[ADDRESSES_MAX];
     unsigned naddresses;
     bool is_name;   /* to be looked up again */
-    bool resolving; /* the resolver has been asked, in: */
-    uint64_t asked_era;
+    bool resolving; /* the resolver has been asked for the name of this era */
     int64_t resolved_at;
     char unresolved[UNRESOLVED_MAX]; /* why there is no address, or "" */
     char run_id[RUN_ID_MAX];
@@ -213,12 +212,12 @@ static void keep_addresses(struct node *node, const struct addresses *found)
 }
 
 /* On the resolver's thread. What was found replaces the old addresses in one step; a name that is not
- * found now leaves them. */
-static void on_found(void *ctx, const struct addresses *found)
+ * found now leaves them. The question's own era: that of an old name may be answered while the new name's waits. */
+static void on_found(void *ctx, uint64_t asked_era, const struct addresses *found)
 {
     struct node *node = ctx;
     pthread_mutex_lock(&node->lock);
-    if (node->asked_era != node_era(node)) { /* the server has moved meanwhile */
+    if (asked_era != node_era(node)) { /* the server has moved meanwhile */
         pthread_mutex_unlock(&node->lock);
         return;
     }
@@ -272,18 +271,18 @@ void node_resolve(struct node *node, int64_t now)
     const char *host = NULL;
     const char *port = NULL;
     pthread_mutex_lock(&node->lock);
+    uint64_t era = node_era(node);
     bool first = node->resolved_at == 0;
     if (node->is_name && !node->resolving &&
         (first || now - node->resolved_at >= RESOLVE_EVERY_MS)) {
         node->resolving = true;
         node->resolved_at = now;
-        node->asked_era = node_era(node);
         host = node->options.host;
         port = node->options.port;
     }
     pthread_mutex_unlock(&node->lock);
     if (host != NULL) {
-        resolver_ask(node->options.resolver, host, port, on_found, node);
+        resolver_ask(node->options.resolver, host, port, on_found, node, era);
     }
 }
 

@@ -24,6 +24,7 @@ struct question {
     char *port;
     resolver_done_fn *done;
     void *ctx;
+    uint64_t number;
     bool forgotten;
 };
 
@@ -130,7 +131,7 @@ static void *run(void *arg)
             return NULL;
         }
         if (!q->forgotten) {
-            q->done(q->ctx, &found);
+            q->done(q->ctx, q->number, &found);
         }
         r->current = NULL;
         question_destroy(q);
@@ -181,13 +182,14 @@ void resolver_destroy(struct resolver *r)
 }
 
 void resolver_ask(struct resolver *r, const char *host, const char *port, resolver_done_fn *done,
-                  void *ctx)
+                  void *ctx, uint64_t number)
 {
     struct question *q = mem_zalloc(sizeof(*q));
     q->host = mem_strdup(host);
     q->port = mem_strdup(port);
     q->done = done;
     q->ctx = ctx;
+    q->number = number;
     pthread_mutex_lock(&r->lock);
     *r->end = q;
     r->end = &q->next;

@@ -42,11 +42,12 @@ struct resolver *resolver_create(resolver_lookup_fn *lookup);
  * what it uses when that is over. Accepts NULL. */
 void resolver_destroy(struct resolver *r);
 
-/* Called on the resolver's thread. May not ask the resolver for anything. */
-typedef void resolver_done_fn(void *ctx, const struct addresses *found);
+/* Called on the resolver's thread. May not ask the resolver for anything. `number`: which question it is. */
+typedef void resolver_done_fn(void *ctx, uint64_t number, const struct addresses *found);
 
-/* Copies host and port. `done` is called once, unless resolver_forget(ctx) comes first. */
+/* Copies host and port. `done` is called once, unless resolver_forget(ctx) comes first. The number is for who asks
+ * again before it has been told. */
 void resolver_ask(struct resolver *r, const char *host, const char *port, resolver_done_fn *done,
-                  void *ctx);
+                  void *ctx, uint64_t number);
 /* When it returns, nothing asked for with ctx is going on or will be told. */
 void resolver_forget(struct resolver *r, const void *ctx);

@@ -232,6 +232,53 @@ Test(node, nobody_waits_for_a_name_service_that_does_not_answer)
     cr_assert_eq(atomic_load(&lookups), 1);
 }
 
+static atomic_bool old_name_holds;
+static atomic_bool new_name_holds;
+
+static void look_up_two(const char *host, const char *port, struct addresses *found)
+{
+    bool is_old = strcmp(host, "old.example") == 0;
+    (void)port;
+    atomic_fetch_add(&lookups, 1);
+    while (atomic_load(is_old ? &old_name_holds : &new_name_holds)) {
+        usleep(1000);
+    }
+    cr_assert(resolver_is_address("127.0.0.1", is_old ? "7001" : "7002", found));
+}
+
+static void await_lookups(int n)
+{
+    for (int i = 0; i < 10000 && atomic_load(&lookups) < n; i++) {
+        usleep(1000);
+    }
+    cr_assert_eq(atomic_load(&lookups), n);
+}
+
+Test(node, answer_about_its_old_name_is_not_taken_for_one_about_the_new_name)
+{
+    char why[ERR_MAX];
+    struct resolver *resolver = resolver_create(look_up_two);
+    struct node *node = make((struct node_options){.host = "old.example", .resolver = resolver});
+    await_resolved(node);
+    cr_assert_eq(port_of(node), 7001);
+
+    atomic_store(&old_name_holds, true);
+    atomic_store(&new_name_holds, true);
+    node_resolve(node, 5000);
+    await_lookups(2);
+    node_set_address(node, "new.example", "6379");
+    atomic_store(&old_name_holds, false);
+    await_lookups(3); /* hence the old one has been told */
+    cr_assert_eq(port_of(node), 0);
+    cr_assert(node_is_resolving(node, why));
+
+    atomic_store(&new_name_holds, false);
+    await_resolved(node);
+    cr_assert_eq(port_of(node), 7002);
+    node_destroy(node);
+    resolver_destroy(resolver);
+}
+
 Test(node, address_that_is_set_counts_in_a_new_era_and_generation)
 {
     changes = 0;

@@ -42,13 +42,15 @@ static void await_lookups(int n)
 
 struct told {
     atomic_int times;
+    uint64_t number;
     unsigned n;
     char error[ERR_MAX];
 };
 
-static void on_told(void *ctx, const struct addresses *found)
+static void on_told(void *ctx, uint64_t number, const struct addresses *found)
 {
     struct told *told = ctx;
+    told->number = number;
     told->n = found->n;
     (void)snprintf(told->error, sizeof(told->error), "%s", found->error);
     atomic_fetch_add(&told->times, 1);
@@ -87,11 +89,12 @@ Test(resolver, questions_are_answered_in_their_order)
 {
     struct told told[3] = {0};
     struct resolver *r = resolver_create(play);
-    resolver_ask(r, "a", "1", on_told, &told[0]);
-    resolver_ask(r, "b", "1", on_told, &told[1]);
-    resolver_ask(r, "c", "1", on_told, &told[2]);
+    resolver_ask(r, "a", "1", on_told, &told[0], 0);
+    resolver_ask(r, "b", "1", on_told, &told[1], 0);
+    resolver_ask(r, "c", "1", on_told, &told[2], 3);
     await_told(&told[2]);
     cr_expect_str_eq(asked, "abc");
+    cr_expect_eq(told[2].number, 3);
     cr_expect_eq(atomic_load(&told[0].times), 1);
     cr_expect_eq(told[1].n, 0);
     cr_expect_str_eq(told[1].error, "no such name");
@@ -103,7 +106,7 @@ Test(resolver, forgets_and_ends_as_well_when_it_has_nothing_to_do)
 {
     struct told told = {0};
     struct resolver *r = resolver_create(play);
-    resolver_ask(r, "a", "1", on_told, &told);
+    resolver_ask(r, "a", "1", on_told, &told, 0);
     await_told(&told);
     resolver_forget(r, &told);
     resolver_destroy(r);
@@ -114,9 +117,9 @@ Test(resolver, what_is_forgotten_is_not_told)
     struct told told[3] = {0};
     atomic_store(&silent, true);
     struct resolver *r = resolver_create(play);
-    resolver_ask(r, "a", "1", on_told, &told[0]);
-    resolver_ask(r, "b", "1", on_told, &told[1]);
-    resolver_ask(r, "c", "1", on_told, &told[2]);
+    resolver_ask(r, "a", "1", on_told, &told[0], 0);
+    resolver_ask(r, "b", "1", on_told, &told[1], 0);
+    resolver_ask(r, "c", "1", on_told, &told[2], 0);
     await_lookups(1);
     resolver_forget(r, &told[0]); /* being looked up */
     resolver_forget(r, &told[1]); /* waits */
@@ -133,7 +136,7 @@ Test(resolver, destroy_does_not_wait_for_a_lookup)
     struct told told = {0};
     atomic_store(&silent, true);
     struct resolver *r = resolver_create(play);
-    resolver_ask(r, "a", "1", on_told, &told);
+    resolver_ask(r, "a", "1", on_told, &told, 0);
     await_lookups(1);
     resolver_destroy(r);
     atomic_store(&silent, false);
