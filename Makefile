@@ -96,7 +96,7 @@ LINKS_proxy := proxy invalidation upstream l1 resp conf
 
 SRC := $(sort $(wildcard $(addsuffix /*.c,$(FOLDERS))))
 SUPPORT_SRC := $(sort $(wildcard tests/support/*.c))
-MODULE_SRC := tests/module/module.c
+MODULE_SRC := tests/module/module.c tests/module/names.c
 INTEGRATION_SRC := $(sort $(wildcard tests/integration/*.c tests/integration/regress/*.c \
                    tests/coherence/test_*.c))
 CHECKER_SRC := $(sort $(filter-out tests/coherence/test_%.c,$(wildcard tests/coherence/*.c)))
@@ -191,12 +191,12 @@ $(BUILD)/$(1)/nearside: $(BUILD)/$(1)/obj/proxy/main.o $(call archives,$(1),$(LI
 	$(Q)$(call link,$(1),$(LINK_WHOLE_$(1))) -o $$@ $$^ $(LIBS)
 
 $(BUILD)/$(1)/tests/integration: $(call objects,$(1),$(INTEGRATION_SRC) $(SUPPORT_SRC)) \
-        $(call archives,$(1),$(LINKS_proxy)) | $(BUILD)/$(1)/tests/module.so
+        $(call archives,$(1),$(LINKS_proxy)) | $(MODULE_SRC:tests/module/%.c=$(BUILD)/$(1)/tests/%.so)
 	@echo '  LINK    $$@'
 	$(Q)mkdir -p $$(@D) && $(call link,$(1)) -o $$@ $$^ $(LIBS) -lcriterion
 
-# For redis-server to load.
-$(BUILD)/$(1)/tests/module.so: $(MODULE_SRC) $(BUILD)/$(1)/flags
+# For redis-server to load, and for the proxy.
+$(BUILD)/$(1)/tests/%.so: tests/module/%.c $(BUILD)/$(1)/flags
 	@echo '  LINK    $$@'
 	$(Q)mkdir -p $$(@D) && $(call compile,$(1)) -fPIC -shared -o $$@ $$<
 

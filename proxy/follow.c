@@ -16,6 +16,7 @@
 #define TICK_SECONDS 0.05
 
 struct follow {
+    const struct server *server;
     struct ev_loop *loop;
     struct ev_timer tick;
     struct cluster *cluster; /* NULL in the other modes, as the next two: */
@@ -24,17 +25,8 @@ struct follow {
     struct node *node; /* its node */
     struct ev_async doubted;
     bool role_known, is_master, role_refused;
+    bool was_master; /* it has been one since it is at this address */
 };
-
-static void on_tick(struct ev_loop *loop, struct ev_timer *timer, int events)
-{
-    (void)loop;
-    (void)events;
-    struct follow *follow = container_of(timer, struct follow, tick);
-    if (follow->cluster != NULL) {
-        cluster_tick(follow->cluster);
-    }
-}
 
 /* Host and port of each of upstream.servers, in turn. */
 static char **split_servers(const struct conf_list *servers)
@@ -117,6 +109,11 @@ static void on_role(bool is_master, const struct answer *answer, void *ctx)
     }
     follow->role_known = true;
     follow->is_master = is_master;
+    follow->was_master |= is_master;
+    if (!is_master && follow->was_master) {
+        /* Its name will lead to the new master, sooner or later. */
+        node_resolve(follow->node, clock_ms());
+    }
 }
 
 static void on_no_role(const char *why, void *ctx)
@@ -129,14 +126,14 @@ static void on_no_role(const char *why, void *ctx)
     }
 }
 
-static struct role *create_role(struct follow *follow, const struct server *server)
+static struct role *create_role(struct follow *follow)
 {
-    follow->node = topology_node(server->topology, 0);
+    const struct conf *conf = follow->server->conf;
     return role_create(&(struct role_options){
         .loop = follow->loop,
         .node = follow->node,
-        .every_ms = server->conf->invalidation_link_lease,
-        .deadline_ms = server->conf->upstream_dead_after,
+        .every_ms = conf->invalidation_link_lease,
+        .deadline_ms = conf->upstream_dead_after,
         .now = clock_ms,
         .said = on_role,
         .silent = on_no_role,
@@ -150,7 +147,32 @@ static void on_doubted(struct ev_loop *loop, struct ev_async *async, int events)
     (void)events;
     struct follow *follow = container_of(async, struct follow, doubted);
     if (follow->role != NULL) {
+        node_resolve(follow->node, clock_ms());
         role_hurry(follow->role);
+    }
+}
+
+/* Its name leads elsewhere: who asks for the role of the old server has to come along. */
+static void follow_name(struct follow *follow)
+{
+    log_event(LOG_WARN,
+              "the name of %s leads to other addresses now; what L1 has from it is void, its "
+              "connections are new",
+              node_name(follow->node));
+    role_destroy(follow->role);
+    follow->role_known = follow->was_master = false;
+    follow->role = create_role(follow);
+}
+
+static void on_tick(struct ev_loop *loop, struct ev_timer *timer, int events)
+{
+    (void)loop;
+    (void)events;
+    struct follow *follow = container_of(timer, struct follow, tick);
+    if (follow->cluster != NULL) {
+        cluster_tick(follow->cluster);
+    } else if (follow->role != NULL && node_follow_name(follow->node)) {
+        follow_name(follow);
     }
 }
 
@@ -159,13 +181,15 @@ static void on_doubted(struct ev_loop *loop, struct ev_async *async, int events)
 struct follow *follow_create(struct server *server, struct ev_loop *loop)
 {
     struct follow *follow = mem_zalloc(sizeof(*follow));
+    follow->server = server;
     follow->loop = loop;
     if (server->is_cluster) {
         follow->cluster = create_cluster(server, loop);
     } else if (server->conf->upstream_mode == CONF_MODE_SENTINEL) {
         follow->sentinel = create_sentinel(server, loop);
     } else {
-        follow->role = create_role(follow, server);
+        follow->node = topology_node(server->topology, 0);
+        follow->role = create_role(follow);
     }
     ev_async_init(&follow->doubted, on_doubted);
     ev_async_start(loop, &follow->doubted);

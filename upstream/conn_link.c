@@ -273,6 +273,8 @@ static void lose_link(struct conn *conn, const char *why, int64_t now)
         conn->events->lost(conn, conn->options.ctx);
     }
     if (conn_is_current(conn) && !conn->options.quiet) { /* one of many may be closed any time */
+        node_resolve(conn->options.node,
+                     now); /* the old address may answer as something else now */
         /* a loss says nothing of how long it takes to connect */
         node_trouble(conn->options.node, conn->error, node_is_mute(conn->options.node), now);
     }

@@ -53,6 +53,7 @@ struct node {
     unsigned naddresses;
     bool is_name;   /* to be looked up again */
     bool resolving; /* the resolver has been asked for the name of this era */
+    uint64_t left;  /* the generation in which the name was found to lead elsewhere, or 0 */
     int64_t resolved_at;
     char unresolved[UNRESOLVED_MAX]; /* why there is no address, or "" */
     char run_id[RUN_ID_MAX];
@@ -211,6 +212,21 @@ static void keep_addresses(struct node *node, const struct addresses *found)
     node->naddresses = found->n;
 }
 
+/* With `lock` held. Names with several addresses give them in any order, and not always all. */
+static bool has_left(const struct node *node, const struct addresses *found)
+{
+    for (unsigned i = 0; i < node->naddresses; i++) {
+        const struct address *old = &node->addresses[i];
+        for (unsigned k = 0; k < found->n; k++) {
+            if (found->list[k].len == old->len &&
+                memcmp(&found->list[k].addr, &old->addr, old->len) == 0) {
+                return false;
+            }
+        }
+    }
+    return node->naddresses > 0 && found->n > 0;
+}
+
 /* On the resolver's thread. What was found replaces the old addresses in one step; a name that is not
  * found now leaves them. The question's own era: that of an old name may be answered while the new name's waits. */
 static void on_found(void *ctx, uint64_t asked_era, const struct addresses *found)
@@ -224,8 +240,14 @@ static void on_found(void *ctx, uint64_t asked_era, const struct addresses *foun
     node->resolving = false;
     (void)snprintf(node->unresolved, sizeof(node->unresolved), "%.*s", UNRESOLVED_MAX - 1,
                    found->error);
+    bool left = has_left(node, found);
     if (found->n > 0) {
         keep_addresses(node, found);
+    }
+    if (left) {
+        /* `changed` is not for this thread: it holds the resolver's lock, which others take behind theirs. */
+        node->left = node_generation(node);
+        atomic_fetch_add_explicit(&node->era, 1, memory_order_release);
     }
     pthread_mutex_unlock(&node->lock);
 }
@@ -307,6 +329,7 @@ static void move(struct node *node, const char *host, const char *port, const ch
     }
     node->resolved_at = 0;
     node->run_id[0] = '\0';
+    node->left = 0;
     node->health = (struct health){0};
     atomic_store_explicit(&node->state, NODE_CONNECTING, memory_order_relaxed);
     atomic_store_explicit(&node->mute, false, memory_order_relaxed);
@@ -315,6 +338,24 @@ static void move(struct node *node, const char *host, const char *port, const ch
     raise_generation(node);
     pthread_mutex_unlock(&node->identify_lock);
     node_resolve(node, 0);
+}
+
+bool node_follow_name(struct node *node)
+{
+    pthread_mutex_lock(&node->identify_lock);
+    pthread_mutex_lock(&node->lock);
+    uint64_t left = node->left;
+    bool is_seen = left != node_generation(node); /* who was let in since is from there */
+    node->left = 0;
+    if (left != 0 && !is_seen) {
+        node->run_id[0] = '\0';
+    }
+    pthread_mutex_unlock(&node->lock);
+    if (left != 0 && !is_seen) {
+        raise_generation(node);
+    }
+    pthread_mutex_unlock(&node->identify_lock);
+    return left != 0;
 }
 
 void node_set_address(struct node *node, const char *host, const char *port)

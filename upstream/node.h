@@ -8,9 +8,10 @@
  * older generation may not be used any more (conn.c checks before every submit and closes them).
  *
  * The address itself may change (node_set_address): with sentinels, and in a cluster when a struct node is
- * used again for another node. With sentinels it may not be known (node_lose_address).
- * Each time the era rises, and the generation with it: a link that was begun in an older era never
- * comes up.
+ * used again for another node. With sentinels it may not be known (node_lose_address). And a name may come to
+ * stand for other addresses (node_resolve).
+ * Each time the era rises: a link that was begun in an older era never comes up. The generation rises with it,
+ * but for a name: then it does when node_follow_name is called, or when the new server is seen.
  */
 #pragma once
 
@@ -59,8 +60,13 @@ const char *node_name(const struct node *node);
 const struct node_options *node_options(const struct node *node);
 
 /* The addresses are in doubt: looks a name up again, in the background and once a second at most,
- * and switches to what is found; if that is nothing, the old addresses stay. */
+ * and switches to what is found; if that is nothing, the old addresses stay. If none of the old ones is among
+ * what is found, the era rises; links that are up stay where they are. */
 void node_resolve(struct node *node, int64_t now);
+/* Has a name come to stand for other addresses, none of which it had? Then whoever is still connected to the
+ * old ones, which may go on answering, is made to come along: the generation is raised as by node_identify, unless
+ * it has been since. True once for each time. Any thread but the resolver's. */
+bool node_follow_name(struct node *node);
 /* Is it being looked up? why: what to say while it has no address. */
 bool node_is_resolving(struct node *node, char why[ERR_MAX]);
 /* The address to connect to; false when the name has never been resolved. attempt 0, 1, 2 ... walks

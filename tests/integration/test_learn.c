@@ -13,30 +13,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #define NAMES 8 /* what the module has, near.c and near.c|set both counted */
-
-/* It lies beside this program. */
-static const char *module_path(void)
-{
-    char exe[1024];
-    ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
-
-    cr_assert(n > 0);
-    exe[n] = '\0';
-    *strrchr(exe, '/') = '\0';
-    const char *path = cleanup_printf("%s/module.so", exe);
-    cr_assert(access(path, R_OK) == 0, "%s is missing", path);
-    return path;
-}
 
 static const char *loaded[] = {"--enable-module-command", "yes", "--loadmodule", NULL, NULL};
 static const char *const allowed[] = {"--enable-module-command", "yes", NULL};
 
 static struct redis *start_with_module(void)
 {
-    loaded[3] = module_path();
+    loaded[3] = file_beside("module.so");
     return redis_start(loaded);
 }
 
@@ -158,7 +143,7 @@ SCENARIO(learn, a_module_that_is_loaded_or_unloaded_through_the_proxy_is_learnt_
     await_learnt(n, own);
     cr_assert_eq(growth(n, "fences", c, "-ERR unknown command...", "near.set k v"), 1);
     for (int round = 0; round < 3; round++) {
-        expect(c, "+OK", "MODULE LOAD %s", module_path());
+        expect(c, "+OK", "MODULE LOAD %s", file_beside("module.so"));
         await_learnt(n, own + NAMES);
         cr_assert_eq(growth(n, "fences", c, "+OK", "near.set k v"), 0);
         /* Redis 8.0 crashes when a connection's last command has been unloaded and it says another */
@@ -186,7 +171,7 @@ SCENARIO(learn, a_module_that_was_loaded_elsewhere_is_learnt_at_a_reconnect)
     nearside_await_fills(n);
     redis_await_calls(r, "command", 1, 10000 * slowdown());
     await_learnt(n, own);
-    expect(r->direct, "+OK", "MODULE LOAD %s", module_path());
+    expect(r->direct, "+OK", "MODULE LOAD %s", file_beside("module.so"));
     cr_assert_eq(growth(n, "fences", c, "+OK", "near.set k v"), 1);
     cr_assert_eq(nearside_info(n, "commands_learnt"), own);
     (void)ask(r->direct, "CLIENT KILL TYPE normal");

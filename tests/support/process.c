@@ -323,6 +323,19 @@ static void end_dir(void *object)
     free(object);
 }
 
+const char *file_beside(const char *name)
+{
+    char exe[1024];
+    ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
+
+    cr_assert(n > 0);
+    exe[n] = '\0';
+    *strrchr(exe, '/') = '\0';
+    const char *path = cleanup_printf("%s/%s", exe, name);
+    cr_assert(access(path, R_OK) == 0, "%s is missing", path);
+    return path;
+}
+
 const char *temp_dir(void)
 {
     char *path = strdup("/tmp/nearside-test-XXXXXX");

@@ -55,6 +55,8 @@ struct process *process_run(const char *const *argv, int64_t ms);
  * tests; below the range the kernel takes ports of outgoing connections from, so it stays free. */
 int free_port(void);
 
+/* The path of what lies beside this test program. */
+const char *file_beside(const char *name);
 /* A directory of its own that is removed, with all that is in it, when the test is over. */
 const char *temp_dir(void);
 /* Writes a file into such a directory; returns its path. */

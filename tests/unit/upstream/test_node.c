@@ -19,6 +19,7 @@
 
 static int changes;
 static struct node *make_counted(void);
+static void count_change(void *ctx);
 
 static struct node *make(struct node_options options)
 {
@@ -230,6 +231,77 @@ Test(node, nobody_waits_for_a_name_service_that_does_not_answer)
     resolver_destroy(resolver);
     atomic_store(&lookup_holds, false);
     cr_assert_eq(atomic_load(&lookups), 1);
+}
+
+static void ask_again(struct node *node, int port, int64_t now)
+{
+    atomic_store(&lookup_port, port);
+    node_resolve(node, now);
+    await_resolved(node);
+}
+
+Test(node,
+     name_that_leads_elsewhere_counts_in_a_new_era_and_when_it_is_followed_in_a_new_generation)
+{
+    atomic_store(&lookup_port, 7001);
+    changes = 0;
+    struct resolver *resolver = resolver_create(look_up);
+    struct node *node = make((struct node_options){
+        .host = "redis.example", .resolver = resolver, .changed = count_change, .ctx = "ctx"});
+    await_resolved(node);
+    (void)node_identify(node, SLICE("a"), SLICE(""));
+    uint64_t era = node_era(node);
+    uint64_t generation = node_generation(node);
+    cr_assert_not(node_follow_name(node), "what it had before was nothing");
+    ask_again(node, 7001, 5000);
+    cr_assert_not(node_follow_name(node));
+    cr_assert_eq(node_era(node), era);
+
+    ask_again(node, 7002, 6000);
+    cr_assert_eq(node_era(node), era + 1);
+    cr_assert_eq(node_generation(node), generation);
+    cr_assert(node_follow_name(node));
+    cr_assert_eq(node_generation(node), generation + 1);
+    cr_assert_eq(changes, 1);
+    cr_assert_not(node_follow_name(node), "once");
+    (void)node_identify(node, SLICE("b"), SLICE(""));
+    cr_assert_eq(changes, 1, "the new server is the first to answer there");
+    ask_again(node, 7001, 7000);
+    (void)node_identify(node, SLICE("a"), SLICE(""));
+    cr_assert(node_follow_name(node));
+    cr_assert_eq(changes, 2, "who saw the new server has drawn the consequences");
+    node_destroy(node);
+    resolver_destroy(resolver);
+}
+
+/* Two of three addresses each time, so that two answers have one in common at least. */
+static void look_up_some(const char *host, const char *port, struct addresses *found)
+{
+    static const char *const all[] = {"127.0.0.1", "127.0.0.2", "127.0.0.3"};
+    int n = atomic_fetch_add(&lookups, 1);
+    (void)host;
+    for (int i = 0; i < 2; i++) {
+        struct addresses one = {0};
+        cr_assert(resolver_is_address(all[(n + i) % 3], port, &one));
+        found->list[found->n++] = one.list[0];
+    }
+}
+
+Test(node, name_that_keeps_an_address_moves_nobody)
+{
+    struct resolver *resolver = resolver_create(look_up_some);
+    struct node *node = make((struct node_options){.host = "redis.example", .resolver = resolver});
+    await_resolved(node);
+    uint64_t era = node_era(node);
+    for (int i = 1; i < 7; i++) {
+        node_resolve(node, 1000 * (i + 1));
+        await_resolved(node);
+        cr_assert_eq(atomic_load(&lookups), i + 1);
+        cr_assert_not(node_follow_name(node));
+    }
+    cr_assert_eq(node_era(node), era);
+    node_destroy(node);
+    resolver_destroy(resolver);
 }
 
 static atomic_bool old_name_holds;

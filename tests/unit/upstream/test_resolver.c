@@ -235,3 +235,27 @@ Test(resolver, connection_follows_a_name_that_leads_elsewhere)
     close_name();
     redis_stop(&redis);
 }
+
+/* As after a failover behind a name, whose old server lives on as a replica. */
+Test(resolver, connection_follows_a_name_that_leads_elsewhere_though_the_old_server_answers)
+{
+    struct redis old;
+    struct ask one = {0};
+    bool followed = false;
+    redis_start(&redis, "");
+    redis_start(&old, "");
+    atomic_store(&answer, old.port);
+    open_name(0);
+    WAIT_FOR(is_up());
+    atomic_store(&answer, redis.port);
+    cr_assert_eq(redis_do(&old, "CLIENT KILL TYPE normal SKIPME yes"), 1);
+    WAIT_FOR(followed || (followed = node_follow_name(node)));
+    flush_and_tick(); /* if it was back at the old one, it leaves that now */
+    WAIT_FOR(is_up());
+    cr_assert_eq(ask_line(conn, &one, "SET k v"), CONN_OK);
+    WAIT_FOR(one.done);
+    cr_assert_eq(redis_do(&redis, "EXISTS k"), 1);
+    close_name();
+    redis_stop(&old);
+    redis_stop(&redis);
+}
