@@ -109,7 +109,8 @@ void conf_print_sample(FILE *out)
     print_prose("Durations need a unit: 500ms 10s 5m 1h. Sizes count in 1024s: 512kb 64mb 1gb; "
                 "without a unit they are bytes.",
                 out);
-    print_prose("Texts may stand in double quotes, within which everything stands for itself.",
+    print_prose("Texts may stand in double quotes, as one with blanks at its ends must; a blank "
+                "and ; begin a comment there, too.",
                 out);
     for (size_t i = 0; i < OPTION_COUNT; i++) {
         if (option_is_first(i)) {
