@@ -335,9 +335,8 @@ static uint16_t port_of(struct slice line, struct slice *said)
 static bool is_upkeep(struct slice line)
 {
     static const char *const greetings[] = {
-        "PING\"\r\n",        "SELECT\" ", "HELLO\" ",
-        "READONLY\"\r\n",    "CLIENT\" ", "INFO\" \"server\"\r\n",
-        LEARN_WORD "\"\r\n",
+        "PING\"\r\n",     "SELECT\" ", "HELLO\" ",
+        "READONLY\"\r\n", "CLIENT\" ", "INFO\" \"server\"\r\n",
     };
     struct slice said = SLICE("");
     enum port_use use = own_ports_use(port_of(line, &said));
@@ -349,7 +348,8 @@ static bool is_upkeep(struct slice line)
             return true;
         }
     }
-    return use == PORT_FILL && slice_starts(said, SLICE("PTTL\" "));
+    return slice_starts(said, SLICE(LEARN_WORD "\"\r\n")) ||
+           (use == PORT_FILL && slice_starts(said, SLICE("PTTL\" ")));
 }
 
 bool stream_stray(struct stream *s, struct conn *conn, struct client *c,
