@@ -369,16 +369,34 @@ static void benchmark(struct nearside *n, const char *tests, const char *depth, 
     cr_assert(strstr(out, "\"SET\"") != NULL, "no result: %s", out);
 }
 
-SCENARIO(single, redis_benchmark_runs_at_every_depth_of_pipeline)
+/* All that redis-benchmark knows by name; each takes it a third of a second, however little there is to do. */
+static const char *const benchmarks =
+    "ping,set,get,incr,lpush,rpush,lpop,rpop,sadd,hset,spop,zadd,zpopmin,lrange,mset";
+
+SCENARIO(single, redis_benchmark_runs_without_a_pipeline)
 {
-    static const char *const all =
-        "ping,set,get,incr,lpush,rpush,lpop,rpop,sadd,hset,spop,zadd,zpopmin,lrange,mset";
     struct redis *r = redis_start(NULL);
     struct nearside *n = nearside_start(r->port, NULL);
 
-    benchmark(n, all, "1", "3");
-    benchmark(n, all, "16", "3");
-    benchmark(n, all, "64", "64");
+    benchmark(n, benchmarks, "1", "3");
+    nearside_check_alive(n);
+}
+
+SCENARIO(single, redis_benchmark_runs_with_pipelines)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+
+    benchmark(n, benchmarks, "16", "3");
     benchmark(n, "set,get,mset", "16", "20000");
+    nearside_check_alive(n);
+}
+
+SCENARIO(single, redis_benchmark_runs_with_long_pipelines)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+
+    benchmark(n, benchmarks, "64", "64");
     nearside_check_alive(n);
 }
