@@ -70,8 +70,9 @@ struct client {
     bool multi_streams : 1;   /* or SUBSCRIBE and the like */
     bool multi_asks : 1;      /* or CLIENT LIST and the like, which ask all workers */
     bool multi_stands_in : 1; /* or anything that EXEC's reply is looked at for (standin.h) */
-    uint8_t nlog;             /* commands in `log` */
-    uint16_t node;            /* of what is unanswered, if not `scattered` */
+    bool multi_grows : 1; /* or what may change a key and is announced to nobody (pinned_grown) */
+    uint8_t nlog;         /* commands in `log` */
+    uint16_t node;        /* of what is unanswered, if not `scattered` */
 
     struct parser *parser; /* of a request that has begun; NULL, the usual: the worker's is used */
     struct blob *in; /* input not served yet; NULL when there is none. in->n is its capacity */

@@ -39,6 +39,7 @@ struct pinned {
     bool own;           /* its client is somebody else, */
     bool entered;       /* who is logged in here (in a cluster), in the protocol it speaks now */
     struct pause pause; /* queued in its transaction */
+    uint64_t grown;     /* by what is queued there */
     struct stream stream;
     bool tainted; /* something else was done on it: never anybody else's */
     bool is_dirty;
@@ -277,6 +278,14 @@ static void release(struct pinned *p)
     atomic_fetch_sub_explicit(&p->worker->server->pinned, 1, memory_order_relaxed);
 }
 
+/* The transaction that is queued goes on there. */
+static void take_over(struct pinned *p, struct pinned *old)
+{
+    p->pause = old->pause;
+    p->grown = old->grown;
+    old->pause = (struct pause){0};
+}
+
 /* The one to that node becomes the first. What is left of a MULTI on the old one ends with it. */
 static void put_first(struct client *c, uint16_t node)
 {
@@ -291,6 +300,7 @@ static void put_first(struct client *c, uint16_t node)
     old->held = false;
     p->sibling = c->pinned;
     c->pinned = p;
+    take_over(p, old);
     if (old->multi) {
         p->sibling = old->sibling;
         release(old);
@@ -313,6 +323,7 @@ void pinned_move(struct client *c, uint16_t node)
     push(&old->worker->pinned_retired, old);
     c->pinned = give(c, node, old->db);
     c->pinned->tainted = old->tainted;
+    take_over(c->pinned, old);
 }
 
 void pinned_expect_multi(struct client *c)
@@ -492,6 +503,11 @@ int64_t pinned_peer_id(const struct client *c)
 struct pause *pinned_pause(struct client *c)
 {
     return &c->pinned->pause;
+}
+
+uint64_t *pinned_grown(struct client *c)
+{
+    return &c->pinned->grown;
 }
 
 void pinned_chose_db(struct client *c, bool ok)

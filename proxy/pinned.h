@@ -73,6 +73,8 @@ struct pinned_counts {
 struct pinned_counts pinned_counts(const struct client *c);
 /* What the EXEC of its transaction will begin, by what was queued; for pause.c. */
 struct pause *pinned_pause(struct client *c);
+/* If c->multi_grows: the hash of the key that this EXEC is to drop; for session.c. */
+uint64_t *pinned_grown(struct client *c);
 /* It was to be taken to the client's db; otherwise (`ok` false) nobody knows where it is. */
 void pinned_chose_db(struct client *c, bool ok);
 /* The client is somebody else than Nearside is (login.h), or (`on` false) no longer. None of its

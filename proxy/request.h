@@ -63,7 +63,7 @@ struct request {
     bool logged_in;        /* an EXEC with an AUTH in it */
     bool executes;         /* or something that stands in for another command (standin.h) */
     bool stands_in;        /* is that */
-    bool queued_flush;     /* a command of class F among them */
+    bool queued_flush;     /* executed all the same, it is a reason to empty L1 */
     bool blocks;           /* may wait for other clients */
     bool pauses;           /* begins a pause (pause.h) */
     bool queued;           /* inside MULTI: the reply should be QUEUED */

@@ -103,6 +103,38 @@ void session_expect_end(struct client *c)
 {
     c->expects_multi = c->expects_watch = c->multi_flushes = false;
     c->multi_logs_in = c->multi_streams = c->multi_asks = c->multi_stands_in = false;
+    c->multi_grows = false;
+}
+
+/* BITFIELD makes its string as long as it may need, and then Redis announces nothing if OVERFLOW FAIL lets none of it
+ * be written (redis/redis#15599). */
+static bool may_grow_untold(const struct cmd *cmd, const struct request_view *view)
+{
+    if (!is_named(cmd, "bitfield")) {
+        return false;
+    }
+    for (int i = 2; i < view->nargv; i++) {
+        if (slice_eq_nocase(view->argv[i], SLICE("fail"))) {
+            return true;
+        }
+    }
+    return view->argc > view->nargv;
+}
+
+/* Is L1 to be emptied once it has been executed? */
+static bool is_flush(const struct cmd *cmd, enum cmd_class class)
+{
+    return class == CMD_FLUSH || cmd->effect == CMD_FLUSH;
+}
+
+/* EXEC is to drop the key: no fence shows that it changed. Of several keys nobody keeps a list. */
+static void expect_grown(struct client *c, struct slice key)
+{
+    uint64_t hash = l1_hash(c->worker->server->l1, key);
+    uint64_t *grown = pinned_grown(c);
+    c->multi_flushes = c->multi_flushes || (c->multi_grows && *grown != hash);
+    c->multi_grows = true;
+    *grown = hash;
 }
 
 static void foresee(struct client *c, const struct cmd *cmd, enum cmd_class class,
@@ -122,7 +154,10 @@ static void foresee(struct client *c, const struct cmd *cmd, enum cmd_class clas
     } else if (is_named(cmd, "unwatch") && !c->expects_multi && view->argc == 1) {
         c->expects_watch = false;
     } else if (c->expects_multi) {
-        c->multi_flushes = c->multi_flushes || class == CMD_FLUSH || cmd->effect == CMD_FLUSH;
+        c->multi_flushes = c->multi_flushes || is_flush(cmd, class);
+        if (may_grow_untold(cmd, view)) {
+            expect_grown(c, view->argv[1]);
+        }
         c->multi_logs_in = c->multi_logs_in || logs_in(c, cmd, view);
         c->multi_streams = c->multi_streams || stream_is_subscription(cmd);
         c->nqueued++;
@@ -154,12 +189,16 @@ static bool prepare(struct client *c, struct request *request, const struct cmd 
     if (c->expects_multi && !ends_multi(cmd, view)) {
         request->class = CMD_NONE;
         request->queued = true;
-        request->queued_flush = class == CMD_FLUSH || cmd->effect == CMD_FLUSH;
+        request->queued_flush = is_flush(cmd, class) || may_grow_untold(cmd, view);
         return true;
     }
     request->class = class_of(c, cmd, class);
     request->logged_in = is_named(cmd, "exec") && c->multi_logs_in;
     request->executes = is_named(cmd, "exec") && c->multi_stands_in;
+    if (is_named(cmd, "exec") && c->multi_grows) {
+        request_add_key(request,
+                        *pinned_grown(c)); /* dropped when it answers, as a blocking write's */
+    }
     request->relearns = learn_is_due(cmd, request->class == CMD_FLUSH);
     request->any_db = c->any_db;
     request->completes_info = cmd->local == LOCAL_INFO && local_info_wants_section(view);

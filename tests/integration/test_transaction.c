@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * test_transaction.c: what concerns the client's own connection (CLIENT, HELLO, SUBSCRIBE ...) is queued in
- * MULTI and executed by EXEC as with Redis itself: the same lines are said to both, and answered alike.
+ * MULTI and executed by EXEC as with Redis itself: the same lines are said to both, and answered alike. And L1, when
+ * Redis does not say what an EXEC changed.
  */
 #include "../support/await.h"
 #include "../support/cleanup.h"
@@ -348,4 +349,42 @@ SCENARIO(transaction, in_a_cluster_as_well)
     expect(s.c, "[+OK -ERR This instance has cluster support disabled +OK $me]", "EXEC");
     expect(s.c, "$v", "GET %s", key);
     expect(s.c, "$me", "CLIENT GETNAME");
+}
+
+static size_t value_size(struct client *c, const char *key)
+{
+    cr_assert(client_command(c, "GET %s", key));
+    const struct reply *reply = client_reply(c);
+    cr_assert_not_null(reply);
+    cr_assert_eq(reply->type, '$');
+    return reply->n;
+}
+
+/* Redis announces nothing of it (redis/redis#15599). */
+SCENARIO(transaction, a_key_that_a_transaction_makes_longer_and_does_not_write_is_dropped)
+{
+    static const char *const keys[] = {"k", "j", "k"};
+    static const char *const replies[] = {"[[nil]]", "[[nil] [nil]]", "[[nil] [nil] [nil]]"};
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+    struct client *reader = nearside_connect(n);
+
+    nearside_await_fills(n);
+    for (int grown = 1; grown <= 3; grown++) {
+        expect(c, "+OK", "MSET k ab j ab other 1");
+        expect(reader, "$1", "GET other");
+        cr_assert_eq(value_size(reader, "k"), 2);
+        cr_assert_eq(value_size(reader, "j"), 2);
+        expect(c, "+OK", "MULTI");
+        for (int i = 0; i < grown; i++) {
+            expect(c, "+QUEUED", "BITFIELD %s OVERFLOW FAIL INCRBY u8 16 1000", keys[i]);
+        }
+        expect(c, replies[grown - 1], "EXEC");
+        long long calls = redis_calls(r, "get");
+        expect(reader, "$1", "GET other");
+        cr_assert_eq(redis_calls(r, "get") - calls, grown == 1 ? 0 : 1);
+        cr_assert_eq(value_size(reader, "k"), 3);
+        cr_assert_eq(value_size(reader, "j"), grown == 1 ? 2 : 3);
+    }
 }
