@@ -511,6 +511,7 @@ static void create_links(struct worker *worker)
         .now = clock_ms,
         .read_buffer = worker->read_buffer,
         .read_size = WORKER_READ_SIZE,
+        .db = server->conf->upstream_db,
     });
     worker->nodes = mem_zalloc(server->max_nodes * sizeof(*worker->nodes));
 }

@@ -21,7 +21,7 @@
 #define REFUSED_LOG_EVERY_MS 10000
 #define OVERDUE_MS           500   /* then a lane is retired */
 #define RETIRED_MAX          16    /* open at one time, to one node */
-#define UNUSED_MS            60000 /* then a lane to a node of a cluster, or a replica, is closed */
+#define UNUSED_MS            60000 /* then a lane is closed, unless it is to stay */
 
 struct lane {
     struct lane *next;
@@ -261,12 +261,13 @@ static void doubt_if_silent(struct lane *lane)
 }
 
 /* Nobody has used it for a while, or it leads to who serves nothing any more. The one node of the other modes
- * is always in use. */
+ * is always in use; its dbs are not, and clients may name as many as the server has. */
 static bool is_unused(struct lane *lane, int64_t now)
 {
     const struct topology *topology = lane->up->options.topology;
     bool used = lane->queued != lane->conn->queued || lane->last_used == 0;
-    bool stays = lane->id.node == 0 && !topology_is_cluster(topology);
+    bool stays =
+        lane->id.node == 0 && lane->id.db == lane->up->options.db && !topology_is_cluster(topology);
     if (stays || conn_pending(lane->conn) > 0) {
         return false;
     }

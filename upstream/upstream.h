@@ -4,8 +4,8 @@
  * fills, one per (node, db, RESP version, kind), opened on demand (D8). Replies come back in the
  * order of submission on each. A lane whose oldest command keeps it waiting while the server answers
  * others (CLIENT PAUSE, a command that waits for something) is retired: it gets nothing new, what comes
- * takes a fresh one, and it is closed when it owes nothing (D11). In a cluster, and to replicas, a lane that has
- * not been used for a minute is closed too. Worker's thread only.
+ * takes a fresh one, and it is closed when it owes nothing (D11). One that has not been used for a minute is closed
+ * too, unless it leads to the one node of the other modes and to the usual db. Worker's thread only.
  */
 #pragma once
 
@@ -20,6 +20,7 @@ struct upstream_options {
     int64_t (*now)(void);
     char *read_buffer;
     size_t read_size;
+    uint32_t db; /* the usual one */
     /* The lane has just been retired; what waits on it may be sent again. May submit. May be NULL. */
     void (*retired)(struct conn *conn, void *ctx);
     /* The lane owes something, and its node is a replica that is not up (health.h); at each tick as long as that is

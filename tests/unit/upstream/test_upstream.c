@@ -31,6 +31,7 @@ static void open_up(int port)
         .now = live_now,
         .read_buffer = live_buffer,
         .read_size = sizeof(live_buffer),
+        .db = 3,
     });
     live_turn = flush_and_tick;
 }
@@ -214,7 +215,25 @@ Test(upstream, destroy_ends_all_calls_as_lost)
     cr_assert_eq(second.loss, LOSS_UNSENT);
 }
 
-/* ---- A cluster's lanes are closed when nobody uses them --------------------------------------- */
+/* ---- Lanes are closed when nobody uses them --------------------------------------------------- */
+
+Test(upstream, lane_to_the_one_node_stays_in_the_usual_db_and_is_closed_in_others)
+{
+    start();
+    live_turn = NULL; /* the clock is ours */
+    int64_t now = live_now();
+    for (uint32_t db = 0; db < 8; db++) {
+        struct conn *lane = lane_to(db, db % 2 == 0, db < 6 ? LANE_NORMAL : LANE_BULK);
+        WAIT_FOR(conn_state(lane) == CONN_UP);
+    }
+    upstream_tick(up, now);
+    upstream_tick(up, now + 60000);
+    cr_assert_eq(count_lanes().lanes, 8);
+    upstream_tick(up, now + 60001);
+    cr_assert_eq(count_lanes().lanes, 1);
+    cr_assert_not_null(find_lane(3, false, LANE_NORMAL));
+    stop();
+}
 
 static void start_cluster(void)
 {
@@ -246,10 +265,10 @@ Test(upstream, lane_in_a_cluster_is_closed_a_minute_after_its_last_use)
     start_cluster();
     struct conn *lane = lane_to(0, false, LANE_NORMAL);
     WAIT_FOR(conn_state(lane) == CONN_UP);
-    cr_assert_eq(ask_line(lane, &ask, "PING"), CONN_OK);
-    WAIT_FOR(ask.done);
-
     live_turn = NULL; /* the clock is ours from here */
+    cr_assert_eq(ask_line(lane, &ask, "PING"), CONN_OK);
+    upstream_flush(up);
+    WAIT_FOR(ask.done);
     int64_t used = live_now();
     upstream_tick(up, used);
     upstream_tick(up, used + 60000);
