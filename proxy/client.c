@@ -214,19 +214,40 @@ void client_close(struct client *c)
     worker->dead.head = c;
 }
 
+static void log_about(const struct client *c, enum log_level level, const char *fmt, va_list args,
+                      uint64_t more)
+{
+    char what[256];
+    char address[PROFILE_ADDRESS_MAX];
+    vsnprintf(what, sizeof(what), fmt, args);
+    profile_address(c, false, address);
+    log_event(level, "client %llu (%s) %s; not logged: %llu", (unsigned long long)c->id, address,
+              what, (unsigned long long)more);
+}
+
+void client_log(const struct client *c, enum log_level level, const char *fmt, ...)
+{
+    struct worker *worker = c->worker;
+    uint64_t more = 0;
+    va_list args;
+    if (log_enabled(level) &&
+        (level == LOG_DEBUG || log_allow(&worker->client_log, worker->now, 1000, &more))) {
+        va_start(args, fmt);
+        log_about(c, level, fmt, args, more);
+        va_end(args);
+    }
+}
+
 void client_expel(struct client *c, _Atomic uint64_t *counter, const char *fmt, ...)
 {
     struct worker *worker = c->worker;
     uint64_t more = 0;
+    va_list args;
     counter_add(counter, 1);
     if (log_allow(&worker->closed_log, worker->now, 1000, &more)) {
-        char why[256];
-        va_list args;
         va_start(args, fmt);
-        vsnprintf(why, sizeof(why), fmt, args);
+        log_about(c, LOG_WARN, fmt, args, more);
         va_end(args);
-        log_event(LOG_WARN, "client %llu closed: %s (%llu more closed since the last line)",
-                  (unsigned long long)c->id, why, (unsigned long long)more);
     }
     client_close(c);
 }
@@ -365,10 +386,11 @@ static __attribute__((noinline)) bool output_is_really_over(struct client *c, si
     if (queued <= limit || queued - limit <= spared) {
         return false;
     }
-    client_expel(c, &c->worker->counters.clients_closed_output,
-                 "%zu bytes of replies unread, over proxy.max_output; it sends requests without "
-                 "reading the replies",
-                 queued);
+    client_expel(
+        c, &c->worker->counters.clients_closed_output,
+        "closed: %zu bytes of replies unread, over proxy.max_output; it sends requests, or "
+        "subscribes, without reading what comes",
+        queued);
     return true;
 }
 

@@ -195,6 +195,10 @@ void client_end(struct client *c);
 /* Closes now; unanswered requests become ghosts. Idempotent. */
 void client_close(struct client *c);
 
+/* A line about the client, with its id and address; of those from `info` on not more than one a second. */
+void client_log(const struct client *c, enum log_level level, const char *fmt, ...)
+    PRINTF_LIKE(3, 4);
+
 /* Closes a client that is over a limit: counted in `counter`, and logged with why, but not more than
  * once a second. */
 void client_expel(struct client *c, _Atomic uint64_t *counter, const char *fmt, ...)

@@ -37,12 +37,14 @@ void client_check_deadlines(struct client *c, int64_t now)
     if (conf->proxy_stalled_output > 0 && c->out.bytes > 0 &&
         now - moved > conf->proxy_stalled_output) {
         client_expel(c, &c->worker->counters.clients_closed_output,
-                     "it has %zu bytes of replies to read and has not moved for %lld ms "
+                     "closed: it has %zu bytes of replies to read and has not moved for %lld ms "
                      "(proxy.stalled_output)",
                      c->out.bytes, (long long)(now - moved));
     } else if (conf->proxy_timeout > 0 && c->head == NULL && c->out.bytes == 0 &&
                !pinned_is_streaming(c) && now - moved > conf->proxy_timeout) {
         COUNT(c->worker, clients_closed_idle, 1);
+        client_log(c, LOG_DEBUG, "closed: idle for %lld ms (proxy.timeout)",
+                   (long long)(now - moved));
         client_close(c);
     }
     if (c->nblocked > 0 && c->state == CLIENT_ENDING && has_hung_up(c)) {

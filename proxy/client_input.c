@@ -71,6 +71,7 @@ static const char *request_fault(const struct request_view *view)
 static void refuse_protocol(struct client *c, const char *why)
 {
     COUNT(c->worker, protocol_errors, 1);
+    client_log(c, LOG_INFO, "closed: what it sent is no request: %s", why);
     client_reply_error(c, "ERR %s", why);
     client_end(c);
 }
@@ -290,7 +291,7 @@ static bool make_room(struct client *c)
     size_t limit = c->worker->server->conf->proxy_max_query;
     if (c->in_n >= limit) {
         client_expel(c, &c->worker->counters.clients_closed_query,
-                     "its request is over proxy.max_query (%zu bytes)", limit);
+                     "closed: its request is over proxy.max_query (%zu bytes)", limit);
         return false;
     }
     size_t wanted = c->parser == NULL ? 0 : parse_wanted(c->parser);

@@ -33,6 +33,7 @@ static const char *log_in(struct client *c, struct slice user, struct slice pass
         return NULL;
     }
     COUNT(c->worker, logins_failed, 1);
+    client_log(c, LOG_INFO, "failed to log in: not proxy.password, or another user than 'default'");
     return WRONG_PASSWORD;
 }
 

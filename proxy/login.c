@@ -257,6 +257,7 @@ void login_follow(struct client *c, struct request *request, bool ok)
     }
     if (!ok) {
         COUNT(c->worker, logins_failed, 1);
+        client_log(c, LOG_INFO, "failed to log in: refused by the server");
         request->logs_in = false;
         return;
     }

@@ -190,7 +190,7 @@ static void close_largest(struct worker *worker)
     }
     if (largest != NULL && size > 0) {
         client_expel(largest, &worker->counters.clients_closed_memory,
-                     "it held %llu bytes, the most, and all clients together are over "
+                     "closed: it held %llu bytes, the most, and all clients together are over "
                      "proxy.max_client_memory",
                      (unsigned long long)size);
         atomic_store_explicit(&worker->largest_client, 0, memory_order_relaxed);

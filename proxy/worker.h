@@ -116,7 +116,7 @@ struct worker {
     uint64_t light_id;                 /* and which it was (client.c) */
     bool output_stalled;               /* some client is stalled_output */
     struct post *own_head, **own_tail; /* what it posted to itself */
-    struct log_limit closed_log;
+    struct log_limit closed_log, client_log;
     int64_t last_tick;
     int64_t trimmed;       /* ms: when memory was last given back */
     uint64_t quiet_served; /* commands_processed at the last tick */

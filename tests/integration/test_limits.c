@@ -230,6 +230,7 @@ SCENARIO(limits, a_client_that_never_reads_is_closed_and_others_do_not_notice)
         cr_assert(now_ms() - asked < 500 * slowdown());
     }
     cr_assert_eq(nearside_info(n, "clients_closed_output"), 1);
+    nearside_await_log(n, "over proxy.max_output");
     cr_assert(client_drain_to_end(lazy), "it is counted as closed and is not");
     expect(other, "$v", "GET small");
     nearside_await_info(n, "clients_connected", 2, 2, 2000);
@@ -511,7 +512,7 @@ SCENARIO(limits, running_out_of_descriptors_does_not_spin_and_passes)
 SCENARIO(limits, an_idle_client_is_closed_after_the_timeout_and_an_active_one_is_not)
 {
     struct redis *r = redis_start(NULL);
-    struct nearside *n = nearside_start(r->port, "proxy.timeout=1s", NULL);
+    struct nearside *n = nearside_start(r->port, "proxy.timeout=1s", "proxy.log_level=debug", NULL);
     struct client *idle = nearside_connect(n);
     struct client *active = nearside_connect(n);
     int64_t started = now_ms();
@@ -525,6 +526,7 @@ SCENARIO(limits, an_idle_client_is_closed_after_the_timeout_and_an_active_one_is
     expect_next(idle, "closed");
     expect(active, "+PONG", "PING");
     cr_assert_eq(nearside_info(n, "clients_closed_idle"), 1);
+    nearside_await_log(n, "closed: idle for ");
 }
 
 SCENARIO(limits, a_client_that_waits_for_redis_is_not_idle)

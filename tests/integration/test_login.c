@@ -154,6 +154,8 @@ SCENARIO(login, nothing_is_served_before_it_not_even_from_the_cache)
     expect_next(c, "+RESET");
     expect_next(c, "-NOAUTH ...");
     nearside_await_info(n, "logins_failed", 1, 1, 1000);
+    nearside_await_log(n, "(127.0.0.1:");
+    nearside_await_log(n, "failed to log in: not proxy.password");
 }
 
 SCENARIO(login, the_password_can_lie_in_a_file)

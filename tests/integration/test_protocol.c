@@ -235,6 +235,8 @@ SCENARIO(protocol, an_argument_of_512_mb_is_the_largest)
     cr_assert(client_send_text(over, "*3\r\n$3\r\nSET\r\n$1\r\na\r\n$536870913\r\n"));
     expect_next(over, "-ERR Protocol error: invalid bulk length");
     expect_next(over, "closed");
+    nearside_await_log(n,
+                       "closed: what it sent is no request: Protocol error: invalid bulk length");
     cr_assert(client_send_text(under, "*3\r\n$3\r\nSET\r\n$1\r\na\r\n$536870912\r\nabc"));
     cr_assert(!client_readable(under, 100), "512 MB are refused");
     client_shutdown(under);

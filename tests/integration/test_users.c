@@ -128,6 +128,7 @@ SCENARIO(users, a_session_of_one_of_them_is_word_for_word_the_same)
     }
     nearside_await_info(n, "pinned_connections", 0, 0, 5000);
     cr_assert_eq(nearside_info(n, "logins_failed"), 2 * 7);
+    nearside_await_log(n, "failed to log in: refused by the server");
 }
 
 SCENARIO(users, hello_logs_in_as_one_of_them_and_chooses_the_protocol)
