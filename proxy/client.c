@@ -214,11 +214,16 @@ void client_close(struct client *c)
     worker->dead.head = c;
 }
 
-static void log_about(const struct client *c, enum log_level level, const char *fmt, va_list args,
-                      uint64_t more)
+static void log_about(const struct client *c, enum log_level level, struct log_limit *limit,
+                      const char *fmt, va_list args)
 {
     char what[256];
     char address[PROFILE_ADDRESS_MAX];
+    uint64_t more = 0;
+    if (!log_enabled(level) ||
+        (level > LOG_DEBUG && !log_allow(limit, c->worker->now, 1000, &more))) {
+        return;
+    }
     vsnprintf(what, sizeof(what), fmt, args);
     profile_address(c, false, address);
     log_event(level, "client %llu (%s) %s; not logged: %llu", (unsigned long long)c->id, address,
@@ -227,28 +232,20 @@ static void log_about(const struct client *c, enum log_level level, const char *
 
 void client_log(const struct client *c, enum log_level level, const char *fmt, ...)
 {
-    struct worker *worker = c->worker;
-    uint64_t more = 0;
     va_list args;
-    if (log_enabled(level) &&
-        (level == LOG_DEBUG || log_allow(&worker->client_log, worker->now, 1000, &more))) {
-        va_start(args, fmt);
-        log_about(c, level, fmt, args, more);
-        va_end(args);
-    }
+    va_start(args, fmt);
+    log_about(c, level, &c->worker->client_log, fmt, args);
+    va_end(args);
 }
 
+/* A limit of its own: what anybody can make Nearside say is not to silence it. */
 void client_expel(struct client *c, _Atomic uint64_t *counter, const char *fmt, ...)
 {
-    struct worker *worker = c->worker;
-    uint64_t more = 0;
     va_list args;
     counter_add(counter, 1);
-    if (log_allow(&worker->closed_log, worker->now, 1000, &more)) {
-        va_start(args, fmt);
-        log_about(c, LOG_WARN, fmt, args, more);
-        va_end(args);
-    }
+    va_start(args, fmt);
+    log_about(c, LOG_WARN, &c->worker->closed_log, fmt, args);
+    va_end(args);
     client_close(c);
 }
 

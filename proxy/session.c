@@ -177,6 +177,15 @@ static enum cmd_class class_of(const struct client *c, const struct cmd *cmd, en
     return class == CMD_PINNED ? cmd->effect : class;
 }
 
+static void prepare_exec(struct client *c, struct request *request)
+{
+    request->logged_in = c->multi_logs_in;
+    request->executes = c->multi_stands_in;
+    if (c->multi_grows) { /* dropped when it answers, as a blocking write's */
+        request_add_key(request, *pinned_grown(c));
+    }
+}
+
 static bool prepare(struct client *c, struct request *request, const struct cmd *cmd,
                     enum cmd_class class, const struct request_view *view)
 {
@@ -193,11 +202,8 @@ static bool prepare(struct client *c, struct request *request, const struct cmd 
         return true;
     }
     request->class = class_of(c, cmd, class);
-    request->logged_in = is_named(cmd, "exec") && c->multi_logs_in;
-    request->executes = is_named(cmd, "exec") && c->multi_stands_in;
-    if (is_named(cmd, "exec") && c->multi_grows) {
-        request_add_key(request,
-                        *pinned_grown(c)); /* dropped when it answers, as a blocking write's */
+    if (is_named(cmd, "exec")) {
+        prepare_exec(c, request);
     }
     request->relearns = learn_is_due(cmd, request->class == CMD_FLUSH);
     request->any_db = c->any_db;
