@@ -50,7 +50,7 @@ def check(program, servers, flip=False):
     reset(control)
     direct = run_directly(program, servers.redis.port, control)
     direct.close()
-    await_quiet(control)
+    await_quiet(control, servers.subscribers)
     if direct.is_race:
         return Outcome(direct, [])
     direct_keys = keyspace(control, volatile)
@@ -68,7 +68,7 @@ def check(program, servers, flip=False):
         flip_byte(direct, proxied)
     proxied.close()
     differences = compare_runs(direct, proxied) + differences
-    if not await_quiet(control):
+    if not await_quiet(control, servers.subscribers):
         differences.append(Difference(None, None, "a connection to Redis was left behind: %s" %
                                       control.text("CLIENT", "LIST")))
         servers.restart_nearside()

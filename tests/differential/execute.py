@@ -355,14 +355,15 @@ DEFAULTS = {"hash-max-listpack-entries": "128", "set-max-intset-entries": "512",
             "zset-max-listpack-entries": "128", "maxmemory-samples": "5"}
 
 
-def await_quiet(control):
-    """Until no client of Redis is blocked, subscribed, monitoring or in a transaction. False when
-    some stay: a connection was left behind."""
+def await_quiet(control, subscribers=0):
+    """Until no client of Redis is blocked, subscribed, monitoring or in a transaction, but for so many
+    subscribers. False when some stay: a connection was left behind."""
     deadline = time.monotonic() + REPLY_TIMEOUT / 2
     while True:
         control.call("PING")
         flags = re.findall(r" flags=(\S+) ", control.text("CLIENT", "LIST"))
-        if not any(BUSY_FLAGS & set(f) for f in flags):
+        busy = [BUSY_FLAGS & set(f) for f in flags if BUSY_FLAGS & set(f)]
+        if busy == [{"P"}] * len(busy) and len(busy) <= subscribers:
             return True
         if time.monotonic() > deadline:
             return False

@@ -17,6 +17,7 @@ from framing import Framer, encode
 
 START_TIMEOUT = 20.0
 HOST = "127.0.0.1"
+WORKERS = 2
 
 
 class ServerGone(Exception):
@@ -119,6 +120,14 @@ class Server:
         return self.process.returncode
 
 
+def subscribers_of(settings):
+    """How many connections of Nearside's own are subscribed, when all are up: one per worker where changes
+    come as messages of a channel."""
+    chosen = dict(setting.partition("=")[::2] for setting in settings)
+    by_channel = chosen.get("invalidation.mode") in ("redirect", "broadcast", "keyspace")
+    return int(chosen.get("proxy.workers", WORKERS)) if by_channel else 0
+
+
 class Servers:
     """Redis and Nearside, with a control connection to each."""
 
@@ -126,6 +135,7 @@ class Servers:
         self.folder = tempfile.mkdtemp(prefix="nearside-differential-")
         self.nearside_binary = os.path.realpath(nearside_binary)
         self.settings = settings
+        self.subscribers = subscribers_of(settings)
         self.redis = self.nearside = self.control = self.through = None
         self.hits = 0  # of processes before the present one
         try:
@@ -144,7 +154,7 @@ class Servers:
         port = free_port()
         command = [self.nearside_binary, "--set", "proxy.listen=%s:%d" % (HOST, port),
                    "--set", "upstream.servers=%s:%d" % (HOST, self.redis.port),
-                   "--set", "proxy.workers=2"]
+                   "--set", "proxy.workers=%d" % WORKERS]
         for setting in self.settings:
             command += ["--set", setting]
         self.nearside = Server("nearside", command, port, self.folder)
