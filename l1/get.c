@@ -259,6 +259,20 @@ static struct l1_lease *open_absent(struct l1 *l1, struct shard *s, const struct
     return lease;
 }
 
+#define ABSENT_AHEAD 4
+
+/* What is looked through for a lease of that hash a little later is on its way by then, if it is in the shard whose lock
+ * is held: the first lease of its place, and the third entry of its bucket (l1_look_ahead asks for two). */
+static inline void expect_absent(const struct l1 *l1, struct shard *s, uint64_t hash)
+{
+    if (shard_of(l1, hash) == s) {
+        const struct entry *first = seat_of(s, link_of(table_head(s, hash)));
+        const struct entry *second = seat_of(s, link_of(&first->chain));
+        __builtin_prefetch(seat_of(s, link_of(&second->chain)));
+        __builtin_prefetch(under_way(s, hash)->open);
+    }
+}
+
 /* l1_lease_run; or, not `bare`, l1_lease_again for each. */
 static size_t lease_unasked(struct l1 *l1, const struct l1_query *asked, const struct l1_key *keys,
                             size_t n, bool bare, struct l1_lease **leases, int64_t now)
@@ -280,6 +294,9 @@ static size_t lease_unasked(struct l1 *l1, const struct l1_query *asked, const s
         q.key = keys[i].key;
         q.hash = keys[i].hash;
         s = hold_next(shard_of(l1, q.hash), s);
+        if (i + ABSENT_AHEAD < n) {
+            expect_absent(l1, s, keys[i + ABSENT_AHEAD].hash);
+        }
         size_t room = s->budget - s->used;
         bool waits = !bare && writes_block(s, q.hash);
         leases[i] = waits ? NULL : open_absent(l1, s, &q, incarnation, &left, &work);

@@ -91,7 +91,9 @@ void l1_lease_await(struct l1_lease *lease)
 void l1_lease_answered(const struct l1 *l1, struct l1_lease *lease)
 {
     lease->unanswered = MUTANT(R3b);
-    evict_expect(shard_of(l1, lease->hash), lease->hash);
+    struct shard *s = shard_of(l1, lease->hash);
+    evict_expect(s, lease->hash);
+    __builtin_prefetch(under_way(s, lease->hash), 1);
 }
 
 uint32_t l1_lease_db(const struct l1_lease *lease)

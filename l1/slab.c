@@ -179,6 +179,18 @@ bool slab_has_page(const struct shard *s)
     return s->slab.free != NO_PAGE || s->budget - s->used >= s->slab.classes->page_size;
 }
 
+/* All of it is written soon: one call costs less than a fault for each page of the system's that it is made of. What
+ * the system does not know or cannot do, the faults do. */
+static void populate(const struct shard *s, uint32_t page)
+{
+#ifdef MADV_POPULATE_WRITE
+    (void)madvise(page_at(s, page), s->slab.classes->page_size, MADV_POPULATE_WRITE);
+#else
+    (void)s;
+    (void)page;
+#endif
+}
+
 /* A page with memory and no class; NO_PAGE when the budget has none. */
 static uint32_t take_page(struct shard *s)
 {
@@ -201,6 +213,7 @@ static uint32_t take_page(struct shard *s)
         return NO_PAGE;
     }
     s->used += b->classes->page_size;
+    populate(s, page);
     return page;
 }
 
@@ -251,10 +264,9 @@ static bool cut_page(struct shard *s, uint32_t class)
     return true;
 }
 
-/* The one that will be handed out next is written soon: its first lines are asked for. */
-static void expect_slot(const struct shard *s, uint32_t ref)
+/* What will be handed out next is written soon: its first lines are asked for. */
+static void expect_slot(const void *slot)
 {
-    const struct entry *slot = seat_of(s, ref);
     __builtin_prefetch(slot, 1);
     __builtin_prefetch((const char *)slot + CACHE_LINE, 1);
 }
@@ -270,9 +282,11 @@ struct entry *slab_alloc(struct shard *s, uint32_t class)
     struct entry *e = entry_at(s, p->first_free);
     if (e != NULL) {
         p->first_free = e->newer;
-        expect_slot(s, p->first_free);
+        expect_slot(seat_of(s, p->first_free));
     } else {
-        e = (struct entry *)(void *)(page_at(s, page) + (size_t)p->cut * b->classes->size[class]);
+        size_t size = b->classes->size[class];
+        e = (struct entry *)(void *)(page_at(s, page) + (size_t)p->cut * size);
+        expect_slot((const char *)e + size);
         p->cut++;
     }
     p->used++;

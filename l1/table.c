@@ -25,6 +25,8 @@
 
 /* Buckets that one insert may add: more than come by one insert, so that the table catches up. */
 #define GROW_STEP 2
+/* Splits from the moment that something is asked for to the one that it is wanted. */
+#define SPLIT_AHEAD 1
 
 static void link_store(_Atomic uint32_t *link, uint32_t ref)
 {
@@ -87,6 +89,19 @@ void table_replace(struct shard *s, struct entry *e, struct entry *copy)
     link_store(link_to(s, e), ref_of(s, copy));
 }
 
+/* What the splits after this one read is on its way when it is wanted: the bucket, the first entry in it, the second;
+ * each was asked for when its split was SPLIT_AHEAD farther off than the next stage is. */
+static void expect_split(const struct shard *s, uint32_t fresh)
+{
+    uint64_t shape = table_shape(fresh);
+    const struct entry *first =
+        seat_of(s, link_of(&s->heads[bucket_of(shape, fresh + SPLIT_AHEAD)]));
+    __builtin_prefetch(seat_of(s, link_of(&first->chain)), 1);
+    __builtin_prefetch(seat_of(s, link_of(&s->heads[bucket_of(shape, fresh + 2 * SPLIT_AHEAD)])),
+                       1);
+    __builtin_prefetch(&s->heads[bucket_of(shape, fresh + 3 * SPLIT_AHEAD)]);
+}
+
 /* The bucket behind the last gets its share of the one it doubles. */
 static void split_next(struct shard *s)
 {
@@ -94,6 +109,7 @@ static void split_next(struct shard *s)
     uint64_t grown = table_shape(fresh + 1);
     _Atomic uint32_t *from = &s->heads[bucket_of(table_shape(fresh), fresh)];
     _Atomic uint32_t *to = &s->heads[fresh];
+    expect_split(s, fresh);
     while (link_of(from) != 0) {
         struct entry *e = entry_at(s, link_of(from));
         if (bucket_of(grown, e->hash) == fresh) {
