@@ -330,10 +330,21 @@ static void check_l1(struct loader *l)
     }
 }
 
-/* Redis refuses prefixes of which one begins with the other. */
+/* Redis refuses prefixes of which one begins with the other. In a mode without them all keys would be cached. */
 static void check_prefixes(struct loader *l)
 {
     const char *const text = l->conf->invalidation_prefixes;
+    const struct option *mode = &option_table[OPTION_invalidation_mode];
+    if (text[0] != '\0' && l->conf->invalidation_mode != CONF_INVALIDATION_BROADCAST &&
+        l->conf->invalidation_mode != CONF_INVALIDATION_AUTO) {
+        char is[TEXT_MAX];
+        char where[TEXT_MAX];
+        value_format(mode, (uint64_t)l->conf->invalidation_mode, is);
+        complain(l, &option_table[OPTION_invalidation_prefixes],
+                 "contradicts invalidation.mode, %s %s; expected it only with mode = broadcast or "
+                 "auto",
+                 is, origin_text(l, OPTION_invalidation_mode, where));
+    }
     for (const char *a = text + strspn(text, " "); *a != '\0'; a += strspn(a, " ")) {
         size_t n = strcspn(a, " ");
         for (const char *b = text + strspn(text, " "); *b != '\0'; b += strspn(b, " ")) {
@@ -450,6 +461,48 @@ static void check_servers(struct loader *l)
     }
 }
 
+static bool is_loopback(const char *host)
+{
+    return strncmp(host, "127.", 4) == 0 || strcmp(host, "::1") == 0 ||
+           strcmp(host, "localhost") == 0;
+}
+
+/* Whether who connects to `server` reaches who listens on `listen`, as far as their texts tell. */
+static bool is_same_address(const char *server, const char *listen)
+{
+    char host[CONF_HOST_MAX];
+    char port[CONF_PORT_MAX];
+    char our_host[CONF_HOST_MAX];
+    char our_port[CONF_PORT_MAX];
+    if (!conf_address(server, host, port) || !conf_address(listen, our_host, our_port) ||
+        strcmp(port, our_port) != 0) {
+        return false;
+    }
+    bool everywhere = strcmp(our_host, "*") == 0 || strcmp(our_host, "0.0.0.0") == 0 ||
+                      strcmp(our_host, "::") == 0;
+    return strcmp(host, our_host) == 0 || (everywhere && is_loopback(host)) ||
+           (strcmp(host, "localhost") == 0 && is_loopback(our_host));
+}
+
+/* A proxy before itself sends every command around until something breaks. */
+static void check_loop(struct loader *l)
+{
+    const struct conf_list *servers = &l->conf->upstream_servers;
+    const struct conf_list *listen = &l->conf->proxy_listen;
+    char where[TEXT_MAX];
+    for (size_t i = 0; i < servers->n; i++) {
+        for (size_t j = 0; j < listen->n; j++) {
+            if (is_same_address(servers->items[i], listen->items[j])) {
+                complain(l, &option_table[OPTION_upstream_servers],
+                         "%s is where Nearside itself listens, proxy.listen %s; expected the "
+                         "address of Redis",
+                         servers->items[i], origin_text(l, OPTION_proxy_listen, where));
+                return;
+            }
+        }
+    }
+}
+
 static void check_mode(struct loader *l)
 {
     const struct conf *conf = l->conf;
@@ -459,6 +512,7 @@ static void check_mode(struct loader *l)
         return;
     }
     check_servers(l);
+    check_loop(l);
     if (conf->upstream_mode == CONF_MODE_SENTINEL) {
         if (conf->sentinel_master[0] == '\0' && !l->origins[OPTION_sentinel_master].refused) {
             complain(l, &option_table[OPTION_upstream_mode],

@@ -340,8 +340,9 @@ static bool refuse_address(const struct option *option, const char *text, char e
         return refuse(err, "is a path; expected unix:/path for a Unix socket");
     }
     if (strstr(text, "://") != NULL || strchr(text, '@') != NULL) {
-        return refuse(err, "is a URL; expected host:port (user and password are options of their "
-                           "own)");
+        return refuse(
+            err, "is a URL%s; expected host:port (user and password are options of their own)",
+            strncmp(text, "rediss:", 7) == 0 ? " for TLS, which Nearside does not speak" : "");
     }
     if (strchr(text, ',') != NULL || strchr(text, ' ') != NULL) {
         return refuse(err, "holds more than one word; expected one host:port per line");

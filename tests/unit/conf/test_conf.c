@@ -467,11 +467,44 @@ Test(conf, what_belongs_to_another_mode_is_a_contradiction)
          "with proxy.cluster_facade = yes\n"},
         {"[proxy]\ncluster_facade = yes\nannounce = h\n[upstream]\nmode = cluster\n",
          "f.ini:3: [proxy] announce: 'h' is not valid; expected host:port\n"},
+        {"[invalidation]\nmode = tracking\nprefixes = user:\n",
+         "f.ini:3: [invalidation] prefixes: contradicts invalidation.mode, tracking (line 2); "
+         "expected it only with mode = broadcast or auto\n"},
         {"[sentinel]\nuser = u\n", "f.ini:2: [sentinel] user: a user needs a password; expected "
                                    "sentinel.password or sentinel.password_file\n"},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         expect_errors(cases[i].text, NONE, cases[i].wanted);
+    }
+}
+
+/* A proxy before itself. */
+Test(conf, a_server_is_not_where_nearside_listens)
+{
+    static const struct {
+        const char *listen, *server;
+        bool same;
+    } cases[] = {
+        {"127.0.0.1:7000", "127.0.0.1:7000", true},  {"*:7000", "127.0.0.1:7000", true},
+        {"0.0.0.0:7000", "localhost:7000", true},    {"127.0.0.1:7000", "localhost:7000", true},
+        {"[::]:7000", "[::1]:7000", true},           {"unix:/tmp/s", "unix:/tmp/s", true},
+        {"127.0.0.1:7000", "127.0.0.1:7001", false}, {"*:7000", "10.0.0.1:7000", false},
+        {"10.0.0.2:7000", "localhost:7000", false},  {"unix:/tmp/s", "unix:/tmp/t", false},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        char text[256];
+        char wanted[256];
+        snprintf(text, sizeof(text), "[proxy]\nlisten = %s\n[upstream]\nservers = %s\n",
+                 cases[i].listen, cases[i].server);
+        snprintf(wanted, sizeof(wanted),
+                 "f.ini:4: [upstream] servers: %s is where Nearside itself listens, proxy.listen "
+                 "(line 2); expected the address of Redis\n",
+                 cases[i].server);
+        if (cases[i].same) {
+            expect_errors(text, NONE, wanted);
+        } else {
+            conf_destroy(must_load(text, NONE));
+        }
     }
 }
 

@@ -361,6 +361,9 @@ Test(values, usual_mistakes_in_addresses_are_named)
     static const struct bad cases[] = {
         {&a_peer, "redis://:hunter2@h:1",
          "is a URL; expected host:port (user and password are options of their own)"},
+        {&a_peer, "rediss://h:1",
+         "is a URL for TLS, which Nearside does not speak; expected host:port (user and password "
+         "are options of their own)"},
         {&a_peer, "user:hunter2@h:1",
          "is a URL; expected host:port (user and password are options of their own)"},
         {&a_peer, "a:1, b:2", "holds more than one word; expected one host:port per line"},
