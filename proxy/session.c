@@ -121,10 +121,10 @@ static bool may_grow_untold(const struct cmd *cmd, const struct request_view *vi
     return view->argc > view->nargv;
 }
 
-/* Is L1 to be emptied once it has been executed? */
+/* Is L1 to be emptied once it has been executed? PFDEBUG may rewrite its key, of which Redis announces nothing. */
 static bool is_flush(const struct cmd *cmd, enum cmd_class class)
 {
-    return class == CMD_FLUSH || cmd->effect == CMD_FLUSH;
+    return class == CMD_FLUSH || cmd->effect == CMD_FLUSH || is_named(cmd, "pfdebug");
 }
 
 /* EXEC is to drop the key: no fence shows that it changed. Of several keys nobody keeps a list. */

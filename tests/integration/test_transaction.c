@@ -388,3 +388,19 @@ SCENARIO(transaction, a_key_that_a_transaction_makes_longer_and_does_not_write_i
         cr_assert_eq(value_size(reader, "j"), grown == 1 ? 2 : 3);
     }
 }
+
+SCENARIO(transaction, a_key_that_a_transaction_rewrites_untold_is_dropped)
+{
+    struct redis *r = redis_start(NULL);
+    struct nearside *n = nearside_start(r->port, NULL);
+    struct client *c = nearside_connect(n);
+    struct client *reader = nearside_connect(n);
+
+    nearside_await_fills(n);
+    expect(c, ":1", "PFADD k a b c");
+    size_t sparse = value_size(reader, "k");
+    expect(c, "+OK", "MULTI");
+    expect(c, "+QUEUED", "PFDEBUG TODENSE k");
+    expect(c, "[:1]", "EXEC");
+    cr_assert_gt(value_size(reader, "k"), sparse);
+}
