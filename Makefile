@@ -236,7 +236,7 @@ $(addprefix $(BUILD)/fuzz/,$(FUZZERS)): $(BUILD)/fuzz/%: \
 .PHONY: test unit integration test-programs asan asan-unit asan-integration
 .PHONY: tsan tsan-race tsan-load race race-programs clients fuzz fuzzers bench bench-programs
 .PHONY: bench-load bench-gate bench-test
-.PHONY: differential versions
+.PHONY: differential follow versions
 
 test: unit integration ## unit and integration tests on the release flavour
 
@@ -263,6 +263,10 @@ $(BUILD)/servers/done: scripts/get-servers.sh
 differential: $(call nearside,release) ## the same commands to Redis and through Nearside, DIFF_SECONDS (60)
 	NEARSIDE_BIN=$(call nearside,release) \
 	    /usr/bin/python3 -B tests/differential/run.py --seconds $(or $(DIFF_SECONDS),60)
+
+follow: $(call nearside,release) ## every command is seen by reads through Nearside, FOLLOW_SECONDS (30)
+	NEARSIDE_BIN=$(call nearside,release) \
+	    /usr/bin/python3 -B tests/differential/follow.py --seconds $(or $(FOLLOW_SECONDS),30)
 
 asan: asan-unit asan-integration ## all tests under AddressSanitizer and UBSan
 
