@@ -449,8 +449,13 @@ static enum dispatch mget(struct client *c, const struct cmd *cmd, const struct 
     return result;
 }
 
-static enum dispatch misplaced(struct client *c)
+static enum dispatch misplaced(struct client *c, const struct cmd *cmd,
+                               const struct request_view *view)
 {
+    if (!cmd_arity_ok(cmd, view->argc)) { /* what stood in the place of keys was none, perhaps */
+        client_reply_error(c, "ERR wrong number of arguments for '%s' command", cmd->name);
+        return DISPATCH_DONE;
+    }
     const char *why = c->place.route == ROUTE_CROSSES    ? CROSSSLOT
                       : c->place.route == ROUTE_UNSERVED ? "CLUSTERDOWN Hash slot not served"
                                                          : ROUTE_NO_NODE;
@@ -485,7 +490,7 @@ static enum dispatch local(struct client *c, const struct cmd *cmd, const struct
         return DISPATCH_DONE;
     }
     if (unlikely(c->place.route != ROUTE_OK) && needs_node(cmd, view)) {
-        return misplaced(c);
+        return misplaced(c, cmd, view);
     }
     switch (cmd->local) {
     case LOCAL_INFO:
@@ -638,7 +643,7 @@ enum dispatch dispatch_request(struct client *c, const struct request_view *view
         /* answered, or on its way to several nodes */
     } else if (unlikely(c->place.route != ROUTE_OK) && !c->expects_multi && !c->multi_refused &&
                class != CMD_LOCAL) {
-        result = misplaced(c);
+        result = misplaced(c, cmd, view);
     } else if (unlikely(session) && is_beside_session(c, cmd, class)) {
         result = beside_session(c, cmd, class, view, owner);
     } else if (unlikely(session) && session_takes(c, cmd, class, view)) {

@@ -370,7 +370,7 @@ static __attribute__((noinline)) void on_other_reply(struct request *request,
     struct client *c = request->client;
     if (request->preface > 0) {
         request->preface -= piece->last;
-        if (request->refused && c != NULL && !keep_refusal(request, piece)) {
+        if (request->tried && c != NULL && !keep_refusal(request, piece)) {
             client_close(c);
         }
         return;

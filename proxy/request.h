@@ -69,6 +69,7 @@ struct request {
     bool queued;           /* inside MULTI: the reply should be QUEUED */
     bool unbegun; /* a blocking write: no write-begin, its keys are dropped when it answers */
     bool refused; /* answered with an error whatever the server says (session.c) */
+    bool tried;   /* in the server's words: it went ahead of what stands for it */
     bool crosses; /* and that is because its keys are another node's */
     bool anchors; /* its key decides on which node the session is: it may move there (redirect.h) */
     bool alone; /* or no session is concerned: it is a single command of somebody else (login.h) */

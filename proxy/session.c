@@ -594,7 +594,8 @@ static void put_on_road(struct client *c, struct request *request, const struct 
                         struct slice raw, struct blob *owner)
 {
     if (request->refused && stream_is_subscription(request->cmd) && !c->multi_held) {
-        send_behind(request, view->raw, SLICE(""), 1, raw); /* its channels may not be allowed */
+        request->tried = true; /* its channels may not be allowed */
+        send_behind(request, view->raw, SLICE(""), 1, raw);
     } else if (is_wait(request->cmd) && !request->queued) {
         send_behind(request, slice_of(catch_up, sizeof(catch_up) - 1), SLICE(""), 2, raw);
     } else if (c->multi_held) {

@@ -35,6 +35,8 @@ SCENARIO(cluster, keys_of_one_tag_go_together_and_others_are_refused_in_redis_wo
     expect(s.c, "$v", "GET {a}y");
     expect(s.c, "-CROSSSLOT Keys in request don't hash to the same slot", "RENAME %s %s",
            key_of(&s, 0, "x"), key_of(&s, 1, "y"));
+    expect(s.c, "-ERR wrong number of arguments for 'smove' command", "SMOVE %s %s",
+           key_of(&s, 0, "x"), key_of(&s, 1, "y"));
     expect(s.c, "nil", "GET {a}x");
 }
 

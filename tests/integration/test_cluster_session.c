@@ -182,6 +182,25 @@ SCENARIO(cluster_session, keys_of_two_nodes_abort_a_transaction)
     expect(s.c, "nil", "GET %s", key_of(&s, 1, "k"));
 }
 
+SCENARIO(cluster_session, keys_of_two_slots_first_of_all_abort_a_transaction)
+{
+    struct scene s = scene_start();
+    const char *const both[] = {"MULTI", "RENAME a b", "SET a v", "EXEC", NULL};
+
+    for (int first = 0; first < 2; first++) {
+        expect(s.c, "+OK", "MULTI");
+        if (first > 0) {
+            expect(s.c, "+QUEUED", "PING");
+        }
+        expect(s.c, "-CROSSSLOT Keys in request don't hash to the same slot", "MGET a b");
+        expect(s.c, first > 0 ? "-EXECABORT ..." : "+OK", first > 0 ? "EXEC" : "DISCARD");
+    }
+    const char *got = pipeline(s.c, both);
+    cr_assert(strstr(got, "+OK -CROSSSLOT") == got && strstr(got, " +QUEUED -EXECABORT") != NULL,
+              "%s", got);
+    expect(s.c, "nil", "GET a");
+}
+
 SCENARIO(cluster_session, a_watched_key_that_changes_aborts_the_transaction)
 {
     struct scene s = scene_start();
