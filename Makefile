@@ -267,6 +267,8 @@ differential: $(call nearside,release) ## the same commands to Redis and through
 follow: $(call nearside,release) ## every command is seen by reads through Nearside, FOLLOW_SECONDS (30)
 	NEARSIDE_BIN=$(call nearside,release) \
 	    /usr/bin/python3 -B tests/differential/follow.py --seconds $(or $(FOLLOW_SECONDS),30)
+	NEARSIDE_BIN=$(call nearside,release) \
+	    /usr/bin/python3 -B tests/differential/follow.py --seconds $(or $(FOLLOW_SECONDS),30) --cluster
 
 asan: asan-unit asan-integration ## all tests under AddressSanitizer and UBSan
 

@@ -8,6 +8,7 @@ through another client of Nearside, alone or in a transaction, where it must be 
 What Redis announces to nobody is left out of the first (docs/promise.md).
 
     tests/differential/follow.py                   half a minute, new seeds
+    tests/differential/follow.py --cluster         the same with a cluster
     tests/differential/follow.py --seed 12345      this case again
 """
 
@@ -27,7 +28,7 @@ GROUPS = ["bitmaps", "geo", "hashes", "hyperloglog", "keys", "lists", "scripts",
           "strings", "zsets"]
 #: What changes or ends a connection, changes who may do what, or takes long.
 LEFT_OUT = BLOCKING | {b"SELECT", b"WAIT", b"DEBUG", b"CONFIG", b"ACL", b"AUTH", b"HELLO", b"RESET", b"QUIT",
-                       b"CLIENT", b"MONITOR", b"SHUTDOWN", b"SYNC", b"PSYNC", b"MIGRATE", b"REPLICAOF",
+                       b"CLIENT", b"CLUSTER", b"MONITOR", b"SHUTDOWN", b"SYNC", b"PSYNC", b"MIGRATE", b"REPLICAOF",
                        b"SLAVEOF", b"FAILOVER", b"MODULE", b"MULTI", b"EXEC", b"DISCARD"}
 UNTOLD = {b"SWAPDB", b"PFDEBUG"}
 ALONE, IN_A_TRANSACTION, ELSEWHERE = "through Nearside", "in a transaction", "at Redis"
@@ -44,6 +45,7 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("--seconds", type=float, default=30.0)
     parser.add_argument("--seed", type=int, help="only the case of this seed")
+    parser.add_argument("--cluster", action="store_true", help="Redis is a cluster of one node")
     parser.add_argument("--set", action="append", default=[], metavar="SECTION.KEY=VALUE",
                         help="for Nearside, as on its command line")
     return parser.parse_args()
@@ -119,7 +121,8 @@ def main():
     options = parse_arguments()
     passed, failed = 0, 0
     servers = Servers(os.environ.get("REDIS_BIN", "redis-server"),
-                      os.environ.get("NEARSIDE_BIN", os.path.join(ROOT, "build/release/nearside")), options.set)
+                      os.environ.get("NEARSIDE_BIN", os.path.join(ROOT, "build/release/nearside")), options.set,
+                      options.cluster)
     try:
         follower = Follower(servers)
         seed = options.seed or random.SystemRandom().randrange(1, 1 << 40)

@@ -131,7 +131,7 @@ def subscribers_of(settings):
 class Servers:
     """Redis and Nearside, with a control connection to each."""
 
-    def __init__(self, redis_binary, nearside_binary, settings=()):
+    def __init__(self, redis_binary, nearside_binary, settings=(), cluster=False):
         self.folder = tempfile.mkdtemp(prefix="nearside-differential-")
         self.nearside_binary = os.path.realpath(nearside_binary)
         self.settings = settings
@@ -143,12 +143,24 @@ class Servers:
             self.redis = Server("redis", [
                 redis_binary, "--port", str(port), "--bind", HOST, "--save", "",
                 "--appendonly", "no", "--enable-debug-command", "local", "--dir", self.folder,
+                *(["--cluster-enabled", "yes", "--cluster-port", str(free_port())] if cluster else []),
             ], port, self.folder)
             self.control = self.redis.wait_until_ready()
+            if cluster:
+                self.form_cluster()
             self.start_nearside()
         except BaseException:
             self.stop()
             raise
+
+    def form_cluster(self):
+        """Of one node, which has all slots."""
+        self.settings = ["upstream.mode=cluster", *self.settings]
+        self.control.call("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+        deadline = time.monotonic() + START_TIMEOUT
+        while b"cluster_state:ok" not in self.control.call("CLUSTER", "INFO"):
+            if time.monotonic() > deadline:
+                raise ServerGone("the cluster does not form")
 
     def start_nearside(self):
         port = free_port()
